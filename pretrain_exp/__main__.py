@@ -1,0 +1,5 @@
+import sys
+
+from pretrain_exp.cli import main
+
+sys.exit(main())

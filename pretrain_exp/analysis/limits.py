@@ -1,0 +1,150 @@
+"""What cannot be concluded, and what must be known before the numbers are read: a study in, remarks out.
+
+error:   the numbers answer another question than the one asked (no control, data other than planned)
+warning: the numbers say less than they seem to
+note:    worth knowing
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pretrain_exp.analysis.effects import Design
+from pretrain_exp.analysis.study import StudyData
+
+SEVERITIES = ("error", "warning", "note")
+
+
+@dataclass(frozen=True)
+class Remark:
+    severity: str
+    text: str
+
+
+def limits(study: StudyData, design: Design) -> list[Remark]:
+    """The remarks, the worst first."""
+    found = [*_integrity(study), *_arms(design), *_seeds(study, design), *_coverage(study, design)]
+    return sorted(found, key=lambda remark: SEVERITIES.index(remark.severity))
+
+
+def count(value: Any) -> int:
+    """A number of things, given as the number or as the list of them."""
+    return int(value) if isinstance(value, (int, float)) else len(value or ())
+
+
+def where(entry: Mapping[str, Any]) -> str:
+    """'treated, seed 0, repetitions=4' of a proof or an audit."""
+    parts = [str(entry.get("arm", "")), f"seed {entry['seed']}" if "seed" in entry else "", str(entry.get("member", ""))]
+    return ", ".join(part for part in parts if part)
+
+
+def _integrity(study: StudyData) -> Iterator[Remark]:
+    for sentence in study.status:
+        yield Remark("error", str(sentence))
+    for proof in study.proofs:
+        if not proof["ok"]:
+            found = ", ".join(f"{count(proof.get(key))} {key}" for key in ("mismatches", "missing", "duplicate"))
+            yield Remark("error", f"What was read is not what was planned ({where(proof)}): {found} rows.")
+    if not study.proofs:
+        yield Remark("warning", "No proof of what was read: the batches were not held against the plan.")
+    for audit in study.audits:
+        if not audit["ok"]:
+            yield Remark("error", f"The audit of the plan failed ({where(audit)}): see what was changed.")
+    skipped = study.ledger.filter(np.asarray(study.ledger["status"]) == "skipped") if len(study.ledger) else study.ledger
+    if len(skipped):
+        yield Remark("warning", f"{len(skipped)} planned edits were skipped by policy; the ledger says which and why.")
+
+
+def _arms(design: Design) -> Iterator[Remark]:
+    treated, control = design.scores.units("treated"), design.scores.units("control")
+    if not treated:
+        yield Remark("error", "No treated run was scored: there is no effect to report.")
+    elif not control:
+        yield Remark(
+            "error",
+            "No control: nothing tells an effect of the planted items from what this training does anyway. "
+            "The only comparison is with holdout items of the same run.",
+        )
+    elif alone := [unit for unit in treated if design.scores.run_of("control", unit) is None]:
+        yield Remark("warning", f"{len(alone)} of {len(treated)} treated runs have no control and take no part in effects.")
+    if treated and design.doses.units and not any(0 in design.doses.of(u, i) for u, i in design.doses.dose):
+        yield Remark("warning", "No holdout items (dose 0): whether an effect reaches items never read cannot be said.")
+    if treated and not design.scores.units("placebo"):
+        yield Remark("note", "No placebo arm: an effect of having other text replaced is part of the effect shown.")
+
+
+def _seeds(study: StudyData, design: Design) -> Iterator[Remark]:
+    seeds = sorted({unit.seed for unit in design.scores.units("treated")})
+    if not seeds:
+        return
+    varying = [name for name in ("placement", "order", "init") if len(set(study.varies.get(name, ()))) > 1]
+    if len(seeds) == 1:
+        yield Remark(
+            "warning",
+            f"One seed ({seeds[0]}): no between-run interval can be given. Intervals and p values speak about other "
+            "items scored by these same runs; another training run may differ by more.",
+        )
+        return
+    if study.varies and not varying:
+        yield Remark("warning", "No seed varies between the runs: their spread is not run-to-run variance.")
+    elif varying == ["placement"]:
+        yield Remark(
+            "warning",
+            "Only the placement varies: intervals are over placements of the edits in one data order from one initial "
+            "model; run-to-run variance of training is not in them.",
+        )
+    elif varying:
+        rest = [name for name in ("placement", "order", "init") if name in study.varies and name not in varying]
+        held = f"; held fixed: {' and '.join(rest)}" if rest else ""
+        yield Remark("note", f"Intervals over seeds are over {' and '.join(varying)}{held}.")
+    if _one_control(design):
+        yield Remark("warning", "One control run serves all seeds: its own chance is in every effect and not in the intervals.")
+    if len(seeds) == 2:
+        yield Remark("note", "Two seeds: the t interval has one degree of freedom and is about 6.5 times as wide as with many.")
+
+
+def _one_control(design: Design) -> bool:
+    """Whether all seeds are compared with one control, be it given once or the same scores under every seed."""
+    treated = design.scores.units("treated")
+    if len({run for unit in treated if (run := design.scores.run_of("control", unit))}) == 1:
+        return True
+    for series in design.scores.series:
+        vectors = [v for unit in treated if (v := design.at_end(series, unit, "control")) is not None]
+        if any(not np.array_equal(vectors[0], v, equal_nan=True) for v in vectors[1:]):
+            return False
+    return bool(design.scores.units("control"))
+
+
+def _coverage(study: StudyData, design: Design) -> Iterator[Remark]:
+    if invalid := sum(design.scores.invalid.values()):
+        yield Remark("warning", f"{invalid} scores are not finite and were left out.")
+    if design.doses.unscored:
+        yield Remark("note", f"{design.doses.unscored} planned items were scored by no evaluation.")
+    if design.doses.shared:
+        yield Remark("warning", f"{design.doses.shared} items are in two insertions: each effect holds the other's.")
+    yield from _unpaired(design)
+    if len(design.panels) > 1:
+        names = ", ".join(panel.label or "(unnamed)" for panel in design.panels)
+        yield Remark("note", f"{len(design.panels)} variants are analysed apart and then compared: {names}.")
+    elif len({unit.member for unit in design.scores.units("treated")}) > 1:
+        yield Remark("note", "The variants differ in their doses and are analysed together as one dose-response.")
+    if study.varies and len(study.results) == 0:
+        yield Remark("error", "No evaluation gave a result.")
+
+
+def _unpaired(design: Design) -> Iterator[Remark]:
+    lost = 0
+    for panel in design.panels:
+        for unit in panel.units:
+            for series in design.scores.series:
+                treated, control = (design.at_end(series, unit, arm) for arm in ("treated", "control"))
+                if treated is not None and control is not None:
+                    lost += int((np.isnan(treated) != np.isnan(control)).sum())
+                elif treated is not None and design.scores.run_of("control", unit):
+                    lost += int((~np.isnan(treated)).sum())
+    if lost:
+        yield Remark("warning", f"{lost} scores have no partner in the control at the same step and take no part in effects.")

@@ -1,0 +1,59 @@
+"""What a metric is called and how its numbers are written: a metric's short name in, label, unit and direction out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Metric:
+    """label: as in a sentence; unit: of a difference; scale: a difference is printed times this; better: +1, -1, 0."""
+
+    label: str
+    unit: str
+    scale: float = 1.0
+    digits: int = 3  # of a level; a difference has them after scaling, see `difference`
+    better: int = 0
+    difference_digits: int = 3
+
+    def level(self, value: float) -> str:
+        return "–" if math.isnan(value) else f"{value:.{self.digits}f}".replace("-", "−")
+
+    def difference(self, value: float, sign: bool = True) -> str:
+        if math.isnan(value):
+            return "–"
+        text = f"{value * self.scale:{'+' if sign else ''}.{self.difference_digits}f}"
+        if float(text) == 0:
+            text = text.lstrip("+-")
+        return text.replace("-", "−")
+
+    def interval(self, low: float, high: float, sign: bool = True) -> str:
+        if math.isnan(low) or math.isnan(high):
+            return "no interval"
+        return f"{self.difference(low, sign)} to {self.difference(high, sign)}"
+
+
+METRICS = {
+    "acc": Metric("accuracy", "points", 100, 3, +1, 1),
+    "acc_norm": Metric("accuracy (options normalised by length)", "points", 100, 3, +1, 1),
+    "gold_ce": Metric("cross-entropy of the right answer", "nats per token", better=-1),
+    "gold_nll": Metric("negative log-likelihood of the right answer", "nats", better=-1, digits=2, difference_digits=2),
+    "gold_bits_per_byte": Metric("bits per byte of the right answer", "bits per byte", better=-1),
+    "margin": Metric("margin of the right answer", "nats", better=+1),
+    "nats_per_token": Metric("loss", "nats per token", better=-1, digits=4, difference_digits=4),
+    "bits_per_byte": Metric("bits per byte", "bits per byte", better=-1, digits=4, difference_digits=4),
+}
+_ORDER = {name: index for index, name in enumerate(METRICS)}
+
+
+def metric(name: str, binary: bool = False) -> Metric:
+    """The description of a metric; one that is not known keeps its name, and is a proportion if its values are."""
+    if name in METRICS:
+        return METRICS[name]
+    return Metric(name, "points", 100, 3, 0, 1) if binary else Metric(name, "")
+
+
+def metric_rank(name: str) -> tuple[int, str]:
+    """Sorting key: accuracy first, then the cross-entropy of the right answer, unknown metrics last."""
+    return _ORDER.get(name, len(_ORDER)), name

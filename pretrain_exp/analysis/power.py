@@ -1,0 +1,43 @@
+"""What could have been seen: spread and size of a study in, smallest detectable effect and power out."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
+from scipy.stats import nct, norm
+from scipy.stats import t as student
+
+
+def mde_paired(variance: ArrayLike, n: ArrayLike, power: float = 0.8, level: float = 0.95) -> NDArray[np.float64]:
+    """Minimum detectable effect on n paired differences of this variance: (z_{1-a/2} + z_power) sqrt(variance / n)."""
+    z = norm.ppf(0.5 + level / 2) + norm.ppf(power)
+    return z * np.sqrt(np.asarray(variance, float) / np.asarray(n, float))
+
+
+def power_paired(effect: ArrayLike, variance: ArrayLike, n: ArrayLike, level: float = 0.95) -> NDArray[np.float64]:
+    """Probability that a two-sided test at 1 - level sees this effect on n paired differences of this variance."""
+    shift = np.asarray(effect, float) / np.sqrt(np.asarray(variance, float) / np.asarray(n, float))
+    z = norm.ppf(0.5 + level / 2)
+    return norm.cdf(shift - z) + norm.cdf(-shift - z)
+
+
+def power_seeds(effect: float, sd: float, seeds: int, level: float = 0.95) -> float:
+    """Power of the t test over `seeds` per-seed effects whose standard deviation between seeds is sd (noncentral t)."""
+    if seeds < 2:
+        return float("nan")
+    critical = student.ppf(0.5 + level / 2, seeds - 1)
+    shift = effect / (sd / np.sqrt(seeds))
+    if shift > 200:  # the noncentral t loses its digits there; the power is 1 to all of ours
+        return 1.0
+    return float(nct.sf(critical, seeds - 1, shift) + nct.cdf(-critical, seeds - 1, shift))
+
+
+def mde_seeds(sd: float, seeds: int, power: float = 0.8, level: float = 0.95) -> float:
+    """Smallest mean effect that the t test over `seeds` sees with this power; NaN for fewer than 2 seeds or no spread."""
+    if seeds < 2 or not sd > 0:
+        return float("nan")
+    high = sd
+    while power_seeds(high, sd, seeds, level) < power:
+        high *= 2
+    return float(brentq(lambda effect: power_seeds(effect, sd, seeds, level) - power, 0.0, high, xtol=1e-9 * sd))

@@ -1,0 +1,163 @@
+"""The item table as vectors: a long table of results in, one score per item for each run and metric out.
+
+    series  (evaluation, task, metric)      what is measured
+    unit    (member, seed)                  one treated run, its control and its placebo
+    scores.get(series, unit, arm, step)     -> (items,) float, NaN where the item was not scored
+
+Where a unit has no control of its own, the control that stands for it is the one of its seed without a member, or the
+only control there is: arms that agree in everything are trained once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pretrain_exp.analysis.metrics import metric_rank
+
+Vector = NDArray[np.float64]
+
+
+class Series(NamedTuple):
+    evaluation: str
+    task: str
+    metric: str
+
+
+class Unit(NamedTuple):
+    member: str
+    seed: int
+
+
+@dataclass
+class Scores:
+    """See the module. items: vocabulary of item ids; invalid: scores that were not finite, by series."""
+
+    items: NDArray[np.str_]
+    vectors: dict[tuple[Series, str, Unit, int], Vector]
+    binary: dict[Series, bool]
+    invalid: dict[Series, int]
+
+    @property
+    def series(self) -> list[Series]:
+        return sorted(self.binary, key=lambda s: (s.evaluation, s.task, metric_rank(s.metric)))
+
+    def units(self, arm: str) -> list[Unit]:
+        return sorted({unit for _, a, unit, _ in self.vectors if a == arm})
+
+    def steps(self, series: Series, unit: Unit, arm: str = "treated") -> list[int]:
+        return sorted({step for s, a, u, step in self.vectors if s == series and a == arm and u == unit})
+
+    def run_of(self, arm: str, unit: Unit) -> Unit | None:
+        """The run that is this unit's arm: its own, else a shared control; None when there is none."""
+        units = self.units(arm)
+        if unit in units:
+            return unit
+        if arm != "control":
+            return None
+        if Unit("", unit.seed) in units:
+            return Unit("", unit.seed)
+        same_seed = [u for u in units if u.seed == unit.seed]
+        if len(same_seed) == 1:
+            return same_seed[0]
+        return units[0] if len(units) == 1 else None
+
+    def get(self, series: Series, unit: Unit, arm: str, step: int) -> Vector | None:
+        run = self.run_of(arm, unit)
+        return None if run is None else self.vectors.get((series, arm, run, step))
+
+
+def read_scores(results: pa.Table) -> Scores:
+    """Raises ValueError when one item has two values of one metric in one run at one step."""
+    codes, names = {}, {}
+    for column in ("evaluation", "task", "item", "metric", "arm", "member"):
+        encoded = results[column].combine_chunks().dictionary_encode()
+        codes[column] = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        names[column] = encoded.dictionary.to_pylist()
+    for column in ("seed", "step"):
+        values, codes[column] = np.unique(results[column].to_numpy(), return_inverse=True)
+        names[column] = values.tolist()
+    value = results["value"].to_numpy()
+    keys = ("evaluation", "task", "metric", "arm", "member", "seed", "step")
+    block = np.zeros(len(value), np.int64)
+    for column in keys:
+        block = block * max(1, len(names[column])) + codes[column]
+    order = np.lexsort((codes["item"], block))
+    starts = np.flatnonzero(np.diff(block[order], prepend=-1))
+
+    vocabulary = np.asarray(names["item"], dtype=str)
+    vectors: dict[tuple[Series, str, Unit, int], Vector] = {}
+    binary: dict[Series, bool] = {}
+    invalid: dict[Series, int] = {}
+    for start, stop in zip(starts, [*starts, len(order)][1:], strict=True):
+        rows = order[start:stop]
+        evaluation, task, metric, arm, member, seed, step = (names[column][codes[column][rows[0]]] for column in keys)
+        series, unit, item = Series(evaluation, task, metric), Unit(member, seed), codes["item"][rows]
+        twice = item[1:][np.diff(item) == 0]
+        if len(twice):
+            raise ValueError(
+                f"results: item {vocabulary[twice[0]]!r} has two values of {'/'.join(series)} "
+                f"in {arm}, member {member!r}, seed {seed}, step {step}"
+            )
+        vector = np.full(len(vocabulary), np.nan)
+        vector[item] = np.where(np.isfinite(value[rows]), value[rows], np.nan)
+        vectors[series, arm, unit, step] = vector
+        invalid[series] = invalid.get(series, 0) + int((~np.isfinite(value[rows])).sum())
+        finite = vector[np.isfinite(vector)]
+        binary[series] = binary.get(series, True) and bool(np.isin(finite, (0.0, 1.0)).all())
+    return Scores(vocabulary, vectors, binary, invalid)
+
+
+@dataclass
+class Doses:
+    """What each planted item was given. dose, group: (unit, insertion) -> (items,); NaN and "" where not planted."""
+
+    dose: dict[tuple[Unit, str], Vector]
+    group: dict[tuple[Unit, str], NDArray[np.str_]]
+    unscored: int  # planted or held-out items that no evaluation scored
+    shared: int  # items that belong to two insertions of one unit
+
+    @property
+    def insertions(self) -> list[str]:
+        return sorted({insertion for _, insertion in self.dose})
+
+    @property
+    def units(self) -> list[Unit]:
+        return sorted({unit for unit, _ in self.dose})
+
+    def of(self, unit: Unit, insertion: str) -> list[int]:
+        vector = self.dose.get((unit, insertion))
+        return [] if vector is None else [int(d) for d in np.unique(vector[~np.isnan(vector)])]
+
+
+def read_doses(items: pa.Table, vocabulary: NDArray[np.str_]) -> Doses:
+    """Joins the plan's items to the vocabulary of the scores. Raises ValueError for an item with two doses."""
+    index = {name: i for i, name in enumerate(vocabulary.tolist())}
+    dose: dict[tuple[Unit, str], Vector] = {}
+    group: dict[tuple[Unit, str], NDArray[np.str_]] = {}
+    seen: dict[tuple[Unit, str], set[str]] = {}
+    unscored, shared = set(), set()
+    columns = [items[c].to_pylist() for c in ("member", "seed", "insertion", "item", "group", "dose")]
+    width = max((len(g) for g in columns[4]), default=1)
+    for member, seed, insertion, item, item_group, item_dose in zip(*columns, strict=True):
+        key = Unit(member, seed), insertion
+        if item in seen.setdefault(key, set()):
+            raise ValueError(f"items: {item!r} is twice in insertion {insertion!r}, member {member!r}, seed {seed}")
+        seen[key].add(item)
+        if key not in dose:
+            dose[key] = np.full(len(vocabulary), np.nan)
+            group[key] = np.full(len(vocabulary), "", dtype=f"<U{max(1, width)}")
+        if item not in index:
+            unscored.add(item)
+            continue
+        dose[key][index[item]] = item_dose
+        group[key][index[item]] = item_group
+    for unit, insertion in seen:
+        for other_unit, other in seen:
+            if other_unit == unit and other > insertion:
+                shared |= seen[unit, insertion] & seen[other_unit, other]
+    return Doses(dose, group, len(unscored), len(shared))

@@ -1,0 +1,144 @@
+"""From a command line to experiments: Hydra composes each member, each is validated, and only then does anything start.
+
+    overrides --Hydra (once a member)--> Composed --all valid--> experiment.run
+
+In a multirun one wrong member stops the study before anything is trained. Under another launcher than Hydra's own (a SLURM job
+a member) every member is its own study, run whole inside its job.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from pretrain_exp.config import Config, Kinds, plain, validate
+from pretrain_exp.errors import Problems, UserError
+from pretrain_exp.paths import conf_dir
+
+SEED = re.compile(r"^\+*seed(\.\w+)?=")
+
+
+@dataclass(frozen=True)
+class Composed:
+    """One member: its configuration, checked, and the folder that is its own."""
+
+    config: Config
+    kinds: Kinds
+    raw: dict[str, Any]
+    folder: Path
+    overrides: tuple[str, ...]
+
+
+def compose_and_run(verb: str, arguments: Sequence[str]) -> int:
+    """Composes all members, then hands them to the experiment. Returns the exit status."""
+    targets, overrides = split_targets(arguments) if verb == "evaluate" else ([], list(arguments))
+    refuse_duplicates(overrides)
+    members: list[Composed] = []
+    failures: list[tuple[str, Problems]] = []
+    study: list[Path] = []
+
+    def task(composed: DictConfig) -> None:
+        settings = HydraConfig.get()
+        label = " ".join(settings.overrides.task) or "the default experiment"
+        try:
+            raw = plain(composed)
+            config, kinds = validate(raw)
+        except Problems as problems:
+            failures.append((label, problems))
+            return
+        folder = Path(settings.runtime.output_dir)
+        member = Composed(config, kinds, raw, folder, tuple(settings.overrides.task))
+        if _runs_elsewhere(settings):
+            _run(verb, [member], folder, arguments, targets)
+            return
+        members.append(member)
+        multirun = settings.mode == RunMode.MULTIRUN
+        study[:] = [Path(settings.sweep.dir).absolute() if multirun else folder]
+
+    _call_hydra(task, named_seeds(overrides))
+    if failures:
+        for label, problems in failures:
+            print(f"error in {label}:\n{problems.render()}" if len(failures) > 1 else problems.render(), file=sys.stderr)
+        return 2
+    return _run(verb, members, study[0], arguments, targets) if members else 0
+
+
+def _call_hydra(task: Any, overrides: list[str]) -> None:
+    """Hydra reads sys.argv and nothing else, so it is lent ours."""
+    given = sys.argv
+    sys.argv = ["pretrain-exp", *overrides]
+    try:
+        hydra.main(config_path=str(conf_dir()), config_name="config", **_version_base())(task)()
+    finally:
+        sys.argv = given
+
+
+def _version_base() -> dict[str, Any]:
+    """Hydra 1.3 wants to be told which version's behaviour is meant; 1.4 deprecates the question."""
+    major, minor = (int(part) for part in hydra.__version__.split(".")[:2])
+    return {} if (major, minor) >= (1, 4) else {"version_base": "1.3"}
+
+
+def _run(verb: str, members: list[Composed], folder: Path, arguments: Sequence[str], targets: list[str]) -> int:
+    from pretrain_exp import experiment
+
+    command = " ".join(["pretrain-exp", *([] if verb == "run" else [verb]), *arguments])
+    if verb == "plan":
+        return experiment.preview(members, folder, command)
+    if verb == "evaluate":
+        return experiment.evaluate(members, folder, command, targets)
+    return experiment.run(members, folder, command)
+
+
+def _runs_elsewhere(settings: Any) -> bool:
+    multirun = settings.mode == RunMode.MULTIRUN
+    return multirun and not str(settings.launcher._target_).endswith("BasicLauncher")
+
+
+def split_targets(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """`evaluate A B eval=x` -> ([A, B], [eval=x]): what holds no `=` and is no flag is a checkpoint."""
+    targets = [a for a in arguments if "=" not in a and not a.startswith(("-", "~", "+"))]
+    if not targets:
+        fix = "pretrain-exp evaluate FOLDER_OR_HUB_NAME[@REVISION]... [overrides]"
+        raise UserError("evaluate needs at least one checkpoint", fix=fix)
+    return targets, [a for a in arguments if a not in targets]
+
+
+def refuse_duplicates(overrides: Sequence[str]) -> None:
+    """`insertion=[a,a]` would be merged into one by Hydra, in silence."""
+    for override in overrides:
+        group, _, choice = override.partition("=")
+        if group.lstrip("+") in ("insertion", "eval") and choice.startswith("["):
+            counts = Counter(name.strip() for name in choice.strip("[]").split(","))
+            twice = [name for name, n in counts.items() if n > 1]
+            if twice:
+                group = group.lstrip("+")
+                fix = f"give the second a name of its own: +{group}@{group}.second={twice[0]}"
+                raise UserError(f"{twice[0]} is chosen more than once", key=group, value=choice, fix=fix)
+
+
+def named_seeds(overrides: Sequence[str]) -> list[str]:
+    """Beside `seed.order=5`, a plain `seed=3` means `seed.all=3`: Hydra would replace the whole mapping by the number."""
+    if not any(re.match(r"^\+*seed\.", override) for override in overrides):
+        return list(overrides)
+    return [re.sub(r"^seed=", "seed.all=", override) for override in overrides]
+
+
+def labels(members: Sequence[Composed]) -> list[str]:
+    """What tells each member from the others, seeds left out: the overrides that differ, by the last part of their key."""
+    counts = Counter(override for member in members for override in set(member.overrides))
+    out = []
+    for member in members:
+        own = [o for o in member.overrides if counts[o] < len(members) and not SEED.match(o)]
+        out.append(", ".join(f"{o.partition('=')[0].rpartition('.')[2]}={o.partition('=')[2]}" for o in own))
+    return out

@@ -1,0 +1,271 @@
+"""The validated configuration: what Hydra composed, checked as a whole before anything starts.
+
+    DictConfig --plain--> dict --Config.model_validate--> Config --kinds--> Kinds (instances of every `_target_`)
+
+`validate` reports all problems at once, each with its key, the value it got and the way out. Unknown keys are errors.
+Numbers that enter a state key come from here, never from raw overrides (0.10 and 1e-1 are one number).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pretrain_exp.errors import Problems, UserError
+from pretrain_exp.kinds import check_kind, problems_of
+from pretrain_exp.tracking.config import TrackingConfig
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+
+class Seeds(Strict):
+    """`seed=3` sets all; a named seed that is null follows `all`."""
+
+    all: int = Field(0, ge=0)
+    placement: int | None = Field(None, ge=0)  # where edits go, which item gets which dose
+    order: int | None = Field(None, ge=0)  # the permutation of the training sequences
+    init: int | None = Field(None, ge=0)  # initial weights (from scratch) and dropout
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number(cls, value: object) -> object:
+        return {"all": value} if isinstance(value, int) else value
+
+    def resolved(self) -> dict[str, int]:
+        named = {"placement": self.placement, "order": self.order, "init": self.init}
+        return {name: self.all if value is None else value for name, value in named.items()}
+
+
+class OptimizerConfig(Strict):
+    lr: float = Field(gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+
+
+class ScheduleConfig(Strict):
+    name: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
+    warmup_steps: int = Field(0, ge=0)
+    total_steps: int | None = Field(None, gt=0)  # of the whole run; null: checkpoint_step + num_steps
+    decay_steps: int | None = Field(None, ge=0)  # wsd: length of the final decay; null: a tenth of the run
+    min_lr_ratio: float = Field(0.1, ge=0, le=1)
+
+
+class ModelConfig(Strict):
+    name: str
+    checkpoint: str | None = None  # null: from scratch; a folder or a hub name otherwise
+    revision: str | None = None
+    checkpoint_step: int = Field(0, ge=0)  # the training step that the checkpoint stands for
+    checkpoint_url: str | None = None  # a pattern with {step}; downloaded to checkpoint
+    checkpoint_files: list[str] | None = None  # the files below checkpoint_url
+    config: dict[str, Any] | None = None  # the architecture, from scratch
+    tokenizer: str | dict[str, Any]  # a folder, a hub name, or {vocab_size: n}: a BPE trained on the data
+    sequence_length: int = Field(gt=1)
+    batch_size: int = Field(gt=0)  # sequences an update
+    optimizer: OptimizerConfig  # what the model's own run used: the default of training.optimizer
+    schedule: ScheduleConfig = ScheduleConfig()
+    attn_implementation: str | None = None
+    dtype: str | None = None
+
+    @model_validator(mode="after")
+    def _source(self) -> ModelConfig:
+        if self.checkpoint is None and self.checkpoint_url is None and self.config is None:
+            raise ValueError("give `checkpoint`, `checkpoint_url` or, from scratch, `config`")
+        if self.checkpoint is None and self.checkpoint_url is None and self.checkpoint_step:
+            raise ValueError("checkpoint_step counts from a checkpoint, and this model starts from scratch")
+        return self
+
+
+class TrainingConfig(Strict):
+    num_steps: int = Field(gt=0)
+    sequence_length: int = Field(gt=1)
+    batch_size: int = Field(gt=0)
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig = ScheduleConfig()
+    precision: Literal["fp32", "bf16"] = "fp32"
+    max_grad_norm: float | None = Field(1.0, gt=0)
+    z_loss: float = Field(0.0, ge=0)
+    document_masking: bool = False
+    # what follows does not enter a state's key: numerics and logistics
+    micro_batch_size: int | None = Field(None, gt=0)
+    compile: bool = False
+    activation_checkpointing: bool = False
+    loader_workers: int = Field(0, ge=0)
+    log_every: int = Field(1, gt=0)
+    checkpoint_interval: int | None = Field(None, gt=0)
+    additional_checkpoint_steps: list[int] = []
+    resume_every_minutes: float = Field(15.0, gt=0)
+    retries: int = Field(10, ge=0)
+    retry_seconds: float = Field(5.0, ge=0)  # before the first retry; doubled each time, ten minutes at most
+    args: dict[str, Any] = {}  # further fields of the backend's own
+
+
+KEY_FIELDS = ("optimizer", "precision", "max_grad_norm", "z_loss", "document_masking", "args")  # of training, in the key
+
+
+class ArmsConfig(Strict):
+    control: bool = True
+    placebo: bool = False
+
+
+class EvaluationConfig(Strict):
+    on_load: bool = False
+    steps: list[int] = []
+    every_checkpoint: bool = False
+    device: str = "auto"
+    dtype: str = "float32"
+
+
+class HubConfig(Strict):
+    repo_id: str | None = None  # null: nothing is pushed
+    private: bool = True
+    arms: list[str] = ["treated"]
+    steps: list[int] | None = None  # null: the last one
+
+
+class StudyConfig(Strict):
+    name: str = "single"
+    title: str | None = None
+    question: str | None = None
+
+
+class Config(Strict):
+    seed: Seeds
+    framework: dict[str, Any]
+    model: ModelConfig
+    data: dict[str, Any]
+    insertion: dict[str, dict[str, Any]] = {}
+    eval: dict[str, dict[str, Any]] = {}
+    training: TrainingConfig
+    executor: dict[str, Any]
+    tracking: TrackingConfig = TrackingConfig()
+    arms: ArmsConfig = ArmsConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    hub: HubConfig = HubConfig()
+    study: StudyConfig = StudyConfig()
+    store: str = "outputs/store"
+    verify_reads: bool = True
+    numerics: Literal["warn", "refuse"] = "warn"
+
+    @property
+    def first_step(self) -> int:
+        return self.model.checkpoint_step
+
+    @property
+    def last_step(self) -> int:
+        return self.model.checkpoint_step + self.training.num_steps
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Instances of every `_target_` of a configuration, under their names in it."""
+
+    framework: Any
+    data: Any
+    executor: Any
+    insertions: dict[str, Any]
+    evaluations: dict[str, Any]
+
+
+def plain(composed: DictConfig) -> dict[str, Any]:
+    """The composed configuration as plain containers, interpolations resolved."""
+    try:
+        container = OmegaConf.to_container(composed, resolve=True)
+    except OmegaConfBaseException as error:
+        raise Problems([UserError(str(error).splitlines()[0], key=getattr(error, "full_key", None))]) from None
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def validate(raw: Mapping[str, Any]) -> tuple[Config, Kinds]:
+    """Checks a plain configuration and instantiates its kinds. Raises Problems with all that is wrong."""
+    problems: list[UserError] = []
+    config: Config | None = None
+    try:
+        config = Config.model_validate(dict(raw))
+    except ValidationError as error:
+        problems += problems_of(error, "", Config)
+    kinds: dict[str, Any] = {}
+    for group in ("framework", "data", "executor"):
+        _collect(kinds, problems, group, raw.get(group), group)
+    insertions: dict[str, Any] = {}
+    evaluations: dict[str, Any] = {}
+    for group, into in (("insertion", insertions), ("eval", evaluations)):
+        nodes = raw.get(group)
+        for name, node in nodes.items() if isinstance(nodes, Mapping) else ():
+            _collect(into, problems, name, node, f"{group}.{name}")
+    if config is not None:
+        problems += _cross_checks(config)
+        if "framework" in kinds:
+            model, training = config.model.model_dump(), training_facts(config)
+            problems += kinds["framework"].check(model, training)
+    problems += [p for name, kind in insertions.items() for p in _files(kind, f"insertion.{name}")]
+    problems += [p for name, kind in evaluations.items() for p in _files(kind, f"eval.{name}")]
+    problems += _files(kinds["data"], "data") if "data" in kinds else []
+    if problems or config is None:
+        raise Problems(problems)
+    return config, Kinds(kinds["framework"], kinds["data"], kinds["executor"], insertions, evaluations)
+
+
+def training_facts(config: Config) -> dict[str, Any]:
+    """The training section as a worker gets it: the schedule's total filled in."""
+    training = config.training.model_dump()
+    schedule = training["schedule"]
+    schedule["total_steps"] = schedule["total_steps"] or config.last_step
+    if schedule["decay_steps"] is None:
+        schedule["decay_steps"] = schedule["total_steps"] // 10
+    return training
+
+
+def _collect(into: dict[str, Any], problems: list[UserError], name: str, node: object, key: str) -> None:
+    try:
+        into[name] = check_kind(node, key)
+    except Problems as found:
+        problems.extend(found.problems)
+
+
+def _files(kind: Any, key: str) -> list[UserError]:
+    """Inputs that a kind names and that are not there."""
+    named = getattr(kind, "inputs", None) or getattr(kind, "files", None)
+    if named is None:
+        return []
+    fix = "give an existing path; relative ones start at the folder where the command was typed"
+    return [
+        UserError("no such file", key=f"{key}.{field}", value=str(path), fix=fix)
+        for field, path in named()
+        if not Path(path).exists()
+    ]
+
+
+def _cross_checks(config: Config) -> list[UserError]:
+    """What no single field can know."""
+    out = []
+    first, last = config.first_step, config.last_step
+    for key, steps in (
+        ("training.additional_checkpoint_steps", config.training.additional_checkpoint_steps),
+        ("evaluation.steps", config.evaluation.steps),
+        ("hub.steps", config.hub.steps or []),
+    ):
+        outside = [step for step in steps if not first <= step <= last]
+        if outside:
+            out.append(UserError(f"steps outside the run, which goes from {first} to {last}", key=key, value=outside))
+    total = config.training.schedule.total_steps
+    if total is not None and total < last:
+        fix = f"give at least {last}, or null for the end of this run"
+        out.append(
+            UserError(f"ends before the run, at step {last}", key="training.schedule.total_steps", value=total, fix=fix)
+        )
+    warmup = config.training.schedule.warmup_steps
+    if warmup > (total or last):
+        out.append(UserError("is longer than the whole schedule", key="training.schedule.warmup_steps", value=warmup))
+    if config.hub.repo_id and not set(config.hub.arms) <= {"treated", "control", "placebo"}:
+        out.append(UserError("arms are treated, control and placebo", key="hub.arms", value=config.hub.arms))
+    return out

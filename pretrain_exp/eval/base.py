@@ -1,0 +1,103 @@
+"""What an evaluation is: a loaded model and a context in, per-item scores out.
+
+A kind of evaluation is a frozen dataclass whose fields are its configuration. Anyone can write one: a class with the
+three methods of `Evaluation` in a module of their own, named by `_target_`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+from pretrain_exp.errors import Problems, UserError
+from pretrain_exp.items.choice import ChoiceItem
+from pretrain_exp.kinds import check_kind
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Score(NamedTuple):
+    """One value of one item. The name of the evaluation is added by who runs it."""
+
+    task: str  # benchmark, harness task or domain
+    item: str  # content id of what was scored
+    metric: str
+    value: float
+
+
+@dataclass
+class LoadedModel:
+    """A model and its tokenizer, loaded once for all evaluations of a checkpoint; in evaluation mode, on its device."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    @cached_property
+    def context_length(self) -> int:
+        """Tokens that the model can read at once. Raises UserError where its configuration does not say."""
+        config = self.model.config.get_text_config()
+        for name in ("max_position_embeddings", "n_positions", "max_sequence_length", "n_ctx", "seq_length"):
+            if isinstance(length := getattr(config, name, None), int):
+                return length
+        raise UserError(
+            f"{type(self.model).__name__} does not say how many tokens it reads at once",
+            fix="write max_position_embeddings into the config.json of the model",
+        )
+
+    @property
+    def start_token(self) -> int:
+        """What precedes a text: the tokenizer's BOS, else its EOS (which stands between documents in training)."""
+        for token in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
+            if token is not None:
+                return int(token)
+        raise UserError(
+            "the tokenizer has neither a BOS nor an EOS token to precede a text",
+            fix="set eos_token in the tokenizer_config.json of the model",
+        )
+
+
+@dataclass
+class EvalContext:
+    """What an evaluation may use besides the model.
+
+    items:    the multiple-choice items of the plan, all doses, holdout included; each once.
+    held_out: documents that the data source keeps from training (a file for `Perplexity`), if there are any.
+    progress: to be called with (done, total).
+    notes:    what a reader of the result should know (`3 items truncated`); kept in eval.json.
+    """
+
+    items: Sequence[ChoiceItem] = ()
+    held_out: Path | None = None
+    progress: Callable[[int, int], None] = lambda done, total: None
+    notes: list[str] = field(default_factory=list)
+
+
+@runtime_checkable
+class Evaluation(Protocol):
+    def inputs(self) -> list[tuple[str, str]]:
+        """(key, path) of the files to be read, to be checked before anything is trained."""
+        ...
+
+    def fingerprint(self, items: Sequence[ChoiceItem]) -> dict[str, Any]:
+        """All that changes the scores, in JSON values, apart from weights, tokenizer, dtype and held-out documents.
+
+        items: those of the plan. What only moves the rounding (batch size, device) does not belong here.
+        """
+        ...
+
+    def run(self, model: LoadedModel, context: EvalContext) -> list[Score]:
+        """Score every item. Each (task, item, metric) once; all values finite."""
+        ...
+
+
+def instantiate(target: str, args: Mapping[str, Any]) -> Evaluation:
+    """The evaluation of class `target` ("package.module.Class"). Raises Problems for all that is wrong with it."""
+    evaluation = check_kind({"_target_": target, **args}, key="eval")
+    if not isinstance(evaluation, Evaluation):
+        fix = "give the class the methods inputs, fingerprint and run"
+        raise Problems([UserError("this is no evaluation", key="eval._target_", value=target, fix=fix)])
+    return evaluation

@@ -1,0 +1,112 @@
+"""The job of an evaluation process, and what it leaves: path strings in JSON, both ways.
+
+job.json    what to load and what to run                       (whoever wants a checkpoint evaluated writes it)
+<out>/      items.parquet, eval.json                           one folder an evaluation, complete or not there
+<out>.error.json                                               instead, where it failed
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from pretrain_exp.errors import UserError
+from pretrain_exp.eval.base import instantiate
+from pretrain_exp.items.choice import ChoiceItem
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalTask:
+    """One evaluation of the job: its name, its class, the class's arguments, the folder for its result."""
+
+    name: str
+    target: str
+    args: dict[str, Any]
+    out: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalJob:
+    """What one process evaluates: one checkpoint, loaded once.
+
+    model:     folder or hub name; revision: of a hub name; tokenizer: the same, None = the model's own.
+    device:    "auto" (cuda where there is one), "cpu", "cuda:1".
+    dtype:     "float32", "bfloat16", "auto" (the checkpoint's).
+    items:     items.parquet of the plan; held_out: documents kept from training.
+    progress:  file that the process rewrites about twice a second; log: file that holds its stderr.
+    threads:   of torch, on the CPU; None = as torch decides.
+    """
+
+    model: str
+    evaluations: tuple[EvalTask, ...]
+    revision: str | None = None
+    tokenizer: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    items: str | None = None
+    held_out: str | None = None
+    progress: str | None = None
+    log: str | None = None
+    threads: int | None = None
+
+    def write(self, path: Path) -> None:
+        write_json(path, {"schema": SCHEMA, **asdict(self)})
+
+    @classmethod
+    def read(cls, path: Path) -> EvalJob:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        if (schema := fields.pop("schema", None)) != SCHEMA:
+            raise UserError(
+                f"{path} has schema {schema}, this version reads {SCHEMA}", fix="run both ends with the same version"
+            )
+        tasks = tuple(EvalTask(**task) for task in fields.pop("evaluations"))
+        return cls(**fields, evaluations=tasks)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one evaluation: its record (eval.json) or its error (error.json); neither where it never ended."""
+
+    record: dict[str, Any] | None
+    error: dict[str, Any] | None
+
+    @classmethod
+    def read(cls, out: str) -> Outcome:
+        """An error beside a result is of the later attempt: a success takes the error away."""
+        record, error = Path(out) / "eval.json", error_path(out)
+        if error.is_file():
+            return cls(None, json.loads(error.read_text(encoding="utf-8")))
+        return cls(json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None, None)
+
+
+def error_path(out: str) -> Path:
+    return Path(f"{out}.error.json")
+
+
+def fingerprint(task: EvalTask, items: Sequence[ChoiceItem], dtype: str) -> str:
+    """Canonical JSON of all that changes the scores of `task`, apart from weights, tokenizer and held-out documents."""
+    identity = instantiate(task.target, task.args).fingerprint(items) | {"dtype": dtype}
+    return json.dumps(identity, sort_keys=True, separators=(",", ":"))
+
+
+def digest_file(path: Path) -> str:
+    """Content hash of a file, 32 hex digits."""
+    digest = blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Written whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)

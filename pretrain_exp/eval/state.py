@@ -1,0 +1,63 @@
+"""The process that evaluates a state of the store: `python -m pretrain_exp.eval.state job.json`.
+
+    state --framework.as_hf--> temporary Hugging Face folder --eval.worker--> evals/<state>/<fingerprint>/
+
+The folder is verified against the framework's own log-probabilities before anything is scored, and is gone afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from pretrain_exp.errors import UserError
+from pretrain_exp.eval.job import EvalJob, EvalTask, Outcome
+from pretrain_exp.eval.worker import main as evaluate
+from pretrain_exp.framework.base import Checkpoint
+from pretrain_exp.kinds import check_kind
+from pretrain_exp.store.states import write_json
+
+
+def main(path: Path) -> int:
+    """The exit status: 0 where every evaluation succeeded."""
+    values = json.loads(path.read_text())
+    live = Path(values["live"])
+    try:
+        with Checkpoint.of(check_kind(values["framework"], "framework"), Path(values["state"])).as_hf() as folder:
+            code = _evaluate(values, folder, live)
+    except UserError as error:
+        write_json(live / "error.json", {"kind": "user", "message": error.render()})
+        return 1
+    if code:
+        write_json(live / "error.json", {"kind": "evaluation", "message": failures(values["evaluations"])})
+    return code
+
+
+def _evaluate(values: dict[str, Any], folder: Path, live: Path) -> int:
+    tasks = tuple(EvalTask(**task) for task in values["evaluations"])
+    job = EvalJob(
+        model=str(folder),
+        evaluations=tasks,
+        device=values["device"],
+        dtype=values["dtype"],
+        items=values["items"],
+        held_out=values["held_out"],
+        progress=str(live / "progress.json"),
+        log=str(live / "log.txt"),
+        threads=values["threads"],
+    )
+    job.write(live / "evaluate.json")
+    return evaluate([str(live / "evaluate.json")])
+
+
+def failures(tasks: list[dict[str, Any]]) -> str:
+    """What failed and why, a line each."""
+    outcomes = {task["name"]: Outcome.read(task["out"]) for task in tasks}
+    lines = [f"{name}: {outcome.error['message']}" for name, outcome in outcomes.items() if outcome.error]
+    return "\n".join(lines) or "an evaluation ended without a result"
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

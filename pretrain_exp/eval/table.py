@@ -1,0 +1,102 @@
+"""The item table: scores in, one long Parquet table out, joined to the plan's items and summarised.
+
+    evaluation        task                       item              metric   value
+    multiple_choice   olmes:arc_easy/rc_0shot    1f0c5b7a9be03d42  acc      1.0
+    multiple_choice   olmes:arc_easy/rc_0shot    1f0c5b7a9be03d42  gold_ce  2.31
+
+Arm, seed and step are columns that whoever collects the tables of many checkpoints adds.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pretrain_exp.eval.base import Score
+
+SCHEMA = pa.schema(
+    [
+        pa.field("evaluation", pa.string(), nullable=False),
+        pa.field("task", pa.string(), nullable=False),
+        pa.field("item", pa.string(), nullable=False),
+        pa.field("metric", pa.string(), nullable=False),
+        pa.field("value", pa.float64(), nullable=False),
+    ]
+)
+
+
+def to_table(evaluation: str, scores: Sequence[Score]) -> pa.Table:
+    """The item table of one evaluation. Raises ValueError for no scores, a repeated one, one that is not finite."""
+    if not scores:
+        raise ValueError(f"{evaluation} returned no scores")
+    key, times = Counter(score[:3] for score in scores).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"{evaluation} gave {times} scores for {key}")
+    if broken := [score for score in scores if not math.isfinite(score.value)]:
+        raise ValueError(
+            f"{evaluation}: {len(broken)} of {len(scores)} scores are not finite, the first is {broken[0]}"
+        )
+    tasks, items, metrics, values = zip(*scores, strict=True)
+    columns = [[evaluation] * len(scores), tasks, items, metrics, [float(value) for value in values]]
+    return pa.table([pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], SCHEMA)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Written whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    pq.write_table(table, partial, compression="zstd")
+    os.replace(partial, path)
+
+
+def read_tables(paths: Iterable[Path]) -> pa.Table:
+    """The item tables of several results, one after the other."""
+    tables = [pq.read_table(path, schema=SCHEMA) for path in paths]
+    return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+
+
+def join_plan(results: pa.Table, items: pa.Table) -> pa.Table:
+    """Results with the columns insertion, group and dose of the plan's items.
+
+    An item that two insertions plant has a row for each; one that the plan does not hold has nulls.
+    """
+    plan = items.select(["insertion", "item", "group", "dose"])
+    joined = results.join(plan, keys="item", join_type="left outer", use_threads=False)
+    order = [name for name in (*results.column_names, "insertion") if name != "value"]
+    joined = joined.sort_by([(name, "ascending") for name in order])
+    return joined.select([*results.column_names, "insertion", "group", "dose"])
+
+
+def summarize(table: pa.Table) -> dict[str, dict[str, float]]:
+    """Aggregates by task, from the items: {task: {metric: value}}, with the number of items as "items".
+
+    Means over items; where items have nll [nats] and bytes or tokens, bits_per_byte, perplexity and nll (per token) are
+    those of the whole text: sums, then the ratio.
+    """
+    grouped = table.group_by(["task", "metric"], use_threads=False).aggregate([("value", "mean"), ("value", "sum")])
+    means: dict[str, dict[str, float]] = {}
+    sums: dict[str, dict[str, float]] = {}
+    for row in grouped.to_pylist():
+        means.setdefault(row["task"], {})[row["metric"]] = row["value_mean"]
+        sums.setdefault(row["task"], {})[row["metric"]] = row["value_sum"]
+    for task, total in sums.items():
+        means[task] |= _of_the_whole(total)
+        means[task]["items"] = float(len(pc.unique(table.filter(pc.field("task") == task)["item"])))
+    return means
+
+
+def _of_the_whole(total: Mapping[str, float]) -> dict[str, float]:
+    """What a text's sums say about it."""
+    whole: dict[str, float] = {}
+    if "nll" in total and total.get("bytes"):
+        whole |= {"bytes": total["bytes"], "bits_per_byte": total["nll"] / (math.log(2) * total["bytes"])}
+    if "nll" in total and total.get("tokens"):
+        nats = total["nll"] / total["tokens"]
+        whole |= {"tokens": total["tokens"], "nll": nats, "perplexity": math.exp(min(nats, 700.0))}
+    return whole

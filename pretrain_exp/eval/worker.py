@@ -1,0 +1,197 @@
+"""The process that evaluates one checkpoint: `python -m pretrain_exp.eval.worker job.json`.
+
+    job.json -> model, loaded once -> each evaluation -> <out>/items.parquet + <out>/eval.json
+
+An evaluation that fails leaves <out>.error.json and does not stop the others; the exit status is 1 if any failed.
+Results appear whole or not at all; an earlier result at the same place is replaced.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pretrain_exp.errors import Problems, UserError
+from pretrain_exp.eval.base import EvalContext, LoadedModel, instantiate
+from pretrain_exp.eval.job import SCHEMA, EvalJob, EvalTask, error_path, write_json
+from pretrain_exp.items.choice import ChoiceItem
+
+log = logging.getLogger("pretrain_exp.eval")
+PACKAGES = ("pretrain-exp", "lm_eval", "torch", "transformers", "tokenizers")
+USER = (UserError, Problems)  # what the user can mend; anything else is shown with its traceback
+TAIL = 40  # lines of the log that an error quotes
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit status: 0 where all evaluations succeeded, 1 where any failed, 2 where the call is wrong."""
+    if len(arguments) != 1:
+        print("usage: python -m pretrain_exp.eval.worker job.json", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    log.setLevel(logging.INFO)
+    logging.getLogger("lm_eval.models.huggingface").setLevel(
+        logging.ERROR
+    )  # it warns of every model passed as an object
+    job = EvalJob.read(Path(arguments[0]))
+    started = time.perf_counter()
+    try:
+        model = load_model(job)
+        items = planted_items(job.items)
+    except Exception as error:  # the edge of the process: whatever it is, each evaluation reports it
+        for task in job.evaluations:
+            _fail(job, task, error)
+        return 1
+    log.info("%s loaded in %.1f s", job.model, time.perf_counter() - started)
+    failed = [task for number, task in enumerate(job.evaluations) if not _attempt(job, number, model, items)]
+    return 1 if failed else 0
+
+
+def load_model(job: EvalJob) -> LoadedModel:
+    """The checkpoint and its tokenizer, in evaluation mode."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    device = job.device if job.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    model: Any = AutoModelForCausalLM.from_pretrained(job.model, revision=job.revision, dtype=job.dtype)
+    tokenizer = AutoTokenizer.from_pretrained(job.tokenizer or job.model, revision=job.revision)
+    model.to(device)
+    return LoadedModel(model.eval(), tokenizer)
+
+
+def planted_items(path: str | None) -> list[ChoiceItem]:
+    """The multiple-choice items of a plan, each once, whatever its dose."""
+    if path is None:
+        return []
+    import pyarrow.parquet as pq
+
+    payloads = pq.read_table(path, columns=["payload"])["payload"].to_pylist()
+    items = [ChoiceItem.from_json(payload) for payload in payloads if payload]
+    return list({item.id: item for item in items}.values())
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on; a checkout that is not installed has none."""
+    installed = {}
+    for package in PACKAGES:
+        try:
+            installed[package] = version(package)
+        except PackageNotFoundError:
+            installed[package] = "not installed"
+    return installed
+
+
+def _attempt(job: EvalJob, number: int, model: LoadedModel, items: list[ChoiceItem]) -> bool:
+    """Run one evaluation and write what came of it; whether it succeeded."""
+    task = job.evaluations[number]
+    started = time.perf_counter()
+    try:
+        context = EvalContext(
+            items=items,
+            held_out=Path(job.held_out) if job.held_out else None,
+            progress=_reporter(job, number),
+        )
+        evaluation = instantiate(task.target, task.args)
+        scores = evaluation.run(model, context)
+        record = {
+            "schema": SCHEMA,
+            "evaluation": asdict(task),
+            "model": job.model,
+            "revision": job.revision,
+            "dtype": str(model.model.dtype).removeprefix("torch."),
+            "device": str(model.model.device),
+            "fingerprint": evaluation.fingerprint(items),
+            "versions": versions(),
+            "notes": context.notes,
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+        _write_result(Path(task.out), task.name, scores, record)
+    except Exception as error:  # anyone's evaluation may raise anything; the others must still run
+        _fail(job, task, error)
+        return False
+    log.info("%s: %d scores in %.1f s", task.name, len(scores), time.perf_counter() - started)
+    for note in context.notes:
+        log.warning("%s: %s", task.name, note)
+    return True
+
+
+def _write_result(out: Path, name: str, scores: Sequence[Any], record: dict[str, Any]) -> None:
+    """The result folder, moved into place when it is complete."""
+    from pretrain_exp.eval.table import summarize, to_table, write_table
+
+    table = to_table(name, scores)
+    partial, old = (out.with_name(f"{out.name}.{kind}-{os.getpid()}") for kind in ("partial", "old"))
+    partial.mkdir(parents=True)
+    write_table(partial / "items.parquet", table)
+    write_json(partial / "eval.json", {**record, "n": table.num_rows, "summary": summarize(table)})
+    if out.exists():
+        os.rename(out, old)
+    os.rename(partial, out)
+    if old.exists():
+        shutil.rmtree(old)
+    error_path(str(out)).unlink(missing_ok=True)
+
+
+def _fail(job: EvalJob, task: EvalTask, error: Exception) -> None:
+    """Say why an evaluation failed, in the log and beside where its result would be."""
+    lines = traceback.format_exception(error)
+    log.error("%s failed: %s", task.name, error if isinstance(error, USER) else "".join(lines))
+    tail: list[str] = []
+    if job.log and Path(job.log).is_file():
+        tail = Path(job.log).read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
+    path = error_path(task.out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    message = str(error) if isinstance(error, USER) else f"{type(error).__name__}: {error}"
+    write_json(
+        path,
+        {
+            "schema": SCHEMA,
+            "evaluation": task.name,
+            "message": message,
+            "user_error": isinstance(error, USER),
+            "traceback": lines,
+            "log_tail": tail,
+        },
+    )
+
+
+def _reporter(job: EvalJob, number: int) -> Callable[[int, int], None]:
+    """Writes how far evaluation `number` is into job.progress, at most twice a second."""
+    started = time.perf_counter()
+    last = started - 1.0
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        if job.progress is None or (done < total and now - last < 0.5):
+            return
+        last = now
+        write_json(
+            Path(job.progress),
+            {
+                "evaluation": job.evaluations[number].name,
+                "number": number + 1,
+                "of": len(job.evaluations),
+                "done": done,
+                "total": total,
+                "per_second": round(done / max(now - started, 1e-9), 2),
+            },
+        )
+
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

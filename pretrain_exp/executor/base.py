@@ -1,0 +1,86 @@
+"""Jobs, and what an executor does with them. A job is a command, a folder and what must be there before and after.
+
+    jobs/<kind>-<key>/   job.json (what the command reads)  log.txt  metrics.jsonl (live)  error.json (a failure, in one message)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+Kind = Literal["train", "evaluate"]
+State = Literal["done", "failed", "skipped"]
+PREEMPTED = 75  # exit status (EX_TEMPFAIL): saved at a step boundary on a signal, to be started again
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process, or one torchrun, that turns what its `needs` left in the store into more of it."""
+
+    key: str  # unique among the jobs of a kind; what the claim is on
+    kind: Kind
+    title: str
+    folder: Path
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    needs: frozenset[str]  # ids of jobs that must be done before
+    makes: tuple[Path, ...]  # what is there when it is done, and only then
+    first: int = 0  # progress counts from here
+    total: int = 0  # to here: steps of training, items of evaluation
+    unit: str = "step"
+    retries: int = 0
+    retry_seconds: float = 5.0
+
+    @property
+    def id(self) -> str:
+        return f"{self.kind}-{self.key}"
+
+    def done(self) -> bool:
+        return all(path.exists() for path in self.makes)
+
+    def record(self) -> dict[str, Any]:
+        """What study.json keeps of a job."""
+        return {
+            "id": self.id,
+            "key": self.key,
+            "kind": self.kind,
+            "title": self.title,
+            "folder": str(self.folder),
+            "needs": sorted(self.needs),
+            "makes": [str(path) for path in self.makes],
+            "first": self.first,
+            "total": self.total,
+            "unit": self.unit,
+        }
+
+
+@dataclass
+class Outcome:
+    """How a job ended. `message` is what a user reads of a failure."""
+
+    job: Job
+    state: State
+    message: str = ""
+    seconds: float = 0.0
+    attempts: int = 0
+    log: Path | None = field(default=None)
+
+
+class Executor(Protocol):
+    """Runs jobs in the order of their needs. A failed job skips what needs it and nothing else."""
+
+    def run(self, jobs: Sequence[Job], store: Path) -> dict[str, Outcome]: ...
+
+
+def failure_message(folder: Path, returncode: int, log_lines: int = 12) -> str:
+    """One clear message: what the worker said, else the last lines of its log."""
+    error = folder / "error.json"
+    if error.is_file():
+        return str(json.loads(error.read_text())["message"])
+    log = folder / "log.txt"
+    tail = log.read_text(errors="replace").splitlines()[-log_lines:] if log.is_file() else []
+    how = f"killed by signal {-returncode}" if returncode < 0 else f"exit status {returncode}"
+    return "\n".join([f"{how}; the last lines of {log}:"] + [f"  | {line}" for line in tail])

@@ -1,0 +1,98 @@
+"""What the experiment needs of a training framework, and nothing that trains.
+
+Framework   a configuration: what it is, what it would run, what is wrong with it. Imports nothing heavy.
+worker      a process of the framework's own Python, which reads job.json and leaves states in the store.
+Checkpoint  one state: its step and shape, and the way to a Hugging Face folder.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pretrain_exp.data.order import DataOrder, ShuffledOrder
+from pretrain_exp.data.token_files import TokenFiles
+from pretrain_exp.errors import UserError
+
+
+class Framework(ABC):
+    """A training framework. `model` and `training` are the resolved sections of the configuration, as plain dicts."""
+
+    name: ClassVar[str]
+    semantics: ClassVar[int]
+    """Version of what a step computes. Enters every state's key: raised when the same job would give other weights."""
+    numerics_only: ClassVar[frozenset[str]]
+    """Keys of `training` that change speed, memory or logging and never, beyond rounding, the weights: no part of a key."""
+
+    def key_facts(self) -> dict[str, Any]:
+        """What of this framework decides the weights, beside `model` and `training`."""
+        return {"framework": self.name, "semantics": self.semantics}
+
+    @abstractmethod
+    def numerics(self, training: dict[str, Any]) -> dict[str, Any]:
+        """The numerics class, recorded beside a key: ranks, device, micro-batch, compilation, versions."""
+
+    def order(self, files: TokenFiles, sequence_length: int, seed: int | None) -> DataOrder:
+        """How this framework reads the files."""
+        return ShuffledOrder(files, sequence_length, seed)
+
+    @abstractmethod
+    def initial(self, model: dict[str, Any]) -> dict[str, Any]:
+        """The initial state, resolved: {kind: scratch|hf, identity, ...}. UserError where it cannot be found.
+
+        scratch: `config`, complete; identity is its digest (the caller adds seed.init).
+        hf: `checkpoint` (a path or a hub name) and `revision` (a commit, or None); identity is a digest of the weights or the commit.
+        """
+
+    @abstractmethod
+    def check(self, model: dict[str, Any], training: dict[str, Any]) -> list[UserError]:
+        """All that would stop a job, found before any starts."""
+
+    def warnings(self, model: dict[str, Any], training: dict[str, Any]) -> list[str]:
+        """What will run and should be known."""
+        return []
+
+    @abstractmethod
+    def command(self, job: Path) -> list[str]:
+        """The command that trains the job of this job.json with all its ranks."""
+
+    @abstractmethod
+    def environment(self) -> dict[str, str]:
+        """What the command needs in its environment, beside what it inherits."""
+
+    @abstractmethod
+    def to_hf(self, state: Path, out: Path) -> Path:
+        """Writes the state as a Hugging Face folder `out`, verified against the state's probe; UserError and no folder otherwise."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The model after `step` updates, and the shape in which it was trained."""
+
+    framework: Framework
+    state: Path
+    step: int
+    sequence_length: int  # tokens
+    batch_size: int  # sequences
+
+    @classmethod
+    def of(cls, framework: Framework, state: Path) -> Checkpoint:
+        """The state in a folder of the store, by its own record."""
+        record = json.loads((state / "state.json").read_text())
+        return cls(framework, state, record["step"], record["sequence_length"], record["batch_size"])
+
+    def to_hf(self, out: Path) -> Path:
+        """A Hugging Face folder with weights, config and tokenizer; one that is there already is taken."""
+        return out if out.is_dir() else self.framework.to_hf(self.state, out)
+
+    @contextmanager
+    def as_hf(self) -> Iterator[Path]:
+        """The same in a temporary folder, gone afterwards."""
+        with tempfile.TemporaryDirectory(prefix="pretrain-exp-") as folder:
+            yield self.framework.to_hf(self.state, Path(folder) / "hf")

@@ -1,0 +1,114 @@
+"""What can be said about a model and training section before anything heavy is imported."""
+
+from __future__ import annotations
+
+import ast
+from difflib import get_close_matches
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pretrain_exp.errors import UserError
+from pretrain_exp.framework.huggingface.schedule import NAMES
+
+COMMON_FIELDS = frozenset(
+    {"model_type", "tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id", "initializer_range"}
+)
+
+
+def check_training(training: dict[str, Any], world: int) -> list[UserError]:
+    """Numbers that do not fit each other."""
+    found: list[UserError] = []
+
+    def wrong(problem: str, key: str, value: object, fix: str | None = None) -> None:
+        found.append(UserError(problem, key=f"training.{key}", value=value, fix=fix))
+
+    batch, micro = training["batch_size"], training.get("micro_batch_size")
+    if batch % world:
+        fits = [n for n in range(1, world + 1) if batch % n == 0]
+        wrong(
+            f"{batch} sequences do not divide among {world} ranks",
+            "batch_size",
+            batch,
+            f"framework.devices could be {fits}",
+        )
+    elif micro is not None and (micro < 1 or (batch // world) % micro):
+        fits = [n for n in range(1, batch // world + 1) if batch // world % n == 0]
+        wrong(f"must divide the {batch // world} sequences of a rank", "micro_batch_size", micro, f"one of {fits}")
+    if training["precision"] not in ("fp32", "bf16"):
+        wrong("unknown precision", "precision", training["precision"], "fp32 or bf16")
+    schedule = training["schedule"]
+    total, warmup, decay = schedule["total_steps"], schedule.get("warmup_steps") or 0, schedule.get("decay_steps") or 0
+    if schedule["name"] not in NAMES:
+        wrong("unknown schedule", "schedule.name", schedule["name"], f"one of {', '.join(NAMES)}")
+    elif warmup > total:
+        wrong(f"the warm-up is longer than the run of {total} steps", "schedule.warmup_steps", warmup)
+    elif schedule["name"] == "wsd" and not 1 <= decay <= total - warmup:
+        wrong(f"must lie between 1 and the {total - warmup} steps after the warm-up", "schedule.decay_steps", decay)
+    if not 0.0 <= (schedule.get("min_lr_ratio") or 0.0) <= 1.0:
+        wrong("must lie between 0 and 1", "schedule.min_lr_ratio", schedule["min_lr_ratio"])
+    if not training["optimizer"]["lr"] > 0:
+        wrong("must be positive", "optimizer.lr", training["optimizer"]["lr"])
+    return found
+
+
+def check_model(model: dict[str, Any], sequence_length: int) -> list[UserError]:
+    """A config from scratch against the fields that transformers' own source names; a checkpoint is `initial`'s business."""
+    config = model.get("config")
+    if not config:
+        return []
+    kind = config.get("model_type")
+    known = model_types()
+    if kind not in known:
+        near = get_close_matches(str(kind), known, 3)
+        fix = (
+            f"near names: {', '.join(near)}" if near else "any model type of transformers, e.g. olmo2, llama, gpt_neox"
+        )
+        return [
+            UserError("transformers knows no such architecture", key="model.config.model_type", value=kind, fix=fix)
+        ]
+    found: list[UserError] = []
+    fields = config_fields(kind)
+    for name in sorted(set(config) - fields) if fields else ():
+        near = get_close_matches(name, fields, 1)
+        fix = f"did you mean {near[0]}?" if near else f"fields of {kind}: {', '.join(sorted(fields - COMMON_FIELDS))}"
+        found.append(UserError(f"{kind} has no such field", key=f"model.config.{name}", value=config[name], fix=fix))
+    width, heads = config.get("hidden_size"), config.get("num_attention_heads")
+    if width and heads and "head_dim" not in config and width % heads:
+        found.append(UserError(f"must be a multiple of its {heads} heads", key="model.config.hidden_size", value=width))
+    longest = config.get("max_position_embeddings")
+    if longest is not None and longest < sequence_length:
+        fix = f"at least training.sequence_length = {sequence_length}"
+        found.append(
+            UserError("shorter than a sequence", key="model.config.max_position_embeddings", value=longest, fix=fix)
+        )
+    return found
+
+
+@lru_cache(maxsize=1)
+def model_types() -> frozenset[str]:
+    """The architectures of the installed transformers, by its folders; nothing is imported."""
+    spec = find_spec("transformers")
+    folders = [Path(place) / "models" for place in (spec.submodule_search_locations or ())] if spec else []
+    return frozenset(path.parent.name for folder in folders for path in folder.glob("*/modeling_*.py"))
+
+
+def config_fields(model_type: str) -> frozenset[str]:
+    """The fields of an architecture's configuration, read from its source: annotated fields and arguments of __init__."""
+    spec = find_spec("transformers")
+    fields: set[str] = set()
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        source = Path(place) / "models" / model_type / f"configuration_{model_type}.py"
+        for node in ast.walk(ast.parse(source.read_text())) if source.is_file() else ():
+            if isinstance(node, ast.ClassDef):
+                fields |= {
+                    n.target.id for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
+                }
+                fields |= {
+                    a.arg
+                    for n in node.body
+                    if isinstance(n, ast.FunctionDef) and n.name == "__init__"
+                    for a in n.args.args
+                }
+    return frozenset(fields | COMMON_FIELDS) if fields else frozenset()

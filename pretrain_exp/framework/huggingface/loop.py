@@ -1,0 +1,156 @@
+"""The training loop: one segment of a run, step by step.
+
+    at step t:   agree (tokens, signals) -> save? -> seed(t) -> read -> log digests -> forward, backward by micro-batch
+                 -> clip -> learning rate of t -> update -> t + 1
+
+Everything is a function of the step: what is read, the learning rate, what dropout draws. So a segment that was killed anywhere
+and goes on from its last checkpoint computes what the undisturbed one would have.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import signal
+import time
+from hashlib import blake2b
+from types import FrameType
+
+import numpy as np
+import torch
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import clip_grad_norm_
+
+from pretrain_exp.errors import UserError
+from pretrain_exp.framework.huggingface.checkpoint import Checkpointer
+from pretrain_exp.framework.huggingface.loader import Batch, Loader
+from pretrain_exp.framework.huggingface.schedule import Schedule
+
+PLANNED, INTERRUPTED = 0, 75  # EX_TEMPFAIL: saved on a signal, to be started again
+
+
+class Training:
+    """Trains a job from `step` to its last save. `step` is where it stands, for whoever reports a failure."""
+
+    def __init__(self, checkpointer: Checkpointer, step: int) -> None:
+        self.checkpointer, self.step = checkpointer, step
+        self.job, self.ranks, self.journal = checkpointer.job, checkpointer.ranks, checkpointer.journal
+        self.model, self.optimizer = checkpointer.model, checkpointer.optimizer
+        self.settings = self.job.training
+        self.schedule = Schedule.from_training(self.settings)
+        self.saves = {save.step: save for save in self.job.saves}
+        self.pending: list[tuple[int, torch.Tensor]] = []  # steps whose numbers still lie on the device
+        self.signalled = False
+        self.resume_seconds = 60.0 * self.settings.get("resume_every_minutes", 15.0)
+        self._saved_at = self._flushed_at = time.monotonic()
+
+    def run(self) -> int:
+        """PLANNED when everything is saved, INTERRUPTED when a signal came first and a checkpoint to resume from was written."""
+        for number in (signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, self._on_signal)
+        stop = self.job.saves[-1].step
+        self._save_planned()
+        with Loader(self.job, self.ranks.rank, self.ranks.world, self.settings.get("loader_workers", 0)) as loader:
+            for batch in loader.batches(self.step, stop):
+                due = self.ranks.first and time.monotonic() - self._saved_at > self.resume_seconds
+                signals, dues = self.ranks.sum_counts([int(self.signalled), int(due)])
+                if signals or dues:
+                    self._flush()
+                    self.checkpointer.save_resume(self.step)
+                    self._saved_at = time.monotonic()
+                if signals:
+                    return INTERRUPTED
+                self.train(batch)
+                self._save_planned()
+        return PLANNED
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.signalled = True
+
+    def _save_planned(self) -> None:
+        if self.step in self.saves:
+            self.checkpointer.save_state(self.saves[self.step])
+            self._saved_at = self._flushed_at = time.monotonic()
+
+    def train(self, batch: Batch) -> None:
+        """One update: the mean loss over the tokens that all ranks predict, however they are split."""
+        (predicted,) = self.ranks.sum_counts([batch.predicted])
+        seed_step(self.job.init_seed, batch.step, self.ranks.rank)
+        tokens = torch.from_numpy(batch.tokens)
+        self.journal.read(batch, batch.tokens)
+        device, size = self.ranks.device, self.settings.get("micro_batch_size") or len(tokens)
+        labels = torch.from_numpy(batch.labels)
+        positions = None if batch.positions is None else torch.from_numpy(batch.positions)
+        scale = self.ranks.world / max(1, predicted)  # gradients are averaged over the ranks
+        sums = torch.zeros(2, dtype=torch.float64, device=device)
+        for start in range(0, len(tokens), size):
+            rows = slice(start, start + size)
+            loss, part = self.model(
+                tokens[rows].to(device),
+                labels[rows].to(device),
+                None if positions is None else positions[rows].to(device),
+                self._noise(batch, rows),
+                self.settings.get("z_loss", 0.0),
+                scale,
+            )
+            loss.backward()
+            sums += part
+        norm = clip_grad_norm_(self.model.parameters(), self.settings.get("max_grad_norm") or math.inf)
+        rate = self.settings["optimizer"]["lr"] * self.schedule.factor(batch.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        self.pending.append((batch.step, torch.cat([sums / max(1, predicted), norm[None] / self.ranks.world])))
+        self.step += 1
+        if self.step in self.saves or len(self.pending) >= self.settings.get("log_every", 1):
+            self._flush()
+
+    def _noise(self, batch: Batch, rows: slice) -> torch.Tensor | None:
+        """(B, S, D) noise on the embeddings of these rows of the batch, None where there is none."""
+        spans = [span for span in batch.noise if rows.start <= span.row < rows.stop]
+        if not spans:
+            return None
+        dim = self.model.hf.get_input_embeddings().weight.shape[1]
+        noise = torch.zeros(*batch.tokens[rows].shape, dim)
+        for span in spans:
+            noise[span.row - rows.start, span.column : span.column + span.length] += torch.from_numpy(span.values(dim))
+        return noise.to(self.ranks.device)
+
+    def _flush(self) -> None:
+        """Brings the numbers of the steps since the last time from the device and logs them; UserError where one is not finite."""
+        if not self.pending:
+            return
+        rows = self.ranks.sum(torch.stack([values for _, values in self.pending])).tolist()
+        phases, first, last = self.job.phases, self.pending[0][0], self.pending[-1][0]
+        seconds = time.monotonic() - self._flushed_at
+        rate = (phases.position_of_step(last + 1) - phases.position_of_step(first)) / seconds
+        z = self.settings.get("z_loss", 0.0)
+        for (step, _), (loss, square, norm) in zip(self.pending, rows, strict=True):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise UserError(
+                    f"at step {step} the loss is {loss} and the gradient norm {norm}: training diverged",
+                    fix="lower training.optimizer.lr, lengthen the warm-up or lower training.max_grad_norm",
+                )
+            self.journal.log(
+                step,
+                **{
+                    "train/loss": loss,
+                    "train/z_loss": z * square,
+                    "train/grad_norm": norm,
+                    "train/lr": self.settings["optimizer"]["lr"] * self.schedule.factor(step),
+                    "train/tokens": phases.position_of_step(step + 1),
+                    "train/tokens_per_second": rate,
+                },
+            )
+        self.pending.clear()
+        self._flushed_at = time.monotonic()
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seeds all that dropout and the like may draw from, by what they may depend on."""
+    key = int.from_bytes(blake2b(np.array([seed, step, rank], dtype="<i8").data, digest_size=8).digest(), "little")
+    random.seed(key)
+    np.random.seed(key & 0xFFFFFFFF)
+    torch.manual_seed(key & 0x7FFFFFFFFFFFFFFF)

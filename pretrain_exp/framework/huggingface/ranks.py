@@ -1,0 +1,69 @@
+"""The processes of a job: who this one is, on what device, and the few things that all of them agree on.
+
+One rank on a CPU needs no process group. A group reduces CPU tensors over gloo and CUDA tensors over nccl.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+TIMEOUT = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    rank: int
+    world: int
+    device: torch.device
+
+    @classmethod
+    def join(cls, rank: int, world: int, device_type: str, rendezvous: str | None, local_rank: int) -> Ranks:
+        """rendezvous: init method of torch.distributed (`file:///...`, `env://`); None with one rank."""
+        device = torch.device(device_type, local_rank) if device_type == "cuda" else torch.device("cpu")
+        if device_type == "cuda":
+            torch.cuda.set_device(device)
+        backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
+        if rendezvous is not None:
+            dist.init_process_group(backend, init_method=rendezvous, rank=rank, world_size=world, timeout=TIMEOUT)
+        else:
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=TIMEOUT)
+        return cls(rank, world, device)
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def sum_counts(self, values: list[int]) -> list[int]:
+        """Each value summed over the ranks. On the CPU, so that no device waits."""
+        if self.world == 1:
+            return values
+        counts = torch.tensor(values, dtype=torch.int64)
+        dist.all_reduce(counts)
+        return counts.tolist()
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The tensor summed over the ranks, in place."""
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values
+
+    def share(self, text: str) -> str:
+        """What the first rank says, told to all. At most 4,095 bytes."""
+        if self.world == 1:
+            return text
+        line = torch.zeros(4096, dtype=torch.uint8)
+        if self.first:
+            raw = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+            line[: len(raw)] = raw
+        dist.broadcast(line, src=0)
+        return bytes(line.tolist()).rstrip(b"\0").decode()
+
+    def barrier(self) -> None:
+        self.sum_counts([0])
+
+    def leave(self) -> None:
+        dist.destroy_process_group()

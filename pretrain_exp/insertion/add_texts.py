@@ -1,0 +1,102 @@
+"""add_texts: the texts of a file, planted at random places, in a range, or at the positions that the file gives.
+
+In: rows of .jsonl, .jsonl.gz, .csv or .parquet, a text each. Out: edits; an item's id is the hash of its text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pretrain_exp.errors import UserError
+from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, check_repetitions, named
+from pretrain_exp.items.content import content_id
+from pretrain_exp.plan.edits import Edits
+from pretrain_exp.plan.rows import Row, field, read_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilePlanting(Planting):
+    """The fields that kinds reading a file share; see conf/insertion/add_texts.yaml."""
+
+    file: str
+    key: str
+    position_key: str = "position"
+    group_key: str | None = None
+    repetitions: float | dict[str, float] = 1.0
+
+    def files(self) -> list[tuple[str, str]]:
+        """(field, path) of the files that must exist."""
+        return [("file", self.file)]
+
+    def edits(self, context: InsertionContext) -> Edits:
+        """The edits of all rows. UserErrors carry the full key, insertion.<name>.<field>."""
+        try:
+            if self.mode == "explicit" and self.repetitions != 1:
+                problem = "explicit positions are planted once each"
+                raise UserError(problem, key="repetitions", value=self.repetitions, fix="give one row a copy")
+            entries = [self._entry(row) for row in read_rows(self.file)]
+            self._check_groups(entries)
+            return build_edits(context, self, entries)
+        except UserError as error:
+            raise named(context, error) from error
+
+    def content(self, value: Any, origin: str) -> dict[str, Any]:
+        """id and text or tokens of one row; each kind has its own."""
+        raise NotImplementedError
+
+    def _entry(self, row: Row) -> Entry:
+        origin = f"row {row[0]} of {self.file}"
+        group = Path(self.file).name.split(".")[0]
+        if self.group_key is not None:
+            group = str(field(row, self.group_key, self.file, "group_key"))
+        position = self._position(row) if self.mode == "explicit" else None
+        content = self.content(field(row, self.key, self.file, "key"), origin)
+        return Entry(origin=origin, group=group, repetitions=self._repetitions(group), position=position, **content)
+
+    def _repetitions(self, group: str) -> float:
+        given = self.repetitions
+        if not isinstance(given, Mapping):
+            return check_repetitions(given)
+        if group not in given:
+            problem = f"group {group!r} has no repetitions"
+            raise UserError(problem, key="repetitions", value=dict(given), fix="name every group")
+        return check_repetitions(given[group], f"repetitions.{group}")
+
+    def _check_groups(self, entries: list[Entry]) -> None:
+        if isinstance(self.repetitions, Mapping):
+            there = sorted({entry.group for entry in entries})
+            unused = sorted(set(self.repetitions) - set(there))
+            if unused:
+                problem, fix = f"the file has no group {unused[0]!r}", f"groups there: {', '.join(there)}"
+                raise UserError(problem, key="repetitions", value=dict(self.repetitions), fix=fix)
+
+    def _position(self, row: Row) -> int:
+        value = field(row, self.position_key, self.file, "position_key")
+        try:
+            position = int(value)
+        except (TypeError, ValueError):
+            position = -1
+        if position < 0 or (isinstance(value, float) and value != position) or isinstance(value, bool):
+            raise UserError(
+                f"row {row[0]} of {self.file} has no position of 0 or more",
+                key="position_key",
+                value=value,
+                fix="give the position in tokens from the start of training",
+            )
+        return position
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddTexts(FilePlanting):
+    """Plants texts; `key` names the field that holds them."""
+
+    key: str = "text"
+
+    def content(self, value: Any, origin: str) -> dict[str, Any]:
+        if not isinstance(value, str) or not value:
+            problem = f"{origin}: {self.key!r} must be a text that is not empty"
+            raise UserError(problem, key="key", value=value, fix="mend or remove this row")
+        return {"id": content_id(value), "text": value}

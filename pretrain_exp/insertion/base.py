@@ -1,0 +1,314 @@
+"""What every insertion kind shares: its context, its common fields, and the way from entries to edits.
+
+    kind reads its file ->  [Entry]  -> encode -> EOS -> too long? -> doses ->  Edits       (build_edits)
+
+Every random choice is ranked by a hash of (seed, insertion, item, purpose): no stream is shared, no order matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from pretrain_exp.data.phases import Phases
+from pretrain_exp.errors import UserError
+from pretrain_exp.plan.edits import EditItem, Edits, Skipped, Window
+from pretrain_exp.plan.hashing import key64
+
+Encode = Callable[[list[str]], list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class InsertionContext:
+    """What an insertion may know of the run.
+
+    name: its name in the configuration; seed: `seed.placement`; sequence_length: tokens; encode: texts to token arrays
+    without special tokens; vocab_size: planted tokens must be below it (None: unknown).
+    """
+
+    name: str
+    seed: int
+    sequence_length: int
+    eos_token_id: int
+    window: Window
+    phases: Phases
+    encode: Encode
+    vocab_size: int | None = None
+
+
+class Insertion(Protocol):
+    """An insertion kind: the fields of its configuration, and the edits that follow from them."""
+
+    def files(self) -> list[tuple[str, str]]:
+        """(field, path) of the files that must exist."""
+        ...
+
+    def edits(self, context: InsertionContext) -> Edits:
+        """All that it asks for; UserErrors carry the full key, insertion.<name>.<field>."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Part of a run. unit: `tokens` and `steps` count from the start of training, `share` is of this run, 0 to 1."""
+
+    start: float
+    end: float
+    unit: Literal["tokens", "steps", "share"] = "tokens"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planting:
+    """The fields that all kinds share; conf/insertion/*.yaml explains them in a line each."""
+
+    mode: Literal["random", "range", "explicit"] = "random"
+    range: Range | None = None
+    too_long: Literal["error", "split", "truncate", "skip"] = "error"
+    on_full: Literal["error", "pack"] = "error"
+    eos: Literal["both", "none", "append"] | None = None
+
+    def span(self, context: InsertionContext) -> tuple[int, int]:
+        """The positions [first, stop) where random edits may lie. UserError where mode and range do not fit each other,
+        or the range is empty or leaves the run."""
+        phases, window = context.phases, context.window
+        first, stop = phases.position_of_step(window.first_step), phases.position_of_step(window.last_step)
+        if self.mode != "range":
+            if self.range is not None:
+                raise UserError("a range is given, but not used", key="mode", value=self.mode, fix="set mode: range")
+            return first, stop
+        if self.range is None:
+            raise UserError("mode range needs a range", key="range", value=None, fix="give {start, end, unit}")
+        given = Range(**self.range) if isinstance(self.range, Mapping) else self.range
+        if not given.start < given.end:
+            raise UserError(
+                "the range must end after it starts", key="range", value=_shown(given), fix="swap or widen it"
+            )
+        low, high = (_to_position(value, given.unit, phases, first, stop) for value in (given.start, given.end))
+        if low < first or high > stop:
+            raise UserError(
+                f"the range, positions {low:,} to {high:,}, leaves the run, which reads {first:,} to {stop:,} "
+                f"(steps {window.first_step:,} to {window.last_step:,})",
+                key="range",
+                value=_shown(given),
+                fix="choose bounds inside the run, or unit: share",
+            )
+        if low == high:
+            raise UserError("the range holds no token", key="range", value=_shown(given), fix="widen it")
+        return low, high
+
+    @property
+    def eos_rule(self) -> str:
+        """EOS around every text in random modes unless set otherwise; explicit positions are exact."""
+        return self.eos or ("none" if self.mode == "explicit" else "both")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of an insertion's input. tokens: None where `text` is still to be encoded; origin: for messages.
+
+    repetitions: how often it is planted; a fraction goes to a seeded share of the entries with equal group and value.
+    """
+
+    id: str
+    origin: str
+    text: str = ""
+    tokens: np.ndarray | None = None
+    group: str = ""
+    payload: str = ""
+    repetitions: float = 1.0
+    position: int | None = None
+
+
+def build_edits(context: InsertionContext, planting: Planting, entries: Sequence[Entry], field: str = "file") -> Edits:
+    """The edits of all entries. field: the configuration key to blame where an entry is wrong.
+
+    Entries with one id are one item, whose doses add up. UserError: no entries, an entry without tokens, one longer
+    than a sequence under too_long: error, two groups for one item, a token outside the vocabulary.
+    """
+    if not entries:
+        raise UserError("there is nothing to plant", key=field, fix="give at least one row")
+    notes: list[str] = []
+    explicit = planting.mode == "explicit"
+    counts = _counts(context, entries)
+    merged = _merge(entries, field, notes)
+    tokens = _encode(context, [group[0] for group in merged], field)
+    items: list[EditItem] = []
+    rows: list[tuple[int, int, int]] = []  # item, copy, position
+    skipped: list[Skipped] = []
+    long = [i for i, each in enumerate(tokens) if len(each) > context.sequence_length and not explicit]
+    if long:
+        _note_long(context, planting, [(merged[i][0], len(tokens[i])) for i in long], field, notes)
+    too_long = set(long)
+    start = 0
+    for i, group in enumerate(merged):
+        entry, dose = group[0], sum(counts[id(each)] for each in group)
+        dose = len(group) if explicit else dose
+        pieces = _pieces(tokens[i], context, planting, i in too_long)
+        for k, piece in enumerate(pieces):
+            name = entry.id if len(pieces) == 1 else f"{entry.id}#{k}"
+            items.append(EditItem(name, piece, entry.text, entry.group, dose, entry.payload))
+            if i in too_long and planting.too_long == "skip":
+                reason = f"longer than a sequence of {context.sequence_length} tokens"
+                skipped += [Skipped(name, copy, len(piece), reason) for copy in range(dose)]
+            elif explicit:
+                positions = sorted(each.position or 0 for each in group)
+                rows += [(start, copy, position) for copy, position in enumerate(positions)]
+            else:
+                rows += [(start, copy, 0) for copy in range(dose)]
+            start += 1
+    if not rows and not skipped and any(entry.repetitions > 0 for entry in entries):
+        raise UserError(
+            f"{len(entries):,} items at {max(entry.repetitions for entry in entries):g} repetitions plant nothing",
+            key="repetitions",
+            value=max(entry.repetitions for entry in entries),
+            fix="plant more items, or repeat them more often",
+        )
+    table = np.array(rows, dtype=np.int64).reshape(-1, 3)
+    return Edits(
+        insertion=context.name,
+        items=items,
+        item=table[:, 0].astype(np.int32),
+        copy=table[:, 1].astype(np.int32),
+        mode="explicit" if explicit else "random",
+        span=(0, 0) if explicit else planting.span(context),
+        position=table[:, 2].copy() if explicit else None,
+        on_full=planting.on_full,
+        skipped=skipped,
+        notes=notes,
+    )
+
+
+def ranked(ids: Sequence[str], context: InsertionContext, purpose: str) -> list[int]:
+    """Indices of the ids in an order drawn by hash of (seed, insertion, id, purpose); equal ids are told apart."""
+    seen: dict[str, int] = {}
+    keys = []
+    for each in ids:
+        occurrence = seen[each] = seen.get(each, -1) + 1
+        keys.append((key64(context.seed, context.name, each, purpose, occurrence), each, occurrence))
+    return sorted(range(len(keys)), key=keys.__getitem__)
+
+
+def wrap_eos(tokens: np.ndarray, eos: int, rule: str, limit: int | None) -> np.ndarray:
+    """EOS around a text. `both`: after it, unless it ends so; then before it, unless it begins so or is `limit` long.
+
+    A text of `limit` tokens stays bare; `append` puts EOS after it only; `none` changes nothing.
+    """
+    room = None if limit is None else limit - len(tokens)
+    if rule in ("both", "append") and tokens[-1] != eos and room != 0:
+        tokens = np.append(tokens, np.uint32(eos))
+        room = None if room is None else room - 1
+    if rule == "both" and tokens[0] != eos and room != 0:
+        tokens = np.append(np.uint32(eos), tokens)
+    return tokens
+
+
+def check_repetitions(value: float, key: str = "repetitions") -> float:
+    """The value as a number; UserError where it is negative or none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise UserError("repetitions must be a number of 0 or more", key=key, value=value, fix="give 0, 0.5, 1, 4, ...")
+    return float(value)
+
+
+def _counts(context: InsertionContext, entries: Sequence[Entry]) -> dict[int, int]:
+    """Copies of each entry, by id(): whole repetitions for all, the fraction for an exact seeded share of its group."""
+    classes: dict[tuple[str, float], list[Entry]] = {}
+    for entry in entries:
+        classes.setdefault((entry.group, check_repetitions(entry.repetitions)), []).append(entry)
+    out: dict[int, int] = {}
+    for (_, repetitions), members in classes.items():
+        whole = int(repetitions)
+        more = int((repetitions - whole) * len(members) + 0.5)
+        for rank, i in enumerate(ranked([member.id for member in members], context, "repetition")):
+            out[id(members[i])] = whole + (rank < more)
+    return out
+
+
+def _merge(entries: Sequence[Entry], field: str, notes: list[str]) -> list[list[Entry]]:
+    """Entries by item, items in order of first appearance."""
+    merged: dict[str, list[Entry]] = {}
+    for entry in entries:
+        group = merged.setdefault(entry.id, [])
+        if group and group[0].group != entry.group:
+            raise UserError(
+                f"{group[0].origin} and {entry.origin} hold the same item, in groups {group[0].group!r} and "
+                f"{entry.group!r}",
+                key=field,
+                fix="keep one of them",
+            )
+        group.append(entry)
+    repeated = [group for group in merged.values() if len(group) > 1]
+    if repeated:
+        notes.append(
+            f"{len(repeated):,} items are given {sum(map(len, repeated)):,} times in all; their doses add up "
+            f"(the first: {repeated[0][0].origin} and {repeated[0][1].origin})"
+        )
+    return list(merged.values())
+
+
+def _encode(context: InsertionContext, entries: Sequence[Entry], field: str) -> list[np.ndarray]:
+    texts = [entry.text for entry in entries if entry.tokens is None]
+    encoded = iter(context.encode(texts) if texts else [])
+    out = []
+    for entry in entries:
+        tokens = np.asarray(next(encoded) if entry.tokens is None else entry.tokens, dtype=np.uint32)
+        if not len(tokens):
+            raise UserError(f"{entry.origin} has no tokens", key=field, value=entry.text, fix="remove it")
+        limit = context.vocab_size
+        if limit is not None and int(tokens.max()) >= limit:
+            raise UserError(
+                f"{entry.origin} holds token {int(tokens.max())}, the vocabulary has {limit}",
+                key=field,
+                fix="tokenize it with the tokenizer of this model",
+            )
+        out.append(tokens)
+    return out
+
+
+def _note_long(
+    context: InsertionContext, planting: Planting, long: list[tuple[Entry, int]], field: str, notes: list[str]
+) -> None:
+    entry, length = max(long, key=lambda pair: pair[1])
+    text = (
+        f"{len(long):,} texts are longer than a sequence of {context.sequence_length:,} tokens, the longest "
+        f"{length:,} ({entry.origin})"
+    )
+    if planting.too_long == "error":
+        fix = "shorten them, or set too_long: split, truncate or skip"
+        raise UserError(text, key="too_long", value=planting.too_long, fix=fix)
+    notes.append(f"{text}: {planting.too_long}")
+
+
+def _pieces(tokens: np.ndarray, context: InsertionContext, planting: Planting, too_long: bool) -> list[np.ndarray]:
+    """What is planted of one text: itself with its EOS, the first S tokens of it, or consecutive pieces of it."""
+    size, eos, rule = context.sequence_length, context.eos_token_id, planting.eos_rule
+    if planting.mode == "explicit":
+        return [wrap_eos(tokens, eos, rule, None)]
+    if not too_long:
+        return [wrap_eos(tokens, eos, rule, size)]
+    if planting.too_long == "truncate":
+        return [tokens[:size]]
+    if planting.too_long == "split":
+        whole = wrap_eos(tokens, eos, rule, None)
+        return [whole[i : i + size] for i in range(0, len(whole), size)]
+    return [tokens]
+
+
+def _to_position(value: float, unit: str, phases: Phases, first: int, stop: int) -> int:
+    if unit == "share":
+        return first + round(value * (stop - first))
+    if value < 0 or value != int(value):
+        problem = f"bounds in {unit} must be whole numbers of 0 or more"
+        raise UserError(problem, key="range", value=value, fix="round it, or use unit: share")
+    return int(value) if unit == "tokens" else phases.position_of_step(int(value))
+
+
+def _shown(given: Range) -> dict[str, Any]:
+    return {"start": given.start, "end": given.end, "unit": given.unit}
+
+
+def named(context: InsertionContext, error: UserError) -> UserError:
+    """The error with its full key, insertion.<name>.<field>."""
+    return error.under(f"insertion.{context.name}")

@@ -1,0 +1,114 @@
+"""Kinds chosen by `_target_`: a user's class or one of ours, its fields checked against its own signature.
+
+    {_target_: package.module.Class, field: value, ...}  --check_kind-->  instance, or the problems, each with its key
+
+Every field is validated by pydantic from the annotation the class gives it; an unknown field names the known ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import typing
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from pretrain_exp.errors import Problems, UserError
+
+
+MISSING = "???"  # OmegaConf's mark of a value that must be given
+_BRANCHES = {"int", "float", "str", "bool", "none", "constrained-int", "constrained-float"}
+
+
+def find_class(target: str, key: str) -> type:
+    """The class that `target` names, or a UserError that says which part of the path is not there."""
+    module_name, _, name = target.rpartition(".")
+    fix = "name an importable class as `package.module.Class`; a module of your own must be on PYTHONPATH"
+    if not module_name:
+        raise UserError("is not a dotted path to a class", key=f"{key}._target_", value=target, fix=fix)
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except ImportError as error:
+        raise UserError(f"cannot be imported ({error})", key=f"{key}._target_", value=target, fix=fix) from error
+    except AttributeError:
+        raise UserError(
+            f"module {module_name} has no {name}", key=f"{key}._target_", value=target, fix=fix
+        ) from None
+    if not inspect.isclass(found):
+        raise UserError("is not a class", key=f"{key}._target_", value=target, fix=fix)
+    return found
+
+
+def signature_model(cls: type) -> type[BaseModel]:
+    """A pydantic model with a field for each parameter of `cls`, its annotation and its default."""
+    # a dataclass's own annotations are evaluated where each base class was written, its __init__'s are not
+    hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__, include_extras=True)
+    fields: dict[str, Any] = {}
+    for name, parameter in list(inspect.signature(cls.__init__).parameters.items())[1:]:
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            raise TypeError(f"{cls.__qualname__} takes *{name}: its fields cannot be checked")
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[name] = (hints.get(name, Any), default)
+    # a dataclass default that is made by a factory shows up in the signature as a private sentinel
+    for field in dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ():
+        if field.default_factory is not dataclasses.MISSING and field.init:
+            fields[field.name] = (hints.get(field.name, Any), field.default_factory())
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    return create_model(f"{cls.__name__}Fields", __config__=config, **fields)
+
+
+def check_kind(node: object, key: str) -> Any:
+    """Instantiates the kind that `node` describes. Raises Problems with everything that is wrong with it."""
+    if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
+        raise Problems(
+            [UserError("has no `_target_`", key=key, value=node, fix="choose one of its group, or give `_target_`")]
+        )
+    try:
+        cls = find_class(node["_target_"], key)
+    except UserError as error:
+        raise Problems([error]) from None
+    fields = signature_model(cls)
+    try:
+        checked = fields.model_validate({k: v for k, v in node.items() if k != "_target_"})
+    except ValidationError as error:
+        raise Problems(problems_of(error, key, fields)) from None
+    try:
+        return cls(**{name: getattr(checked, name) for name in type(checked).model_fields})
+    except UserError as error:
+        raise Problems([error.under(key)]) from None
+    except (ValueError, TypeError) as error:
+        raise Problems([UserError(str(error), key=key)]) from None
+
+
+def problems_of(error: ValidationError, key: str, model: type[BaseModel]) -> list[UserError]:
+    """Pydantic's findings as ours: dotted key, value, and a way out. One finding a key and message."""
+    out: dict[str, UserError] = {}
+    for found in error.errors():
+        # a union reports once for every branch it tried, and names the branch in the path: keep the real keys only
+        path = [str(part) for part in found["loc"] if isinstance(part, int) or part not in _BRANCHES and "[" not in part]
+        full = ".".join(([key] if key else []) + path)
+        if found["type"] == "missing" or found["input"] == MISSING:
+            problem = UserError("is required and was not given", key=full, fix=f"set {full}=...")
+        elif found["type"] == "extra_forbidden":
+            problem = UserError("unknown key", key=full, value=found["input"], fix=_nearest(model, path))
+        else:
+            message = found["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+            problem = UserError(message, key=full, value=found["input"])
+        out[problem.render()] = problem
+    return list(out.values())
+
+
+def _nearest(model: type[BaseModel], path: list[str]) -> str:
+    """The way out for the unknown key at the end of `path`: the nearest known one, or all of them."""
+    for part in path[:-1]:
+        field = model.model_fields.get(part)
+        if field is None or not (inspect.isclass(field.annotation) and issubclass(field.annotation, BaseModel)):
+            return "remove it"
+        model = field.annotation
+    known = sorted(model.model_fields)
+    close = get_close_matches(path[-1], known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known here: {', '.join(known) or 'nothing'}"

@@ -1,0 +1,20 @@
+"""Where things stand: the configuration folder of a checkout or of an installed wheel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def conf_dir() -> Path:
+    """conf/ beside the package in a checkout (also an editable install), inside the package in a wheel."""
+    package = Path(__file__).resolve().parent
+    checkout = package.parent
+    if (checkout / "pyproject.toml").is_file() and (checkout / "conf" / "config.yaml").is_file():
+        return checkout / "conf"
+    return package / "conf"
+
+
+def group_choices(conf: Path) -> dict[str, list[str]]:
+    """Every configuration group and the names that can be chosen in it."""
+    folders = sorted(p for p in conf.iterdir() if p.is_dir())
+    return {folder.name: sorted(p.stem for p in folder.glob("*.yaml")) for folder in folders}

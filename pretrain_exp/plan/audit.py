@@ -1,0 +1,243 @@
+"""The audit of a plan: recomputed from ledger and items, not from how they were made.
+
+Checks: every item has exactly the dose that was asked; no two edits overlap; all lie in the window, where step, row
+and column say; no holdout is planted; random positions are uniform over all valid starts of their range (chi-square
+over 20 bins, Kolmogorov-Smirnov). Out: a dict for audit.json, with `ok` and findings with numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pretrain_exp.data.phases import Phases
+from pretrain_exp.plan.digest import row_digest
+from pretrain_exp.plan.edits import Edits, Window
+from pretrain_exp.plan.ledger import codes
+from pretrain_exp.plan.stretches import stretches
+
+BINS = 20
+_ALARM = 1e-3  # per plan: uniform positions raise a false warning once in a thousand plans
+_FEW = 100  # positions below which no test is made: 20 bins of 5
+
+Findings = list[dict[str, str]]
+
+
+def audit_plan(
+    ledger: pa.Table, items: pa.Table, phases: Phases, window: Window, requests: Sequence[Edits] = (), rounds: int = 0,
+    packed: int = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """The audit as plain values. `ok` is False where a finding has level `error`; warnings and notes leave it.
+
+    requests: what was asked, for the ranges of random edits; without them positions are not tested for uniformity.
+    """
+    findings: Findings = []
+    rows = _Rows(ledger)
+    first, stop = phases.position_of_step(window.first_step), phases.position_of_step(window.last_step)
+    _check_window(rows, phases, first, stop, findings)
+    _check_overlaps(rows, findings)
+    insertions = _doses(ledger, items, findings)
+    _check_holdout(ledger, items, findings)
+    uniformity = _uniformity(rows, requests, phases, findings)
+    for name, values in uniformity.items():
+        insertions.setdefault(name, {}).update(values)
+    for request in requests:
+        findings += [
+            {"level": "note", "check": "insertion", "message": f"{request.insertion}: {note}"} for note in request.notes
+        ]
+    if packed:
+        text = f"{packed:,} edits found no place in {rounds:,} draws and were packed; their neighbours moved"
+        findings.append({"level": "note", "check": "placement", "message": text})
+    tokens, total = int(rows.length.sum()), stop - first
+    return {
+        "ok": not any(finding["level"] == "error" for finding in findings),
+        "findings": findings,
+        "edits": len(rows.position),
+        "skipped": ledger.num_rows - len(rows.position),
+        "tokens": tokens,
+        "window_tokens": total,
+        "share": tokens / total if total else 0.0,
+        "first_step": int(rows.step.min()) if len(rows.step) else None,
+        "last_step": int(rows.step.max()) if len(rows.step) else None,
+        "rounds": rounds,
+        "packed": packed,
+        "insertions": insertions,
+    }
+
+
+class _Rows:
+    """The planted rows of a ledger as arrays, sorted by position."""
+
+    def __init__(self, ledger: pa.Table) -> None:
+        status, values = codes(ledger["status"])
+        self.keep = np.flatnonzero(np.array([value == "planted" for value in values], dtype=bool)[status])
+        self.position, self.length, self.step, self.row, self.column = (
+            ledger[name].to_numpy()[self.keep].astype(np.int64)
+            for name in ("position", "length", "step", "row", "column")
+        )
+        self.insertion, self.names = codes(ledger["insertion"])
+        self.insertion = self.insertion[self.keep]
+
+
+def _error(findings: Findings, check: str, message: str, level: str = "error") -> None:
+    findings.append({"level": level, "check": check, "message": message})
+
+
+def _check_window(rows: _Rows, phases: Phases, first: int, stop: int, findings: Findings) -> None:
+    outside = (rows.position < first) | (rows.position + rows.length > stop)
+    if outside.any():
+        span = f"positions {first:,} to {stop:,}"
+        _error(findings, "window", f"{int(outside.sum()):,} of {len(outside):,} edits lie outside the window, {span}")
+        return
+    slot, column = phases.locate(rows.position)
+    step, row = phases.step_row(slot)
+    wrong = (step != rows.step) | (row != rows.row) | (column != rows.column)
+    if wrong.any():
+        _error(findings, "address", f"{int(wrong.sum()):,} rows name another step, row or column than their position")
+
+
+def _check_overlaps(rows: _Rows, findings: Findings) -> None:
+    order = np.argsort(rows.position, kind="stable")
+    position, stop = rows.position[order], (rows.position + rows.length)[order]
+    overlaps = np.flatnonzero(stop[:-1] > position[1:])
+    if len(overlaps):
+        i = int(overlaps[0])
+        where = f"the first at position {position[i + 1]:,}"
+        _error(findings, "overlap", f"{len(overlaps):,} edits begin inside the edit before them, {where}")
+
+
+def _doses(ledger: pa.Table, items: pa.Table, findings: Findings) -> dict[str, Any]:
+    """Realised against asked dose of every item; counts by insertion and dose."""
+    size = items.num_rows
+    index = {
+        key: i for i, key in enumerate(zip(items["insertion"].to_pylist(), items["item"].to_pylist(), strict=True))
+    }
+    insertion, names = codes(ledger["insertion"])
+    item, ids = codes(ledger["item"])
+    copy = ledger["copy"].to_numpy().astype(np.int64)
+    status, values = codes(ledger["status"])
+    pairs, which = np.unique(insertion.astype(np.int64) * max(len(ids), 1) + item, return_inverse=True)
+    at = np.array(
+        [index.get((names[pair // len(ids)], ids[pair % len(ids)]), -1) for pair in pairs.tolist()], dtype=np.int64
+    )
+    if (at < 0).any():
+        _error(findings, "items", f"{int((at < 0).sum()):,} items of the ledger are not in the table of items")
+    row_item = at[which] if len(at) else np.zeros(0, dtype=np.int64)
+    was_planted = np.array([value == "planted" for value in values], dtype=bool)[status] & (row_item >= 0)
+    # a placebo may hold several rows of one copy: copies are counted, not rows
+    span = int(copy.max(initial=0)) + 1
+    copies = np.unique(row_item[was_planted] * span + copy[was_planted]) // span
+    realised = np.bincount(copies, minlength=size)
+    left_out = np.bincount(row_item[~was_planted & (row_item >= 0)], minlength=size)
+    asked = items["dose"].to_numpy().astype(np.int64)
+    wrong = np.flatnonzero(realised + left_out != asked)
+    if len(wrong):
+        i = int(wrong[0])
+        example = f"item {items['item'][i]} of {items['insertion'][i]} has {realised[i]} of {asked[i]} copies"
+        _error(findings, "dose", f"{len(wrong):,} of {size:,} items do not have the dose that was asked: {example}")
+    if left_out.any():
+        text = f"{int(left_out.sum()):,} copies of {int((left_out > 0).sum()):,} items were skipped, being too long"
+        _error(findings, "skipped", text, level="warning")
+    tokens = np.bincount(
+        row_item[was_planted], weights=ledger["length"].to_numpy()[was_planted].astype(np.float64), minlength=size
+    )
+    owner = np.array(items["insertion"].to_pylist(), dtype=object)
+    out: dict[str, Any] = {}
+    for name in sorted(set(owner.tolist())):
+        mine = owner == name
+        doses = {
+            str(dose): {
+                "items": int((mine & (asked == dose)).sum()),
+                "edits": int(realised[mine & (asked == dose)].sum()),
+                "tokens": int(tokens[mine & (asked == dose)].sum()),
+            }
+            for dose in np.unique(asked[mine]).tolist()
+        }
+        out[name] = {
+            "items": int(mine.sum()),
+            "holdout": int((mine & (asked == 0)).sum()),
+            "edits": int(realised[mine].sum()),
+            "skipped": int(left_out[mine].sum()),
+            "tokens": int(tokens[mine].sum()),
+            "doses": doses,
+        }
+    return out
+
+
+def _check_holdout(ledger: pa.Table, items: pa.Table, findings: Findings) -> None:
+    """No item of dose 0 is planted, by its own insertion (an error) or by another (a warning)."""
+    sources = ledger["source_slot"].to_numpy()
+    lengths = np.asarray(pc.list_value_length(items["tokens"]))
+    by_digest: dict[str, set[str]] = {}
+    insertion, names = codes(ledger["insertion"])
+    digest, digests = codes(ledger["digest"])
+    plain = sources < 0  # references to other text have digests of another kind
+    for pair in np.unique(digest[plain].astype(np.int64) * max(len(names), 1) + insertion[plain]).tolist():
+        by_digest.setdefault(digests[pair // len(names)], set()).add(names[pair % len(names)])
+    flat, offsets = items["tokens"].combine_chunks().flatten().to_numpy(), np.concatenate([[0], np.cumsum(lengths)])
+    held = np.flatnonzero(items["dose"].to_numpy() == 0)
+    found: dict[tuple[str, str], int] = {}
+    for i in held.tolist():
+        mine = items["insertion"][i].as_py()
+        for other in by_digest.get(row_digest(flat[offsets[i] : offsets[i + 1]]).hex(), ()):
+            found[mine, other] = found.get((mine, other), 0) + 1
+    for (mine, other), count in sorted(found.items()):
+        text = f"{count:,} holdout items of {mine} are planted by {other}"
+        _error(findings, "holdout", text, level="error" if mine == other else "warning")
+
+
+def _uniformity(
+    rows: _Rows, requests: Sequence[Edits], phases: Phases, findings: Findings
+) -> dict[str, dict[str, Any]]:
+    """Fill of each range; whether the positions of random edits are uniform over all valid starts of their range."""
+    out: dict[str, dict[str, Any]] = {}
+    tested = sum(request.mode == "random" and len(request) >= _FEW for request in requests)
+    for request in requests:
+        values: dict[str, Any] = {"mode": request.mode}
+        out[request.insertion] = values
+        if request.mode != "random":
+            continue
+        cut = stretches(request.span, phases)
+        inside = np.maximum(
+            np.minimum(rows.position + rows.length, request.span[1]) - np.maximum(rows.position, request.span[0]), 0
+        )
+        values |= {"span": list(request.span), "capacity": cut.tokens}
+        values["fill"] = int(inside.sum()) / cut.tokens if cut.tokens else 0.0
+        if request.insertion not in rows.names:
+            continue
+        mine = rows.insertion == rows.names.index(request.insertion)
+        position, length = rows.position[mine], rows.length[mine]
+        beyond = (position < request.span[0]) | (position + length > request.span[1])
+        if beyond.any():
+            _error(findings, "range", f"{int(beyond.sum()):,} edits of {request.insertion} lie outside their range")
+        elif len(position) >= _FEW:
+            share = (cut.index(position, length) + 0.5) / cut.starts(length)
+            values["uniformity"] = tests = uniformity_tests(share)
+            worst = min(tests["chi_square_p"], tests["ks_p"])
+            if worst < _ALARM / (2 * tested):
+                what = f"the {len(position):,} positions of {request.insertion} are not uniform over their range"
+                _error(findings, "uniformity", f"{what}: p = {worst:.2g}", level="warning")
+    return out
+
+
+def uniformity_tests(share: np.ndarray) -> dict[str, float]:
+    """Chi-square over 20 bins and one-sample Kolmogorov-Smirnov (asymptotic p) of values that should be U(0, 1)."""
+    from scipy import special
+
+    n = len(share)
+    counts = np.histogram(share, bins=BINS, range=(0.0, 1.0))[0]
+    chi_square = float(((counts - n / BINS) ** 2).sum() / (n / BINS))
+    ordered, grid = np.sort(share), np.arange(n + 1) / n
+    distance = float(max((grid[1:] - ordered).max(), (ordered - grid[:-1]).max()))
+    return {
+        "n": n,
+        "bins": BINS,
+        "chi_square": chi_square,
+        "chi_square_p": float(special.chdtrc(BINS - 1, chi_square)),
+        "ks": distance,
+        "ks_p": float(special.kolmogorov(np.sqrt(n) * distance)),
+    }

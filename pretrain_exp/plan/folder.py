@@ -1,0 +1,158 @@
+"""A plan on disk: immutable, in a folder named by its fingerprint, that appears whole or not at all.
+
+    <root>/<fingerprint>/   meta.json   overlay/   ledger.parquet   items.parquet   audit.json
+
+In: ready tables from compile.py. Out: `Plan`, which opens what is asked of it when it is asked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pretrain_exp.data.phases import Phases
+from pretrain_exp.errors import UserError
+from pretrain_exp.plan.edits import Window
+from pretrain_exp.plan.ledger import read_items, read_ledger, write_table
+from pretrain_exp.plan.overlay import Overlay
+from pretrain_exp.plan.overlay_writer import Ops, write_overlay
+from pretrain_exp.store.states import write_json
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An opened plan. fingerprint: 32 hex digits of all that it does and holds, never of paths, times or order."""
+
+    folder: Path
+    fingerprint: str
+    meta: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path | str) -> Plan:
+        """Opens a plan folder; UserError where there is none or its schema is another."""
+        folder = Path(folder)
+        try:
+            meta = json.loads((folder / "meta.json").read_text())
+        except FileNotFoundError:
+            raise UserError(
+                "there is no plan in this folder", value=str(folder), fix="compile it: pretrain-exp plan"
+            ) from None
+        if meta.get("schema") != SCHEMA:
+            raise UserError(
+                f"the plan has schema {meta.get('schema')}, this version reads schema {SCHEMA}",
+                value=str(folder),
+                fix="compile it again: pretrain-exp plan",
+            )
+        return cls(folder, meta["fingerprint"], meta)
+
+    @cached_property
+    def overlay(self) -> Overlay:
+        """What the workers map."""
+        return Overlay.open(self.folder / "overlay")
+
+    @cached_property
+    def audit(self) -> dict[str, Any]:
+        """What audit.py found when the plan was compiled."""
+        return json.loads((self.folder / "audit.json").read_text())
+
+    def ledger(self) -> pa.Table:
+        """One row a copy; see ledger.py."""
+        return read_ledger(self.folder / "ledger.parquet")
+
+    def items(self) -> pa.Table:
+        """One row an item; see ledger.py."""
+        return read_items(self.folder / "items.parquet")
+
+    @property
+    def phases(self) -> Phases:
+        return Phases.from_json(self.meta["phases"])
+
+    @property
+    def window(self) -> Window:
+        return Window(*self.meta["window"])
+
+    @property
+    def seed(self) -> int:
+        return self.meta["seed"]
+
+    @property
+    def arm(self) -> str:
+        return self.meta["arm"]
+
+    @property
+    def first_slot(self) -> int | None:
+        """The first slot that is changed; None in a plan without edits."""
+        return self.overlay.first_slot()
+
+    @property
+    def last_slot(self) -> int | None:
+        """The last slot that is changed; None in a plan without edits."""
+        return self.overlay.last_slot()
+
+    @property
+    def first_step(self) -> int | None:
+        """The first step that reads a changed slot: a treated run is the control's before it."""
+        slot = self.first_slot
+        return None if slot is None else int(self.phases.step_row(np.array([slot]))[0][0])
+
+
+def fingerprint(header: dict[str, Any], items: pa.Table, ledger: pa.Table) -> str:
+    """32 hex digits over the header and every value of both tables, which come in their canonical order."""
+    digest = blake2b(json.dumps(header, sort_keys=True).encode(), digest_size=16)
+    for table in (items, ledger):
+        for name in table.column_names:
+            digest.update(f"|{name}:{table.num_rows}|".encode())
+            column = table[name].combine_chunks()
+            if pa.types.is_list(column.type):
+                digest.update(np.diff(column.offsets.to_numpy()).astype("<i8").tobytes())
+                column = column.flatten()
+            if pa.types.is_string(column.type):
+                digest.update(np.asarray(pc.binary_length(column)).astype("<i8").tobytes())
+                offsets = np.frombuffer(column.buffers()[1], dtype="<i4")[column.offset :][: len(column) + 1]
+                if len(column):
+                    digest.update(memoryview(column.buffers()[2])[offsets[0] : offsets[-1]])
+            else:
+                digest.update(np.ascontiguousarray(column.to_numpy(zero_copy_only=False)).data)
+    return digest.hexdigest()
+
+
+def write_plan(
+    root: Path, header: dict[str, Any], items: pa.Table, ledger: pa.Table, ops: Ops, pool: np.ndarray, audit: dict
+) -> Plan:
+    """Writes a plan under `root`, or opens it where it already is.
+
+    header: {schema, sequence_length, phases, window, seed, arm}, as meta.json holds it beside the fingerprint.
+    """
+    name = fingerprint(header, items, ledger)
+    folder = Path(root) / name
+    if (folder / "meta.json").is_file():
+        return Plan.open(folder)
+    staging = Path(root) / f".{name}.{uuid.uuid4().hex[:8]}"
+    staging.mkdir(parents=True)
+    try:
+        write_overlay(staging / "overlay", ops, pool, header["sequence_length"], header["seed"])
+        write_table(ledger, staging / "ledger.parquet")
+        write_table(items, staging / "items.parquet")
+        write_json(staging / "audit.json", audit)
+        write_json(staging / "meta.json", {**header, "fingerprint": name})
+        try:
+            os.rename(staging, folder)
+        except OSError:
+            if not (folder / "meta.json").is_file():  # another process may have written the same plan meanwhile
+                raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Plan.open(folder)

@@ -1,0 +1,91 @@
+"""The ledger and the items of a plan as tables: what was planted where, and what could have been.
+
+    ledger.parquet   one row a copy of an item: who asked, where it lies, what it holds; sorted by position
+    items.parquet    one row an item, holdouts (dose 0) included: its text, its tokens, what is scored on it
+
+`position` -1 and status `skipped` mark a copy that a declared policy left out; step, row and column are -1 there too.
+An edit that crosses sequences is one row: step, row and column say where it begins. digest: 32 hex digits of the tokens
+(digest.row_digest), or of the reference where tokens come from another slot (source_slot, source_column; else -1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+LEDGER_SCHEMA = pa.schema(
+    [
+        ("insertion", pa.string()),
+        ("arm", pa.string()),
+        ("item", pa.string()),
+        ("group", pa.string()),
+        ("copy", pa.int32()),
+        ("dose", pa.int32()),
+        ("position", pa.int64()),
+        ("step", pa.int32()),
+        ("row", pa.int32()),
+        ("column", pa.int32()),
+        ("length", pa.int32()),
+        ("digest", pa.string()),
+        ("status", pa.string()),
+        ("source_slot", pa.int64()),
+        ("source_column", pa.int32()),
+    ]
+)
+ITEMS_SCHEMA = pa.schema(
+    [
+        ("insertion", pa.string()),
+        ("item", pa.string()),
+        ("group", pa.string()),
+        ("dose", pa.int32()),
+        ("text", pa.string()),
+        ("tokens", pa.list_(pa.uint32())),
+        ("payload", pa.string()),
+    ]
+)
+_ROW_GROUP = 1 << 18
+
+
+def strings(values: Sequence[str], codes: np.ndarray) -> pa.Array:
+    """The string column `values[codes]`, made without a Python object for each row."""
+    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(values, pa.string())).cast(
+        pa.string()
+    )
+
+
+def codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """A string column as integers and the distinct values that they number, in order of first appearance."""
+    encoded = column.combine_chunks().dictionary_encode()
+    return encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary.to_pylist()
+
+
+def base_digest(slot: int, column: int) -> str:
+    """What the ledger holds in place of a digest of tokens where an edit refers to other tokens of the stream."""
+    reference = np.array([slot, column], dtype="<i8").tobytes()
+    return blake2b(b"base" + reference, digest_size=16).hexdigest()
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Writes Parquet; the caller moves the folder into place."""
+    pq.write_table(table, path, compression="zstd", row_group_size=_ROW_GROUP)
+
+
+def read_ledger(path: Path | str) -> pa.Table:
+    """The ledger in its schema; a file with other columns is an error of Arrow's."""
+    return pq.read_table(path).select(LEDGER_SCHEMA.names).cast(LEDGER_SCHEMA)
+
+
+def read_items(path: Path | str) -> pa.Table:
+    """The items in their schema."""
+    return pq.read_table(path).select(ITEMS_SCHEMA.names).cast(ITEMS_SCHEMA)
+
+
+def planted(ledger: pa.Table) -> pa.Table:
+    """The rows that changed the data."""
+    return ledger.filter(pc.equal(ledger["status"], "planted"))

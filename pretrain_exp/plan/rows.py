@@ -1,0 +1,95 @@
+"""Rows of a table file, with their numbers: .jsonl, .jsonl.gz, .csv or .parquet in, (row, fields) out.
+
+Row numbers count from 1, as an editor does; in a .csv the row after the header is row 1.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from pretrain_exp.errors import UserError
+
+SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
+Row = tuple[int, dict[str, Any]]
+
+
+def check_file(path: str, key: str) -> None:
+    """UserError where the file is missing or of a kind that `read_rows` does not know."""
+    if not Path(path).is_file():
+        raise UserError("there is no such file", key=key, value=path, fix="give the path of an existing file")
+    if not path.endswith(SUFFIXES):
+        raise UserError(
+            "this kind of file cannot be read", key=key, value=path, fix=f"use one of {', '.join(SUFFIXES)}"
+        )
+
+
+def read_rows(path: str, key: str = "file") -> Iterator[Row]:
+    """The rows of a file, one by one. UserError, under `key`, for a file or a row that cannot be read."""
+    check_file(path, key)
+    if path.endswith(".parquet"):
+        yield from _parquet(path, key)
+    elif path.endswith(".csv"):
+        with open(path, newline="", encoding="utf-8") as file:
+            csv.field_size_limit(1 << 30)  # one field may hold a whole text
+            for number, fields in enumerate(csv.DictReader(file), 1):
+                yield number, dict(fields)
+    else:
+        yield from _jsonl(path, key)
+
+
+def field(row: Row, name: str, path: str, key: str) -> Any:
+    """The value of a field; UserError that names row, field and the fields there are."""
+    number, fields = row
+    if fields.get(name) is None:
+        there = ", ".join(sorted(str(each) for each in fields if fields[each] is not None)) or "none"
+        raise UserError(
+            f"row {number} of {path} has no {name!r}; it has: {there}",
+            key=key,
+            value=name,
+            fix="name a field of the file",
+        )
+    return fields[name]
+
+
+def _jsonl(path: str, key: str) -> Iterator[Row]:
+    number = 0
+    try:
+        with _open_text(path) as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                fields = json.loads(line)
+                if not isinstance(fields, dict):
+                    raise UserError(
+                        f"row {number} of {path} is a {type(fields).__name__}, not an object",
+                        key=key,
+                        fix='write one {"field": value} a line',
+                    )
+                yield number, fields
+    except (json.JSONDecodeError, UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+        raise UserError(
+            f"row {max(number, 1)} of {path} cannot be read: {error}", key=key, fix="mend or remove this row"
+        ) from error
+
+
+def _open_text(path: str) -> TextIO:
+    return gzip.open(path, "rt", encoding="utf-8") if path.endswith(".gz") else open(path, encoding="utf-8")
+
+
+def _parquet(path: str, key: str) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=8192):
+            for fields in batch.to_pylist():
+                number += 1
+                yield number, fields
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path} cannot be read as Parquet: {error}", key=key, fix="write the file anew") from error

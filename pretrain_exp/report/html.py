@@ -1,0 +1,88 @@
+"""The report as one page: analysis and pictures in, self-contained HTML out (no script, style or image from elsewhere)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from pretrain_exp.analysis.analyse import Analysis
+from pretrain_exp.analysis.limits import where
+from pretrain_exp.analysis.study import StudyData
+from pretrain_exp.report.pictures import Saved
+from pretrain_exp.report.tables import (
+    Table, changed_table, effect_tables, pairs_table, power_table, proof_table, response_table, side_effect_table,
+)  # fmt: skip
+
+
+def render(study: StudyData, analysis: Analysis, pictures: Sequence[Saved]) -> str:
+    """The page. Everything that comes from data is escaped; pictures are set in as SVG."""
+    environment = Environment(
+        loader=PackageLoader("pretrain_exp.report", "."), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    effects = list(effect_tables(analysis))
+    return environment.get_template("report.html.j2").render(
+        study=study,
+        answers=analysis.answers,
+        remarks=analysis.remarks,
+        facts=facts(study, analysis),
+        style=Markup(environment.get_template("report.css").render()),
+        script=Markup(environment.get_template("report.js").render()),
+        pictures=_by_section(pictures),
+        hero=next((p for p in pictures if p.picture.section == "dose_response"), None),
+        effects=[t for t in effects if not t.folded],
+        more_effects=[t for t in effects if t.folded],
+        changed=changed_table(study),
+        side_effects=side_effect_table(analysis),
+        response=response_table(analysis),
+        power=power_table(analysis),
+        proof=proof_table(study),
+        audits=[(where(audit), bool(audit["ok"]), _findings(audit)) for audit in study.audits],
+        cost=pairs_table("Cost", study.cost),
+        reproduce=_present(
+            pairs_table("Seeds", {name: ", ".join(map(str, values)) for name, values in study.varies.items()}),
+            pairs_table("Fingerprints", study.fingerprints),
+            pairs_table("Versions", study.versions),
+        ),
+    )
+
+
+def facts(study: StudyData, analysis: Analysis) -> list[tuple[str, str]]:
+    """The size of the study in a few words."""
+    scores = analysis.design.scores
+    arms = {arm: len(scores.units(arm)) for arm in ("treated", "control", "placebo")}
+    seeds = sorted({unit.seed for unit in scores.units("treated")})
+    found = [("seeds", ", ".join(map(str, seeds)) if len(seeds) <= 6 else str(len(seeds)))]
+    found.append(("runs scored", ", ".join(f"{n} {arm}" for arm, n in arms.items() if n)))
+    items = len(set(study.items["item"].to_pylist()))
+    if items:
+        found.append(("items", f"{items:,}"))
+    planted = sum(1 for status in study.ledger["status"].to_pylist() if status == "planted")
+    if planted:
+        found.append(("edits", f"{planted:,}"))
+    if study.proofs:
+        good = sum(bool(proof["ok"]) for proof in study.proofs)
+        found.append(("read as planned", f"{good} of {len(study.proofs)} runs"))
+    return found
+
+
+def _by_section(pictures: Sequence[Saved]) -> dict[str, list[Saved]]:
+    sections: dict[str, list[Saved]] = {name: [] for name in ("dose_response", "effects", "changed", "training")}
+    for saved in pictures:
+        sections[saved.picture.section].append(saved)
+    return sections
+
+
+def _findings(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(level, message) of each finding, given as a mapping or as a plain sentence."""
+    found: Iterable[Any] = audit.get("findings") or ()
+    return [
+        (str(f.get("level", "note")), str(f.get("message", f))) if isinstance(f, Mapping) else ("note", str(f)) for f in found
+    ]
+
+
+def _present(*tables: Table | None) -> list[Table]:
+    return [table for table in tables if table is not None]

@@ -1,0 +1,63 @@
+"""The report in a terminal: the answer, the effect by dose, the proof, and what cannot be concluded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from pretrain_exp.analysis.analyse import Analysis, analyse
+from pretrain_exp.analysis.study import StudyData
+from pretrain_exp.report.tables import Table, effect_tables
+
+_STYLE = {"error": "bold red", "warning": "yellow", "note": "dim"}
+_MOST_TABLES = 4
+
+
+def print_report(study: StudyData, console: Console, analysis: Analysis | None = None) -> None:
+    """Prints the short form; analyses unless that is done already."""
+    for part in parts(study, analysis or analyse(study)):
+        console.print(part, highlight=False)
+
+
+def parts(study: StudyData, analysis: Analysis) -> Iterator[RenderableType]:
+    yield Text(study.title, style="bold")
+    if study.question:
+        yield Text(study.question, style="italic")
+    for remark in analysis.remarks:
+        if remark.severity == "error":
+            yield Text(f"! {remark.text}", style=_STYLE["error"])
+    for answer in analysis.answers:
+        yield Padding(Text(answer, style="bold green" if analysis.headline else "bold"), (1, 0, 0, 2))
+    shown = [table for table in effect_tables(analysis) if not table.folded]
+    for table in shown[:_MOST_TABLES]:
+        yield Padding(rich_table(table), (1, 0, 0, 2))
+    yield Padding(_proof(study), (1, 0, 0, 0))
+    for remark in analysis.remarks:
+        if remark.severity != "error":
+            yield Text(f"{'!' if remark.severity == 'warning' else '·'} {remark.text}", style=_STYLE[remark.severity])
+
+
+def rich_table(table: Table) -> RichTable:
+    """The same cells as on the page, without small print."""
+    rich = RichTable(title=escape(table.title), caption=escape(table.caption), box=box.SIMPLE_HEAD, title_justify="left",
+                     caption_justify="left", title_style="bold", caption_style="dim", pad_edge=False)  # fmt: skip
+    for column in table.columns:
+        rich.add_column(escape(column.label), justify="right" if column.number else "left")
+    for row in table.rows:
+        rich.add_row(*(Text(cell.text, style="bold" if cell.strong else "") for cell in row))
+    return rich
+
+
+def _proof(study: StudyData) -> Text:
+    if not study.proofs:
+        return Text("Proof of what was read: none.", style="yellow")
+    good = sum(bool(proof["ok"]) for proof in study.proofs)
+    rows = sum(int(proof.get("rows_checked") or 0) for proof in study.proofs)
+    style = "green" if good == len(study.proofs) else "bold red"
+    return Text(f"Proof of what was read: {good} of {len(study.proofs)} runs as planned, {rows:,} rows checked.", style=style)

@@ -1,0 +1,73 @@
+"""States on disk: the model at step t, in a folder named by its key, that appears whole or not at all.
+
+    store/
+      states/<key>/    state.json  checkpoint/  metrics.jsonl  reads/rankNNNNN.npy  probe.json
+      staging/         folders still being written; one left over by a killed process is never read
+
+Standard library only: a worker of any environment commits what it trained.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+import uuid
+from pathlib import Path
+
+SCHEMA = 1
+RELEASED = "released"  # a marker beside state.json: the weights were deleted, the logs stay
+
+
+def state_dir(store: Path | str, key: str) -> Path:
+    return Path(store) / "states" / key
+
+
+def is_complete(store: Path | str, key: str) -> bool:
+    return (state_dir(store, key) / "state.json").is_file()
+
+
+def can_start(store: Path | str, key: str) -> bool:
+    """True where the weights are still there: a state whose weights were released keeps only its record and logs."""
+    return is_complete(store, key) and not (state_dir(store, key) / RELEASED).exists()
+
+
+def read_record(store: Path | str, key: str) -> dict:
+    """state.json of a complete state. Raises FileNotFoundError where there is none."""
+    return json.loads((state_dir(store, key) / "state.json").read_text())
+
+
+def stage(store: Path | str, key: str) -> Path:
+    """A fresh, empty folder on the store's file system, to be filled and then committed."""
+    path = Path(store) / "staging" / f"{key}-{uuid.uuid4().hex[:8]}"
+    path.mkdir(parents=True)
+    return path
+
+
+def commit(store: Path | str, staging: Path, key: str, record: dict) -> Path:
+    """Moves a filled staging folder to its key in one rename; a state that is already there wins, unless it lost its weights.
+
+    record: what state.json holds beside {schema, key, created}: step, base, parent, parent_step, numerics, seconds.
+    """
+    target = state_dir(store, key)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_json(staging / "state.json", {"schema": SCHEMA, "key": key, "created": time.time(), **record})
+    if (target / RELEASED).exists():
+        released = staging.with_name(f"{staging.name}-released")
+        os.rename(target, released)
+        shutil.rmtree(released)
+    try:
+        os.rename(staging, target)
+    except OSError:
+        if not is_complete(store, key):
+            raise
+        shutil.rmtree(staging)
+    return target
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes JSON elsewhere in the same folder, then moves it into place."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    os.replace(temporary, path)

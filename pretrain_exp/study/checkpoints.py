@@ -1,0 +1,173 @@
+"""`pretrain-exp evaluate`: scores existing checkpoints, without training. Folders, hub names, all kept states of a study.
+
+    targets --resolve--> checkpoints --jobs--> evals/<identity>/<fingerprint>/ --> a table, items.parquet
+
+Results are cached by (weights, items, evaluation, dtype), like those of a study.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from pretrain_exp.compose import Composed
+from pretrain_exp.errors import UserError
+from pretrain_exp.eval.job import EvalJob, EvalTask
+from pretrain_exp.executor.base import Job
+from pretrain_exp.framework.base import Framework
+from pretrain_exp.store.hub import resolve_revision
+from pretrain_exp.store.keys import digest
+from pretrain_exp.store.states import can_start
+from pretrain_exp.study.jobs import EvaluationRequest, EvaluationSpec, evaluate_job, evaluation_specs
+from pretrain_exp.study.registry import read_members, read_study
+
+
+@dataclass(frozen=True)
+class Target:
+    """A checkpoint to score. identity: of its weights; state: its key, where the store holds it."""
+
+    label: str
+    identity: str
+    step: int
+    model: str | None = None
+    revision: str | None = None
+    state: str | None = None
+    items: str | None = None
+
+
+def evaluate_checkpoints(composed: Composed, folder: Path, command: str, targets: Sequence[str]) -> int:
+    """Scores every target with the configured evaluations; prints and writes one table. Returns 0, or 1 if any failed."""
+    console = Console()
+    config, store = composed.config, Path(composed.config.store).absolute()
+    if not config.eval:
+        raise UserError("nothing to evaluate", key="eval", value=config.eval, fix="choose some: eval=[perplexity,lm_eval]")
+    found = [target for name in targets for target in resolve_target(name, composed.kinds.framework)]
+    jobs: dict[str, Job] = {}
+    folders: list[tuple[Target, str, Path]] = []
+    for target in found:
+        specs = evaluation_specs(config, target.items)
+        folders += [(target, spec.name, spec.folder(store, target.identity)) for spec in specs]
+        job = _job(target, specs, composed, store)
+        if job is not None:
+            jobs[job.id] = job
+    outcomes = composed.kinds.executor.run(list(jobs.values()), store)
+    table = _collect(folders)
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, folder / "items.parquet")
+    (folder / "command.txt").write_text(command + "\n")
+    _print(folders, console)
+    console.print(f"per item: {folder / 'items.parquet'}", highlight=False)
+    failed = [outcome for outcome in outcomes.values() if outcome.state != "done"]
+    for outcome in failed:
+        console.print(f"[bold red]{outcome.job.title} failed[/]: {outcome.message}")
+    return 1 if failed else 0
+
+
+def resolve_target(name: str, framework: Framework) -> list[Target]:
+    """The checkpoints that a word on the command line names. UserError where it names none."""
+    path = Path(name)
+    if (path / "study.json").is_file():
+        return list(_states_of(path))
+    if (path / "config.json").is_file():
+        identity = framework.initial({"checkpoint": str(path), "config": None, "revision": None})["identity"]
+        return [Target(name, f"folder-{digest(identity)}", 0, model=str(path.absolute()))]
+    if path.exists():
+        fix = "give a Hugging Face folder (config.json), a study's folder (study.json) or a hub name"
+        raise UserError("holds neither a model nor a study", value=name, fix=fix)
+    repository, _, revision = name.partition("@")
+    commit = resolve_revision(repository, revision or None)
+    return [Target(name, f"hub-{digest([repository, commit])}", 0, model=repository, revision=commit)]
+
+
+def _states_of(folder: Path) -> Iterator[Target]:
+    """Every kept state of a study whose weights are still there."""
+    study = read_study(folder)
+    for member in read_members(study):
+        items = str(Path(member["plan"]) / "items.parquet") if member["plan"] else None
+        for arm, record in member["arms"].items():
+            for step, key in record["kept"].items():
+                if can_start(study["store"], key):
+                    label = " ".join(part for part in (arm, member["label"], f"seed {member['seed']}") if part)
+                    yield Target(f"{label} step {step}", key, int(step), state=key, items=items)
+
+
+def _job(target: Target, specs: list[EvaluationSpec], composed: Composed, store: Path) -> Job | None:
+    config = composed.config
+    if target.state is not None:
+        request = EvaluationRequest(
+            state=target.state,
+            label=target.label,
+            evaluations=tuple(specs),
+            framework=config.framework,
+            inputs={"items": target.items, "held_out": None, "threads": 1},
+            device=config.evaluation.device,
+            dtype=config.evaluation.dtype,
+            retries=config.training.retries,
+        )
+        return evaluate_job(request, store, {})
+    missing = [spec for spec in specs if not (spec.folder(store, target.identity) / "eval.json").is_file()]
+    if not missing:
+        return None
+    assert target.model is not None
+    key = digest([target.identity, sorted(spec.fingerprint for spec in missing)])
+    folder = store / "jobs" / f"evaluate-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    EvalJob(
+        model=target.model,
+        revision=target.revision,
+        evaluations=tuple(
+            EvalTask(name=s.name, target=s.target, args=dict(s.args), out=str(s.folder(store, target.identity))) for s in missing
+        ),
+        device=config.evaluation.device,
+        dtype=config.evaluation.dtype,
+        progress=str(folder / "progress.json"),
+        log=str(folder / "log.txt"),
+    ).write(folder / "job.json")
+    return Job(
+        key=key,
+        kind="evaluate",
+        title=f"evaluate {target.label}",
+        folder=folder,
+        command=(sys.executable, "-m", "pretrain_exp.eval.worker", str(folder / "job.json")),
+        environment={"TOKENIZERS_PARALLELISM": "false"},
+        needs=frozenset(),
+        makes=tuple(spec.folder(store, target.identity) / "eval.json" for spec in missing),
+        total=100,
+        unit="percent",
+        retries=0,
+    )
+
+
+def _collect(folders: list[tuple[Target, str, Path]]) -> pa.Table:
+    tables = []
+    for target, name, folder in folders:
+        if (folder / "items.parquet").is_file():
+            table = pq.read_table(folder / "items.parquet")
+            labels = {"evaluation": name, "checkpoint": target.label, "identity": target.identity}
+            for column, value in labels.items():
+                table = table.drop_columns([column]) if column in table.column_names else table
+                table = table.append_column(column, pa.array([value] * len(table), pa.string()))
+            tables.append(table)
+    return pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
+
+
+def _print(folders: list[tuple[Target, str, Path]], console: Console) -> None:
+    table = Table(title="evaluations")
+    for column in ("checkpoint", "evaluation", "task", "metric", "items", "value"):
+        table.add_column(column, justify="right" if column in ("items", "value") else "left")
+    for target, name, folder in folders:
+        if not (folder / "eval.json").is_file():
+            table.add_row(target.label, name, "", "[red]failed[/]", "", "")
+            continue
+        for task, values in json.loads((folder / "eval.json").read_text())["summary"].items():
+            for metric in sorted(set(values) - {"items"}):
+                table.add_row(target.label, name, task, metric, f"{values['items']:.0f}", f"{values[metric]:.4f}")
+    console.print(table)

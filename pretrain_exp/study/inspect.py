@@ -1,0 +1,102 @@
+"""`pretrain-exp inspect`: what an arm read at a step, decoded, the edits in colour, and who put them there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from pretrain_exp.data.order import DataOrder, order_from_json
+from pretrain_exp.data.phases import Phases
+from pretrain_exp.data.tokenizer import Tokenizer, load
+from pretrain_exp.errors import UserError
+from pretrain_exp.plan.folder import Plan
+from pretrain_exp.study.registry import read_members, read_study
+
+COLOURS = ("bold red", "bold green", "bold magenta", "bold yellow", "bold cyan", "bold blue")
+
+
+def print_rows(folder: Path, member: int, arm: str, step: int, row: int | None, console: Console | None = None) -> None:
+    """Prints the rows of a batch; all that were edited, or the one asked for. UserError for what is not there."""
+    console = console or Console()
+    record = _member(folder, member)
+    if arm not in record["arms"]:
+        raise UserError("no such arm", key="--arm", value=arm, fix=f"arms: {', '.join(record['arms'])}")
+    first, last = record["first_step"], record["last_step"]
+    if not first <= step < last:
+        raise UserError(f"the run reads at steps {first} to {last - 1}", key="--step", value=step)
+    phases, order = Phases.from_json(record["phases"]), order_from_json(record["order"])
+    slots = phases.slots(step)
+    if row is not None and not 0 <= row < len(slots):
+        raise UserError(f"the batch has rows 0 to {len(slots) - 1}", key="--row", value=row)
+    plan = Plan.open(record["arms"][arm]["plan"]) if record["arms"][arm]["plan"] else None
+    edits = _edits_of(plan, slots)
+    rows = [row] if row is not None else sorted(edits)
+    tokenizer = load(Path(record["tokenizer"]))
+    console.print(f"step {step}, {arm} arm: {len(slots)} rows, {len(edits)} of them edited", style="bold")
+    if not rows:
+        console.print("no row of this batch was edited; --row R shows one", style="dim")
+    for one in rows:
+        _print_row(console, tokenizer, order, plan, slots[one], one, edits.get(one, []))
+
+
+def _member(folder: Path, index: int) -> dict[str, Any]:
+    members = read_members(read_study(folder))
+    if not 0 <= index < len(members):
+        raise UserError(f"the study has members 0 to {len(members) - 1}", key="--member", value=index)
+    return members[index]
+
+
+def _edits_of(plan: Plan | None, slots: range) -> dict[int, list[dict[str, Any]]]:
+    """Row -> the ledger's entries that touch it, by column; an edit over two sequences appears in both."""
+    if plan is None:
+        return {}
+    import pyarrow.compute as pc
+
+    first, last = plan.phases.position(np.array([slots.start, slots.stop]), np.array([0, 0]))
+    ledger = plan.ledger()
+    ends = pc.add(ledger["position"], pc.cast(ledger["length"], "int64"))
+    inside = pc.and_(pc.less(ledger["position"], int(last)), pc.greater(ends, int(first)))
+    found: dict[int, list[dict[str, Any]]] = {}
+    for entry in ledger.filter(pc.and_(inside, pc.equal(ledger["status"], "planted"))).sort_by("position").to_pylist():
+        span = np.array([max(entry["position"], first), min(entry["position"] + entry["length"], last) - 1])
+        touched, columns = plan.phases.locate(span)
+        for slot in range(int(touched[0]), int(touched[1]) + 1):
+            begin = int(columns[0]) if slot == touched[0] else 0
+            end = int(columns[1]) + 1 if slot == touched[1] else plan.meta["sequence_length"]
+            found.setdefault(slot - slots.start, []).append({**entry, "begin": begin, "end": end})
+    return found
+
+
+def _print_row(
+    console: Console,
+    tokenizer: Tokenizer,
+    order: DataOrder,
+    plan: Plan | None,
+    slot: int,
+    row: int,
+    edits: list[dict[str, Any]],
+) -> None:
+    base = order.read(slot)
+    tokens = base if plan is None else plan.overlay.apply(slot, base, order.read)
+    source = order.source(slot, 0)
+    document = "" if source.document_index is None else f", document {source.document_index}"
+    console.rule(f"row {row}  (slot {slot}, {source.file_name} at token {source.offset_in_file}{document})", align="left")
+    text, at = Text(), 0
+    for i, edit in enumerate(edits):
+        text.append(tokenizer.decode(tokens[at : edit["begin"]]), style="dim")
+        text.append(tokenizer.decode(tokens[edit["begin"] : edit["end"]]), style=COLOURS[i % len(COLOURS)])
+        at = edit["end"]
+    text.append(tokenizer.decode(tokens[at:]), style="dim")
+    console.print(text, soft_wrap=True)
+    for i, edit in enumerate(edits):
+        console.print(
+            Text(
+                f"  columns {edit['begin']}-{edit['end'] - 1}: {edit['insertion']}, item {edit['item']}, "
+                f"copy {edit['copy'] + 1} of {edit['dose']}",
+                style=COLOURS[i % len(COLOURS)],
+            )
+        )

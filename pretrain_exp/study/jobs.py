@@ -1,0 +1,142 @@
+"""From a study's graph to jobs: a folder each, with all that its process needs to know.
+
+    segments   -> store/jobs/train-<key>/job.json      -> states/<key>/          (one process, or one torchrun)
+    states     -> store/jobs/evaluate-<key>/job.json   -> evals/<state>/<name>/  (one model load serves all evaluations of a state)
+
+A job names its inputs by keys of the store, so that the same job asked for by two studies is the same folder.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pretrain_exp.config import Config
+from pretrain_exp.eval.job import EvalTask, fingerprint
+from pretrain_exp.eval.worker import planted_items
+from pretrain_exp.executor.base import Job
+from pretrain_exp.framework.base import Framework
+from pretrain_exp.store.keys import digest
+from pretrain_exp.store.states import state_dir, write_json
+from pretrain_exp.study.graph import Segment
+
+JOB_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class EvaluationSpec:
+    """An evaluation as it crosses to another process: its class, its fields, and the fingerprint of what it scores."""
+
+    name: str
+    target: str
+    args: Mapping[str, Any]
+    fingerprint: str
+
+    def folder(self, store: Path, state: str) -> Path:
+        return store / "evals" / state / self.fingerprint
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """One state, and the evaluations that a member asks of it.
+
+    framework: its node in the configuration, `_target_` and all; inputs: what the evaluations read (items, held_out, threads).
+    """
+
+    state: str
+    label: str
+    evaluations: tuple[EvaluationSpec, ...]
+    framework: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    device: str
+    dtype: str
+    retries: int
+
+
+def evaluation_specs(config: Config, items: str | None, held_out_digest: str = "") -> tuple[EvaluationSpec, ...]:
+    """The evaluations of a configuration. items: items.parquet of the plan whose items are scored."""
+    planted = planted_items(items)
+    specs = []
+    for name, node in config.eval.items():
+        args = {key: value for key, value in node.items() if key != "_target_"}
+        task = EvalTask(name=name, target=node["_target_"], args=args, out="")
+        identity = fingerprint(task, planted, config.evaluation.dtype)
+        key = digest({"evaluation": identity, "held_out": held_out_digest})
+        specs.append(EvaluationSpec(name, node["_target_"], args, key))
+    return tuple(specs)
+
+
+def train_job(segment: Segment, framework: Framework, config: Config, store: Path, maker: Mapping[str, Job]) -> Job:
+    """Writes the job of a segment and returns it. maker: the jobs of the segments before it, by the states they make."""
+    folder = store / "jobs" / f"train-{segment.key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    saves, parent, parent_step = [], segment.start_key, segment.start_step if segment.start_key else None
+    for step, key in segment.saves:
+        record = {"step": step, "base": segment.run.base, "parent": parent, "parent_step": parent_step}
+        record |= {"sequence_length": config.training.sequence_length, "batch_size": config.training.batch_size}
+        saves.append({"step": step, "key": key, "record": record})
+        parent, parent_step = key, step
+    start = {
+        "state": None if segment.start_key is None else str(state_dir(store, segment.start_key)),
+        "step": segment.start_step,
+    }
+    job = {"schema": JOB_SCHEMA, "start": start, "stop": segment.stop, "save": saves, "live": str(folder)}
+    path = folder / "job.json"
+    write_json(path, {**segment.run.job, **job, "store": str(store)})
+    records = tuple(state_dir(store, key) / "state.json" for _, key in segment.saves)
+    return Job(
+        key=segment.key,
+        kind="train",
+        title=f"train {segment.run.label}",
+        folder=folder,
+        command=tuple(framework.command(path)),
+        environment=framework.environment(),
+        needs=frozenset({maker[segment.start_key].id} if segment.start_key in maker else ()),
+        makes=(*records, state_dir(store, segment.key) / "checkpoint"),
+        first=segment.start_step,
+        total=segment.stop,
+        retries=config.training.retries,
+        retry_seconds=config.training.retry_seconds,
+    )
+
+
+def evaluate_job(request: EvaluationRequest, store: Path, maker: Mapping[str, Job]) -> Job | None:
+    """Writes the job that scores what is missing of a request; None where nothing is. maker: the job of each state to come."""
+    missing = [spec for spec in request.evaluations if not (spec.folder(store, request.state) / "eval.json").is_file()]
+    if not missing:
+        return None
+    key = digest([request.state, sorted(spec.fingerprint for spec in missing)])
+    folder = store / "jobs" / f"evaluate-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    evaluations = [
+        {"name": spec.name, "target": spec.target, "args": dict(spec.args), "out": str(spec.folder(store, request.state))}
+        for spec in missing
+    ]
+    job = {
+        "schema": JOB_SCHEMA,
+        "framework": dict(request.framework),
+        "state": str(state_dir(store, request.state)),
+        "device": request.device,
+        "dtype": request.dtype,
+        "evaluations": evaluations,
+        "live": str(folder),
+        **request.inputs,
+    }
+    path = folder / "job.json"
+    write_json(path, job)
+    return Job(
+        key=key,
+        kind="evaluate",
+        title=f"evaluate {request.label}",
+        folder=folder,
+        command=(sys.executable, "-m", "pretrain_exp.eval.state", str(path)),
+        environment={"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+        needs=frozenset({maker[request.state].id} if request.state in maker else ()),
+        makes=tuple(spec.folder(store, request.state) / "eval.json" for spec in missing),
+        total=100,
+        unit="percent",
+        retries=min(2, request.retries),
+    )

@@ -1,0 +1,187 @@
+"""One member of a study, made ready: its data, its plans and the runs of its arms. Nothing is trained here.
+
+    configuration --> tokenizer, token files --> data order, phases
+                                                     |
+    insertions --edits--> plan (treated) --> placebo |  no edits (control)
+                                |                    v
+                                +---------------> runs: a base key, the wanted steps, the digest of the plan before each step
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pretrain_exp.compose import Composed
+from pretrain_exp.config import KEY_FIELDS, Config, training_facts
+from pretrain_exp.data.order import DataOrder
+from pretrain_exp.data.phases import Phase, Phases
+from pretrain_exp.data.prepare import PreparedData, prepare_data
+from pretrain_exp.errors import Problems, UserError
+from pretrain_exp.insertion.base import InsertionContext
+from pretrain_exp.plan.compile import compile_plan, placebo_plan
+from pretrain_exp.plan.edits import Window
+from pretrain_exp.plan.folder import Plan
+from pretrain_exp.store.keys import base_key
+from pretrain_exp.study.graph import Run, cut_steps
+
+
+@dataclass(frozen=True)
+class Member:
+    """A planned member. plans: None for an arm without edits."""
+
+    composed: Composed
+    label: str
+    data: PreparedData
+    order: DataOrder
+    phases: Phases
+    seeds: dict[str, int]
+    initial: dict[str, Any]
+    plans: dict[str, Plan | None]
+    runs: dict[str, Run]
+
+    @property
+    def config(self) -> Config:
+        return self.composed.config
+
+    @property
+    def plan(self) -> Plan | None:
+        """The treated arm's plan, which holds the items that all arms are scored on."""
+        return self.plans.get("treated")
+
+    def evaluated_steps(self) -> list[int]:
+        """The steps whose states are scored, ascending."""
+        config = self.config
+        steps = {config.last_step, *config.evaluation.steps}
+        if config.evaluation.on_load:
+            steps.add(config.first_step)
+        if config.evaluation.every_checkpoint:
+            steps |= checkpoint_steps(config)
+        return sorted(steps)
+
+
+def checkpoint_steps(config: Config) -> set[int]:
+    """The steps whose states the configuration asks to keep, the last one aside."""
+    every = config.training.checkpoint_interval
+    grid = range(config.first_step + every, config.last_step, every) if every else ()
+    return {*grid, *config.training.additional_checkpoint_steps}
+
+
+def prepare(composed: Composed, label: str) -> Member:
+    """Prepares the data, compiles the plans and names the states of one member. Raises UserError or Problems."""
+    config, framework = composed.config, composed.kinds.framework
+    store = Path(config.store)
+    data = prepare_data(composed.kinds.data, config.model.tokenizer, store / "data")
+    seeds = config.seed.resolved()
+    order = framework.order(data.files, config.training.sequence_length, seeds["order"])
+    phases = Phases([Phase(0, config.training.batch_size, config.training.sequence_length)])
+    initial = framework.initial(model_facts(config, data))
+    plans = compile_plans(composed, data, order, phases, seeds)
+    facts = run_facts(config, framework, data, order, initial, seeds)
+    steps = frozenset({config.last_step, *checkpoint_steps(config), *config.evaluation.steps})
+    if config.evaluation.on_load:
+        steps |= {config.first_step}
+    first_edits = [plan.first_step for plan in plans.values() if plan is not None]
+    steps |= cut_steps(first_edits, config.first_step, config.last_step) if "control" in plans else frozenset()
+    runs = {}
+    for arm, plan in plans.items():
+        name = " ".join(part for part in (arm, label, f"seed {config.seed.all}") if part)
+        job = worker_job(config, data, order, phases, initial, seeds, plan)
+        runs[arm] = Run(name, base_key(facts), config.first_step, steps, prefix_of(plan, phases), job)
+    return Member(composed, label, data, order, phases, seeds, initial, plans, runs)
+
+
+def compile_plans(
+    composed: Composed, data: PreparedData, order: DataOrder, phases: Phases, seeds: dict[str, int]
+) -> dict[str, Plan | None]:
+    """A plan for each arm. All insertions' problems are reported at once."""
+    config = composed.config
+    root = Path(config.store) / "plans"
+    window = Window(config.first_step, config.last_step)
+    edits, problems = [], []
+    for name, insertion in composed.kinds.insertions.items():
+        context = InsertionContext(
+            name=name,
+            seed=seeds["placement"],
+            sequence_length=config.training.sequence_length,
+            eos_token_id=data.files.eos_token_id,
+            window=window,
+            phases=phases,
+            encode=data.tokenizer.encode,
+        )
+        try:
+            edits.append(insertion.edits(context))
+        except UserError as error:
+            problems.append(error.under(f"insertion.{name}") if error.key != f"insertion.{name}" else error)
+    if problems:
+        raise Problems(problems, "the edits cannot be planned")
+    plans: dict[str, Plan | None] = {}
+    if edits:
+        plans["treated"] = compile_plan(edits, phases, window, seeds["placement"], "treated", root)
+    if config.arms.control or not edits:
+        plans["control"] = None
+    if config.arms.placebo and edits:
+        assert plans["treated"] is not None
+        plans["placebo"] = placebo_plan(plans["treated"], order.num_sequences, root)
+    return plans
+
+
+def prefix_of(plan: Plan | None, phases: Phases) -> Any:
+    """step -> digest of the plan's operations read before that step."""
+    if plan is None:
+        return lambda step: ""
+    return lambda step: plan.overlay.prefix_digest(phases.first_slot(step))
+
+
+def model_facts(config: Config, data: PreparedData) -> dict[str, Any]:
+    """The model section, with what a configuration from scratch takes from the tokenizer."""
+    model = config.model.model_dump()
+    if model["config"] is not None:
+        given = {"eos_token_id": data.files.eos_token_id, "vocab_size": data.tokenizer.vocab_size}
+        model["config"] = {**given, "max_position_embeddings": config.training.sequence_length, **model["config"]}
+    return model
+
+
+def run_facts(
+    config: Config, framework: Any, data: PreparedData, order: DataOrder, initial: dict[str, Any], seeds: dict[str, int]
+) -> dict[str, Any]:
+    """What the states of all arms have in common, and what makes them differ from those of other members."""
+    training = training_facts(config)
+    return {
+        "framework": framework.key_facts(),
+        "initial": initial["identity"],
+        "tokenizer": data.tokenizer.fingerprint,
+        "shape": [config.training.sequence_length, config.training.batch_size],
+        "training": {name: training[name] for name in KEY_FIELDS},
+        "schedule": training["schedule"],
+        "order": order.fingerprint(),
+        "init_seed": seeds["init"],
+        "first_step": config.first_step,
+    }
+
+
+def worker_job(
+    config: Config,
+    data: PreparedData,
+    order: DataOrder,
+    phases: Phases,
+    initial: dict[str, Any],
+    seeds: dict[str, int],
+    plan: Plan | None,
+) -> dict[str, Any]:
+    """What a worker needs of this run, start, stop and saves aside."""
+    model = model_facts(config, data)
+    if initial["kind"] == "hf":
+        model |= {"checkpoint": initial["checkpoint"], "revision": initial["revision"]}
+    return {
+        "order": order.to_json(),
+        "phases": phases.to_json(),
+        "overlay": None if plan is None else str((plan.folder / "overlay").absolute()),
+        "model": model,
+        "training": training_facts(config),
+        "tokenizer": str(Path(data.tokenizer.folder).absolute()),
+        "eos_token_id": data.files.eos_token_id,
+        "seeds": {"init": seeds["init"]},
+        "hooks": [],
+    }

@@ -1,0 +1,220 @@
+"""From a study's files to its report: what was scored, planted, read and spent, gathered by the keys in its records.
+
+    member.json -> states on the way of each arm -> metrics, reads;  evals/<state>/<fingerprint>/items.parquet;  plan folder
+
+Nothing here needs the process that ran the study, so a report can be made again at any time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from pretrain_exp.analysis.study import CURVES, StudyData
+from pretrain_exp.data.order import order_from_json
+from pretrain_exp.data.phases import Phases
+from pretrain_exp.data.tokenizer import Tokenizer, load
+from pretrain_exp.plan.folder import Plan
+from pretrain_exp.store.states import is_complete, read_record, state_dir, write_json
+from pretrain_exp.study.registry import read_members, read_study
+from pretrain_exp.tracking.metrics import read_metrics
+
+EXAMPLES = 6  # planted texts that a report shows
+CONTEXT = 24  # tokens shown on either side of one
+
+
+def arms_of(member: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield from member["arms"].items()
+
+
+def states_on_way(store: Path, last: str) -> list[str]:
+    """The keys of the states from the first to `last`, by the parents that their records name."""
+    keys = []
+    key: str | None = last
+    while key is not None and is_complete(store, key):
+        keys.append(key)
+        key = read_record(store, key)["parent"]
+    return keys[::-1]
+
+
+def load_reads(store: Path, last: str) -> list[np.ndarray]:
+    """The logs of what was read on the way to a state, one array a rank and saved state."""
+    folders = [state_dir(store, key) / "reads" for key in states_on_way(store, last)]
+    return [np.load(path, allow_pickle=False) for folder in folders for path in sorted(folder.glob("*.npy"))]
+
+
+def collect(folder: Path) -> StudyData:
+    """Everything that the report of a study is made of."""
+    study = read_study(folder)
+    members = read_members(study)
+    store = Path(study["store"])
+    status = list(study["failures"])
+    if not any("control" in member["arms"] for member in members):
+        status.insert(0, "There is no control arm: what is shown can not be attributed to the edits.")
+    proofs = [json.loads(path.read_text()) for path in sorted(folder.glob("proof/*.json"))]
+    return StudyData(
+        title=study["title"],
+        question=study["question"],
+        results=_results(members, store),
+        items=_stack([_items(member) for member in members]),
+        ledger=_stack([_ledger(member) for member in members]),
+        curves=_curves(members, store),
+        command=study["command"],
+        versions=study["versions"],
+        fingerprints=_fingerprints(members),
+        cost=study["cost"],
+        proofs=proofs,
+        audits=[_audit(member) for member in members if "treated" in member["arms"]],
+        examples=_examples(members[0]) if members else [],
+        varies=_varies(members),
+        status=status,
+    )
+
+
+def report_study(folder: Path, console: Console | None = None) -> Path:
+    """Writes the report of a study and prints its short form. Returns the path of report.html."""
+    from pretrain_exp.report.terminal import print_report
+    from pretrain_exp.report.write import write_report
+
+    data = collect(folder)
+    paths = write_report(data, folder / "report")
+    print_report(data, console or Console())
+    (console or Console()).print(f"report: {paths.html}", highlight=False, soft_wrap=True)
+    return paths.html
+
+
+def _results(members: list[dict[str, Any]], store: Path) -> pa.Table:
+    tables = []
+    for member in members:
+        for arm, record in arms_of(member):
+            for step, evaluations in record["evaluations"].items():
+                for name, fingerprint in evaluations.items():
+                    path = store / "evals" / record["kept"][step] / fingerprint / "items.parquet"
+                    if path.is_file():
+                        table = pq.read_table(path)
+                        labels = {"evaluation": name, "arm": arm, "seed": member["seed"], "step": int(step)}
+                        tables.append(_labelled(table, {**labels, "member": member["label"]}))
+    if not tables:
+        from pretrain_exp.analysis.study import RESULTS
+
+        return RESULTS.empty_table()
+    return pa.concat_tables(tables, promote_options="default")
+
+
+def _items(member: dict[str, Any]) -> pa.Table | None:
+    if member["plan"] is None:
+        return None
+    table = pq.read_table(Path(member["plan"]) / "items.parquet")
+    columns = [name for name in table.column_names if name not in ("tokens", "payload")]
+    return _labelled(table.select(columns), {"member": member["label"], "seed": member["seed"]})
+
+
+def _ledger(member: dict[str, Any]) -> pa.Table | None:
+    if member["plan"] is None:
+        return None
+    table = pq.read_table(Path(member["plan"]) / "ledger.parquet")
+    return _labelled(table, {"member": member["label"], "seed": member["seed"]})
+
+
+def _labelled(table: pa.Table, labels: dict[str, Any]) -> pa.Table:
+    """The table with constant columns; one that is there already is replaced."""
+    table = table.drop_columns([name for name in labels if name in table.column_names])
+    for name, value in labels.items():
+        table = table.append_column(name, pa.array([value] * len(table), pa.int64() if isinstance(value, int) else pa.string()))
+    return table
+
+
+def _stack(tables: list[pa.Table | None]) -> pa.Table:
+    present = [table for table in tables if table is not None]
+    return pa.concat_tables(present, promote_options="permissive") if present else None
+
+
+def _curves(members: list[dict[str, Any]], store: Path) -> pa.Table:
+    columns: dict[str, list[Any]] = {name: [] for name in CURVES.names}
+    for member in members:
+        for arm, record in arms_of(member):
+            paths = [state_dir(store, key) / "metrics.jsonl" for key in states_on_way(store, record["last"])]
+            for row in read_metrics([path for path in paths if path.is_file()]):
+                for metric, value in row.items():
+                    if metric.startswith("train/") and isinstance(value, int | float):
+                        values = (member["label"], arm, member["seed"], int(row["step"]), metric, float(value))
+                        for name, one in zip(CURVES.names, values, strict=True):
+                            columns[name].append(one)
+    return pa.table(columns, schema=CURVES)
+
+
+def _audit(member: dict[str, Any]) -> dict[str, Any]:
+    audit = json.loads((Path(member["plan"]) / "audit.json").read_text())
+    return {"member": member["label"], "seed": member["seed"], "arm": "treated", **audit}
+
+
+def _varies(members: list[dict[str, Any]]) -> dict[str, list[int]]:
+    """The values that each named seed takes over the study, where it matters to the run at all."""
+    names = sorted({name for member in members for name in member["seeds"]})
+    return {name: sorted({member["seeds"][name] for member in members}) for name in names}
+
+
+def _fingerprints(members: list[dict[str, Any]]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for member in members:
+        name = " ".join(part for part in (member["label"], f"seed {member['seed']}") if part)
+        out[f"{name}: plan"] = member["plan_fingerprint"] or "no edits"
+        for arm, record in arms_of(member):
+            out[f"{name}: {arm}, last state"] = record["last"]
+    return out
+
+
+def _examples(member: dict[str, Any]) -> list[dict[str, Any]]:
+    """Planted texts in their places, as the model read them, the largest doses first."""
+    if member["plan"] is None:
+        return []
+    plan, tokenizer = Plan.open(Path(member["plan"])), load(Path(member["tokenizer"]))
+    rows = [row for row in plan.ledger().to_pylist() if row["status"] == "planted"]
+    seen: dict[tuple[str, int], dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda r: (-r["dose"], r["position"])):
+        seen.setdefault((row["insertion"], row["dose"]), row)
+    return [_example(member, plan, tokenizer, row) for row in list(seen.values())[:EXAMPLES]]
+
+
+def _example(member: dict[str, Any], plan: Plan, tokenizer: Tokenizer, row: dict[str, Any]) -> dict[str, Any]:
+    order, phases = order_from_json(member["order"]), Phases.from_json(member["phases"])
+    slot = int(phases.first_slot(row["step"]) + row["row"])
+    tokens = plan.overlay.apply(slot, order.read(slot), order.read)
+    start, stop = row["column"], row["column"] + row["length"]
+    return {
+        "member": member["label"],
+        "seed": member["seed"],
+        **{name: row[name] for name in ("insertion", "item", "dose", "step", "row", "column")},
+        "before": tokenizer.decode(tokens[max(0, start - CONTEXT) : start]),
+        "planted": tokenizer.decode(tokens[start:stop]),
+        "after": tokenizer.decode(tokens[stop : stop + CONTEXT]),
+    }
+
+
+def prove(folder: Path) -> list[dict[str, Any]]:
+    """Holds what every arm read against raw files and ledger; writes proof/<member>-<arm>.json and returns them all."""
+    from pretrain_exp.plan.proof import verify_reads
+
+    study = read_study(folder)
+    store = Path(study["store"])
+    found = []
+    (folder / "proof").mkdir(exist_ok=True)
+    for index, member in enumerate(read_members(study)):
+        for arm, record in arms_of(member):
+            if not is_complete(store, record["last"]):
+                continue
+            plan = Path(record["plan"]) if record["plan"] else None
+            phases = Phases.from_json(member["phases"])
+            steps = range(member["first_step"], member["last_step"])
+            result = verify_reads(member["order"], plan, load_reads(store, record["last"]), phases, steps)
+            proof = {"member": member["label"], "seed": member["seed"], "arm": arm, **result.to_json()}
+            write_json(folder / "proof" / f"{index}-{arm}.json", proof)
+            found.append(proof)
+    return found

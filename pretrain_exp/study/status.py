@@ -1,0 +1,86 @@
+"""`pretrain-exp status`: the jobs of a study as a table, from the files they write."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pretrain_exp.executor.base import Job
+from pretrain_exp.executor.progress import last_row, read_progress
+from pretrain_exp.study.registry import read_study
+
+STYLES = {"done": "green", "running": "cyan", "failed": "bold red", "waiting": "dim"}
+
+
+def print_status(folder: Path, console: Console | None = None) -> bool:
+    """Prints the table; returns whether anything is still running or waiting."""
+    console = console or Console()
+    study = read_study(folder)
+    table = Table(title=f"{study['title']}  ({folder})", title_justify="left")
+    for column in ("job", "what", "state", "progress", "note", "left"):
+        table.add_column(column, justify="right" if column in ("progress", "left") else "left")
+    rows = [_row(job, study) for job in study["jobs"]]
+    for job, state, progress, note, left in rows:
+        table.add_row(job["id"][:18], job["title"], f"[{STYLES[state]}]{state}[/]", progress, note, left)
+    console.print(table)
+    for job, state, _, _, _ in rows:
+        if state == "failed":
+            console.print(f"[bold red]{job['title']}[/]: {_failure(job)}", highlight=False)
+    ended = study.get("ended")
+    console.print(f"{study['status']}; {len(study['reused'])} states were in the store before" if ended else study["status"])
+    return not ended and any(state in ("running", "waiting") for _, state, _, _, _ in rows)
+
+
+def job_state(job: dict[str, Any], study: dict[str, Any]) -> str:
+    folder = Path(job["folder"])
+    if _as_job(job).done():
+        return "done"
+    if (folder / "process.json").is_file():
+        return "running"
+    return "failed" if (folder / "error.json").is_file() or study.get("ended") else "waiting"
+
+
+def _row(job: dict[str, Any], study: dict[str, Any]) -> tuple[dict[str, Any], str, str, str, str]:
+    state = job_state(job, study)
+    total = job["total"] - job["first"]
+    found = read_progress(_as_job(job))
+    done = total if state == "done" else (found[0] - job["first"] if found else 0)
+    note = found[1] if found else ""
+    return job, state, f"{done}/{total} {job['unit']}s", note, _time_left(job, state, total - done)
+
+
+def _time_left(job: dict[str, Any], state: str, steps: int) -> str:
+    row = last_row(Path(job["folder"]) / "metrics.jsonl") if state == "running" and job["kind"] == "train" else None
+    rate = row.get("train/tokens_per_second") if row else None
+    if not rate or not job.get("tokens_per_step"):
+        return ""
+    seconds = int(steps * job["tokens_per_step"] / rate)
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+def _failure(job: dict[str, Any]) -> str:
+    path = Path(job["folder"]) / "error.json"
+    if path.is_file():
+        return str(json.loads(path.read_text())["message"])
+    log = Path(job["folder"]) / "log.txt"
+    return "\n".join(log.read_text(errors="replace").splitlines()[-8:]) if log.is_file() else "never started"
+
+
+def _as_job(job: dict[str, Any]) -> Job:
+    return Job(
+        key=job["key"],
+        kind=job["kind"],
+        title=job["title"],
+        folder=Path(job["folder"]),
+        command=(),
+        environment={},
+        needs=frozenset(job["needs"]),
+        makes=tuple(Path(path) for path in job["makes"]),
+        first=job["first"],
+        total=job["total"],
+        unit=job["unit"],
+    )

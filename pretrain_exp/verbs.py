@@ -1,0 +1,160 @@
+"""The verbs that read what stands: each parses its own arguments and hands over. No Hydra, nothing heavy at import."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pretrain_exp.errors import UserError
+from pretrain_exp.study.registry import all_studies, find_study, read_study
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message, fix=self.format_usage().strip())
+
+
+def read_verb(verb: str, arguments: Sequence[str]) -> int:
+    """Runs a reading verb; returns the exit status."""
+    parser = _Parser(prog=f"pretrain-exp {verb}", add_help=False)
+    handler: Callable[[argparse.Namespace], int] = _VERBS[verb](parser)
+    return handler(parser.parse_args(list(arguments)))
+
+
+def _status(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
+    parser.add_argument("study", nargs="?")
+    parser.add_argument("--watch", action="store_true")
+    parser.add_argument("--seconds", type=float, default=2.0)
+
+    def show(given: argparse.Namespace) -> int:
+        from pretrain_exp.study.status import print_status
+
+        folder = find_study(given.study)
+        while print_status(folder) and given.watch:
+            time.sleep(given.seconds)
+        return 0
+
+    return show
+
+
+def _logs(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
+    parser.add_argument("job")
+    parser.add_argument("--study")
+    parser.add_argument("--lines", type=int, default=200)
+
+    def show(given: argparse.Namespace) -> int:
+        jobs = read_study(find_study(given.study))["jobs"]
+        matching = [job for job in jobs if given.job in job["id"] or given.job in job["title"]]
+        if len(matching) != 1:
+            names = ", ".join(f"{job['id']} ({job['title']})" for job in (matching or jobs))
+            problem = "matches several jobs" if matching else "matches no job of this study"
+            raise UserError(problem, value=given.job, fix=f"one of: {names}")
+        log = Path(matching[0]["folder"]) / "log.txt"
+        if not log.is_file():
+            raise UserError("has not written a log yet", value=matching[0]["id"])
+        print("\n".join(log.read_text(errors="replace").splitlines()[-given.lines :]))
+        return 0
+
+    return show
+
+
+def _cancel(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
+    parser.add_argument("study", nargs="?")
+
+    def cancel(given: argparse.Namespace) -> int:
+        import json
+
+        folder = find_study(given.study)
+        study = read_study(folder)
+        asked = 0
+        controller = study.get("controller")
+        if controller and _signal(controller["pid"], signal.SIGINT):
+            print(f"asked the study's own process {controller['pid']} to end; running jobs save first")
+            return 0
+        for job in study["jobs"]:
+            process = Path(job["folder"]) / "process.json"
+            if process.is_file() and _signal(json.loads(process.read_text())["pid"], signal.SIGTERM):
+                print(f"asked {job['title']} to save and end")
+                asked += 1
+        print("nothing of this study is running" if not asked else f"{asked} jobs asked to end")
+        return 0
+
+    return cancel
+
+
+def _signal(pid: int, number: int) -> bool:
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _report(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
+    parser.add_argument("study", nargs="*")
+
+    def report(given: argparse.Namespace) -> int:
+        from pretrain_exp.study.results import report_study
+
+        for folder in [find_study(one) for one in given.study] or [find_study(None)]:
+            report_study(folder)
+        return 0
+
+    return report
+
+
+def _inspect(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
+    parser.add_argument("study", nargs="?")
+    parser.add_argument("--step", type=int, required=True)
+    parser.add_argument("--row", type=int)
+    parser.add_argument("--arm", default="treated")
+    parser.add_argument("--member", type=int, default=0)
+
+    def inspect(given: argparse.Namespace) -> int:
+        from pretrain_exp.study.inspect import print_rows
+
+        print_rows(find_study(given.study), given.member, given.arm, given.step, given.row)
+        return 0
+
+    return inspect
+
+
+def _sync(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
+    parser.add_argument("study", nargs="?")
+
+    def sync(given: argparse.Namespace) -> int:
+        from pretrain_exp.study.mirror import mirror_study
+
+        mirror_study(find_study(given.study))
+        return 0
+
+    return sync
+
+
+def _gc(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
+    parser.add_argument("--store", default="outputs/store")
+    parser.add_argument("--apply", action="store_true")
+
+    def gc(given: argparse.Namespace) -> int:
+        from pretrain_exp.store.gc import collect
+
+        collect(Path(given.store), list(all_studies()), apply=given.apply)
+        return 0
+
+    return gc
+
+
+_VERBS: dict[str, Any] = {
+    "status": _status,
+    "logs": _logs,
+    "cancel": _cancel,
+    "report": _report,
+    "inspect": _inspect,
+    "sync": _sync,
+    "gc": _gc,
+}
