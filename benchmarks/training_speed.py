@@ -2,8 +2,8 @@
 
     python benchmarks/training_speed.py --layers 3 --width 96 --vocab 2048 --length 128 --batch 32 [--z-loss 1e-4]
 
-plain: `model(input_ids, labels).loss.backward()`, clipping, AdamW. ours: `Training` with everything that it does beside: the data
-order, row digests, labels, metrics. Prints tokens/s of each (median of the rounds) and their ratio.
+plain: `model(input_ids, labels).loss.backward()`, clipping, AdamW. ours: `Training` with all that it does beside: data
+order, row digests, labels, metrics. Prints tokens/s of each in its best round and their ratio.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from pretrain_exp.framework.huggingface.model import build_model
 from pretrain_exp.framework.huggingface.optimizer import build_optimizer
 from pretrain_exp.framework.huggingface.probe import probe_tokens
 from pretrain_exp.framework.huggingface.ranks import Ranks
+from pretrain_exp.framework.huggingface.stop import StopSignal
 
 
 def main() -> None:
@@ -61,10 +62,10 @@ def main() -> None:
                     torch.cuda.synchronize()
                 tokens = options.steps * options.batch * options.length
                 rates[name].append(tokens / (time.perf_counter() - started))
-    medians = {name: statistics.median(values[1:]) for name, values in rates.items()}
-    for name, rate in medians.items():
-        print(f"{name:6} {rate:12,.0f} tokens/s   (rounds {min(rates[name][1:]):,.0f} to {max(rates[name][1:]):,.0f})")
-    print(f"ours / plain = {medians['ours'] / medians['plain']:.2f}")
+    best = {name: max(values[1:]) for name, values in rates.items()}
+    for name, rate in best.items():
+        print(f"{name:6} {rate:12,.0f} tokens/s   (median {statistics.median(rates[name][1:]):,.0f})")
+    print(f"ours / plain = {best['ours'] / best['plain']:.2f}")
 
 
 def build_ours(options: argparse.Namespace, folder: Path) -> Training:
@@ -96,6 +97,8 @@ def build_ours(options: argparse.Namespace, folder: Path) -> Training:
         "document_masking": False,
         "compile": options.compile,
         "activation_checkpointing": False,
+        "loader_workers": 0,
+        "log_every": 1,
     }
     values = {
         "schema": 1,
@@ -121,7 +124,7 @@ def build_ours(options: argparse.Namespace, folder: Path) -> Training:
     checkpointer = Checkpointer(job, ranks, model, optimizer, Journal(job.live, ranks))
     checkpointer.load(None)
     model.find_head(probe_tokens(options.vocab, options.length).to(ranks.device))
-    return Training(checkpointer, 0)
+    return Training(checkpointer, 0, StopSignal())
 
 
 def ours_step(training: Training) -> Callable[[], None]:

@@ -40,7 +40,13 @@ def help_text() -> str:
     lines += [f"  {verb:<10}{what}" for verb, what in (COMPOSING | READING).items()]
     lines += ["", "groups and their choices (group=choice; insertion=[a,b] and eval=[a,b] take several):"]
     lines += [f"  {group:<11}{', '.join(names)}" for group, names in group_choices(conf_dir()).items() if names]
-    lines += ["", "examples:", EXAMPLES, "", "Every key: pretrain-exp --cfg job.  Hydra's own flags: pretrain-exp --hydra-help."]
+    lines += [
+        "",
+        "examples:",
+        EXAMPLES,
+        "",
+        "Every key: pretrain-exp --cfg job.  Hydra's own flags: pretrain-exp --hydra-help.",
+    ]
     return "\n".join(lines)
 
 

@@ -2,28 +2,31 @@
 
     overrides --Hydra (once a member)--> Composed --all valid--> experiment.run
 
-In a multirun one wrong member stops the study before anything is trained. Under another launcher than Hydra's own (a SLURM job
-a member) every member is its own study, run whole inside its job.
+In a multirun one wrong member stops the study before anything is trained. Under another launcher than Hydra's own (a
+SLURM job a member) every member is its own study, run whole inside its job.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from pretrain_exp.config import Config, Kinds, plain, validate
 from pretrain_exp.errors import Problems, UserError
-from pretrain_exp.paths import conf_dir
+from pretrain_exp.paths import conf_dir, group_choices
 
 SEED = re.compile(r"^\+*seed(\.\w+)?=")
 
@@ -68,19 +71,57 @@ def compose_and_run(verb: str, arguments: Sequence[str]) -> int:
     _call_hydra(task, named_seeds(overrides))
     if failures:
         for label, problems in failures:
-            print(f"error in {label}:\n{problems.render()}" if len(failures) > 1 else problems.render(), file=sys.stderr)
+            print(
+                f"error in {label}:\n{problems.render()}" if len(failures) > 1 else problems.render(), file=sys.stderr
+            )
         return 2
     return _run(verb, members, study[0], arguments, targets) if members else 0
 
 
 def _call_hydra(task: Any, overrides: list[str]) -> None:
-    """Hydra reads sys.argv and nothing else, so it is lent ours."""
+    """Hydra reads sys.argv and nothing else, so it is lent ours. What it finds wrong becomes one UserError."""
     given = sys.argv
     sys.argv = ["pretrain-exp", *overrides]
+    said = io.StringIO()
     try:
-        hydra.main(config_path=str(conf_dir()), config_name="config", **_version_base())(task)()
+        with contextlib.redirect_stderr(said):
+            hydra.main(config_path=str(conf_dir()), config_name="config", **_version_base())(task)()
+    except SystemExit as end:
+        if end.code:
+            raise explain(said.getvalue(), overrides) from None
     finally:
         sys.argv = given
+    sys.stderr.write(said.getvalue())
+
+
+def explain(said: str, overrides: Sequence[str]) -> UserError:
+    """What Hydra said when it could not compose, in our form: the choices of a group, or the nearest known key."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith(("Set the environment variable", "See https://"))]
+    if key := re.search(r"Could not override '([^']+)'", said):
+        close = get_close_matches(key[1], known_keys(overrides), n=3, cutoff=0.6)
+        fix = f"did you mean {' or '.join(close)}?" if close else "look the key up: pretrain-exp --cfg job"
+        return UserError("unknown key", key=key[1], fix=fix)
+    if group := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", said):
+        choices = group_choices(conf_dir()).get(group[1].split("/")[0], [])
+        return UserError("no such choice", key=group[1], value=group[2], fix=f"choices: {', '.join(choices)}")
+    return UserError("\n  ".join(lines) or "the configuration cannot be composed", fix="pretrain-exp --help")
+
+
+def known_keys(overrides: Sequence[str]) -> list[str]:
+    """Every key of the composition, as far as the choices of groups among the overrides are right."""
+    groups = group_choices(conf_dir())
+    chosen = [override for override in overrides if override.partition("=")[0] in groups and "," not in override]
+    with hydra.initialize_config_dir(config_dir=str(conf_dir()), **_version_base()):
+        composed = hydra.compose("config", overrides=chosen)
+    return sorted(_flat(OmegaConf.to_container(composed, resolve=False)))
+
+
+def _flat(node: Any, key: str = "") -> Iterator[str]:
+    if key:
+        yield key
+    for name, inner in node.items() if isinstance(node, dict) else ():
+        yield from _flat(inner, f"{key}.{name}" if key else str(name))
 
 
 def _version_base() -> dict[str, Any]:

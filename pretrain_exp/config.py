@@ -81,6 +81,10 @@ class ModelConfig(Strict):
             raise ValueError("give `checkpoint`, `checkpoint_url` or, from scratch, `config`")
         if self.checkpoint is None and self.checkpoint_url is None and self.checkpoint_step:
             raise ValueError("checkpoint_step counts from a checkpoint, and this model starts from scratch")
+        if self.config is not None and (self.checkpoint or self.checkpoint_url):
+            raise ValueError(
+                "both a checkpoint and a `config` from scratch: set model.config=null to use the checkpoint"
+            )
         return self
 
 
@@ -108,7 +112,14 @@ class TrainingConfig(Strict):
     args: dict[str, Any] = {}  # further fields of the backend's own
 
 
-KEY_FIELDS = ("optimizer", "precision", "max_grad_norm", "z_loss", "document_masking", "args")  # of training, in the key
+KEY_FIELDS = (
+    "optimizer",
+    "precision",
+    "max_grad_norm",
+    "z_loss",
+    "document_masking",
+    "args",
+)  # of training, in the key
 
 
 class ArmsConfig(Strict):
@@ -238,9 +249,13 @@ def _files(kind: Any, key: str) -> list[UserError]:
     if named is None:
         return []
     fix = "give an existing path; relative ones start at the folder where the command was typed"
+    try:
+        paths = named()
+    except UserError as error:
+        return [error.under(key)]
     return [
         UserError("no such file", key=f"{key}.{field}", value=str(path), fix=fix)
-        for field, path in named()
+        for field, path in paths
         if not Path(path).exists()
     ]
 

@@ -20,14 +20,26 @@ class UserError(Exception):
 
     def render(self) -> str:
         head = f"{self.key}: " if self.key else ""
-        got = "" if self.value is _ABSENT else f" [got {self.value!r}]"
+        got = "" if self.value is _ABSENT else f" [got {_short(repr(self.value))}]"
         out = f"\n    -> {self.fix}" if self.fix else ""
         return f"{head}{self.problem}{got}{out}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restore, (self.problem, self.key, self.value is _ABSENT, self.value, self.fix)
 
     def under(self, key: str) -> UserError:
         """The same error with `key` put before its own key."""
         value = {} if self.value is _ABSENT else {"value": self.value}
         return UserError(self.problem, key=f"{key}.{self.key}" if self.key else key, fix=self.fix, **value)
+
+
+def _restore(problem: str, key: str | None, absent: bool, value: object, fix: str | None) -> UserError:
+    """From another process, where the mark of an absent value is another object."""
+    return UserError(problem, key=key, value=_ABSENT if absent else value, fix=fix)
+
+
+def _short(text: str, limit: int = 160) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 4]} ..."
 
 
 class Problems(Exception):

@@ -2,12 +2,14 @@
 
     members --prepare--> plans and runs --graph--> segments --jobs--> executor --> states, results --> proof --> report
 
-A single experiment is a study with one member. `run` trains and evaluates what the store lacks; run again, it only reports.
+A single experiment is a study with one member. `run` trains and evaluates what the store lacks; run again, it only
+reports.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,22 +18,22 @@ from typing import Any
 from rich.console import Console
 
 from pretrain_exp.compose import Composed, labels
-from pretrain_exp.config import Config
+from pretrain_exp.config import Config, training_facts
 from pretrain_exp.errors import Problems, UserError
 from pretrain_exp.executor.base import Job, Outcome
 from pretrain_exp.provenance import versions
-from pretrain_exp.store.states import can_start, is_complete
+from pretrain_exp.store.keys import digest
+from pretrain_exp.store.states import can_start, is_complete, read_record
+from pretrain_exp.study.finish import finish
 from pretrain_exp.study.graph import build_nodes, build_segments, way
 from pretrain_exp.study.jobs import EvaluationRequest, evaluate_job, evaluation_specs, train_job
-from pretrain_exp.study.member import Member, prepare
+from pretrain_exp.study.member import Member, checkpoint_steps, model_facts, prepare
 from pretrain_exp.study.registry import write_member, write_study
-from pretrain_exp.study.results import prove, report_study
 
 
 def run(composed: Sequence[Composed], folder: Path, command: str) -> int:
     """Plans, trains, evaluates and reports a study. Returns 0, or 1 if anything failed."""
     console = Console(stderr=True)
-    started = time.time()
     store = _store(composed[0].config)
     members = prepare_all(composed, console)
     requests = {(id(m), arm): evaluation_requests(m, arm) for m in members for arm in m.runs}
@@ -39,32 +41,28 @@ def run(composed: Sequence[Composed], folder: Path, command: str) -> int:
     for member in members:
         write_member(member.composed.folder, member_record(member, requests))
     record = study_record(members, jobs, reused, store, command)
+    for remark in remarks(members, reused, store):
+        console.print(f"[yellow]note:[/] {remark}", highlight=False)
     write_study(folder, record)
     console.print(f"{len(jobs)} jobs to run, {len(reused)} states are in the store already", highlight=False)
+    executor = composed[0].kinds.executor
+    if not executor.waits and jobs:
+        jobs = [*jobs, finish_job(folder, jobs)]
+        write_study(folder, {**record, "jobs": [job.record() for job in jobs], "controller": None})
     try:
-        outcomes = composed[0].kinds.executor.run(jobs, store)
+        outcomes = executor.run(jobs, store)
     except KeyboardInterrupt:
         write_study(folder, {**record, "status": "interrupted", "controller": None})
         raise
+    if not executor.waits and jobs:
+        console.print(f"submitted; follow it with: pretrain-exp status {folder} --watch", highlight=False)
+        return 0
     failures = [failure_sentence(outcome) for outcome in outcomes.values() if outcome.state != "done"]
-    seconds = time.time() - started
-    record |= {"failures": failures, "cost": cost_of(members, jobs, reused, seconds), "ended": time.time()}
-    record |= {"status": "failed" if failures else "done", "controller": None}
-    write_study(folder, record)
-    if composed[0].config.verify_reads:
-        console.print("holding what was read against raw files and ledger", highlight=False)
-        wrong = [proof for proof in prove(folder) if not proof["ok"]]
-        if wrong:
-            failures += [f"what the {proof['arm']} arm read is not what was planned" for proof in wrong]
-            write_study(folder, {**record, "failures": failures, "status": "failed"})
-    for member in members:
-        push_checkpoints(member, store)
-    report_study(folder)
-    mirror(members, folder)
+    status = finish(folder, failures)
     for outcome in outcomes.values():
         if outcome.state == "failed":
             console.print(f"\n[bold red]{outcome.job.title} failed[/] (log: {outcome.log})\n{outcome.message}")
-    return 1 if failures else 0
+    return status
 
 
 def preview(composed: Sequence[Composed], folder: Path, command: str) -> int:
@@ -159,15 +157,17 @@ def member_record(member: Member, requests: dict[tuple[int, str], list[Evaluatio
     for arm, run_ in member.runs.items():
         plan = member.plans[arm]
         asked = {request.state: request for request in requests[id(member), arm]}
-        kept = {str(step): run_.key(step) for step in sorted(run_.steps)}
+        states = {str(step): run_.key(step) for step in sorted(run_.steps)}
+        asked_for = checkpoint_steps(member.config) | {member.config.last_step, *(member.config.hub.steps or ())}
         arms[arm] = {
             "plan": None if plan is None else str(plan.folder.absolute()),
             "base": run_.base,
             "last": run_.key(run_.last_step),
-            "kept": kept,
+            "states": states,
+            "keep": sorted(run_.key(step) for step in asked_for),
             "evaluations": {
                 step: {spec.name: spec.fingerprint for spec in asked[key].evaluations}
-                for step, key in kept.items()
+                for step, key in states.items()
                 if key in asked
             },
         }
@@ -189,7 +189,9 @@ def member_record(member: Member, requests: dict[tuple[int, str], list[Evaluatio
     }
 
 
-def study_record(members: list[Member], jobs: list[Job], reused: list[str], store: Path, command: str) -> dict[str, Any]:
+def study_record(
+    members: list[Member], jobs: list[Job], reused: list[str], store: Path, command: str
+) -> dict[str, Any]:
     """study.json as it stands before anything runs."""
     study = members[0].config.study
     return {
@@ -201,12 +203,34 @@ def study_record(members: list[Member], jobs: list[Job], reused: list[str], stor
         "jobs": [job.record() for job in jobs],
         "reused": reused,
         "versions": versions(),
-        "cost": {},
+        "cost": cost_of(members, jobs, reused),
         "failures": [],
         "status": "running",
         "started": time.time(),
         "controller": {"pid": os.getpid()},
     }
+
+
+def remarks(members: Sequence[Member], reused: Sequence[str], store: Path) -> list[str]:
+    """What will run and should be known: warnings of the framework, and states of another numerics class.
+
+    Raises UserError where the policy `numerics: refuse` forbids to go on from such states or to compare with them.
+    """
+    found: dict[str, None] = {}
+    for member in members:
+        framework, training = member.composed.kinds.framework, training_facts(member.config)
+        found |= dict.fromkeys(framework.warnings(model_facts(member.config, member.data), training))
+        here = framework.numerics(training)
+        for key in reused:
+            there = read_record(store, key).get("numerics", {})
+            differing = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
+            if differing:
+                what = ", ".join(f"{name} {there.get(name)} there, {here.get(name)} here" for name in differing)
+                problem = f"state {key} of the store was trained under other numerics ({what})"
+                if member.config.numerics == "refuse":
+                    raise UserError(problem, key="numerics", value="refuse", fix="numerics=warn, or another store=...")
+                found[problem] = None
+    return list(found)
 
 
 def default_title(members: list[Member]) -> str:
@@ -220,11 +244,11 @@ def default_question(members: list[Member]) -> str:
     return f"What does reading {what} during {config.training.num_steps} steps do to {config.model.name}?"
 
 
-def cost_of(members: list[Member], jobs: list[Job], reused: list[str], seconds: float) -> dict[str, Any]:
+def cost_of(members: list[Member], jobs: list[Job], reused: list[str]) -> dict[str, Any]:
+    """What the study has to spend, as the report shows it."""
     training = members[0].config.training
     steps = sum(job.total - job.first for job in jobs if job.kind == "train")
     return {
-        "seconds": round(seconds, 1),
         "tokens trained": steps * training.batch_size * training.sequence_length,
         "training jobs": sum(job.kind == "train" for job in jobs),
         "evaluation jobs": sum(job.kind == "evaluate" for job in jobs),
@@ -232,25 +256,22 @@ def cost_of(members: list[Member], jobs: list[Job], reused: list[str], seconds: 
     }
 
 
+def finish_job(folder: Path, jobs: Sequence[Job]) -> Job:
+    """The last job of a study whose jobs run elsewhere: proof and report, whatever the others came to."""
+    return Job(
+        key=digest([str(folder.absolute())]),
+        kind="report",
+        title="report",
+        folder=folder,
+        command=(sys.executable, "-m", "pretrain_exp.study.finish", str(folder.absolute())),
+        environment={},
+        needs=frozenset(job.id for job in jobs),
+        makes=(folder / "report" / "report.html",),
+    )
+
+
 def failure_sentence(outcome: Outcome) -> str:
     return f"{outcome.job.title}: {outcome.state}: {outcome.message.splitlines()[0] if outcome.message else ''}"
-
-
-def push_checkpoints(member: Member, store: Path) -> None:
-    """Pushes what `hub` names, if anything."""
-    if member.config.hub.repo_id is not None:
-        from pretrain_exp.study.push import push_member
-
-        push_member(member, store)
-
-
-def mirror(members: list[Member], folder: Path) -> None:
-    """Fills W&B and TensorBoard where the configuration asks for it. Never fatal."""
-    tracking = members[0].config.tracking
-    if tracking.wandb.enabled or tracking.tensorboard.enabled:
-        from pretrain_exp.study.mirror import mirror_study
-
-        mirror_study(folder)
 
 
 def _store(config: Config) -> Path:

@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from pretrain_exp.errors import Problems, UserError
 
-
 MISSING = "???"  # OmegaConf's mark of a value that must be given
 _BRANCHES = {"int", "float", "str", "bool", "none", "constrained-int", "constrained-float"}
 
@@ -35,9 +34,7 @@ def find_class(target: str, key: str) -> type:
     except ImportError as error:
         raise UserError(f"cannot be imported ({error})", key=f"{key}._target_", value=target, fix=fix) from error
     except AttributeError:
-        raise UserError(
-            f"module {module_name} has no {name}", key=f"{key}._target_", value=target, fix=fix
-        ) from None
+        raise UserError(f"module {module_name} has no {name}", key=f"{key}._target_", value=target, fix=fix) from None
     if not inspect.isclass(found):
         raise UserError("is not a class", key=f"{key}._target_", value=target, fix=fix)
     return found
@@ -46,11 +43,14 @@ def find_class(target: str, key: str) -> type:
 def signature_model(cls: type) -> type[BaseModel]:
     """A pydantic model with a field for each parameter of `cls`, its annotation and its default."""
     # a dataclass's own annotations are evaluated where each base class was written, its __init__'s are not
-    hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__, include_extras=True)
+    init: Any = vars(cls).get("__init__", cls.__init__)  # type: ignore[misc]
+    hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else init, include_extras=True)
     fields: dict[str, Any] = {}
-    for name, parameter in list(inspect.signature(cls.__init__).parameters.items())[1:]:
+    parameters = [] if init is object.__init__ else list(inspect.signature(init).parameters.items())[1:]
+    for name, parameter in parameters:
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-            raise TypeError(f"{cls.__qualname__} takes *{name}: its fields cannot be checked")
+            fix = "give it named parameters with annotations, or make it a dataclass"
+            raise UserError(f"{cls.__qualname__} takes *{name}, so its fields cannot be checked", fix=fix)
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[name] = (hints.get(name, Any), default)
     # a dataclass default that is made by a factory shows up in the signature as a private sentinel
@@ -65,13 +65,27 @@ def check_kind(node: object, key: str) -> Any:
     """Instantiates the kind that `node` describes. Raises Problems with everything that is wrong with it."""
     if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
         raise Problems(
-            [UserError("has no `_target_`", key=key, value=node, fix="choose one of its group, or give `_target_`")]
+            [
+                UserError(
+                    "has no `_target_`: values are set for something that is not chosen",
+                    key=key,
+                    value=node,
+                    fix=f"choose one of its group, give `_target_`, or take it out with ~{key}",
+                )
+            ]
         )
     try:
         cls = find_class(node["_target_"], key)
     except UserError as error:
         raise Problems([error]) from None
-    fields = signature_model(cls)
+    absent = [name for name, value in node.items() if value == MISSING]
+    if absent:
+        required = "is required and was not given"
+        raise Problems([UserError(required, key=f"{key}.{name}", fix=f"set {key}.{name}=...") for name in absent])
+    try:
+        fields = signature_model(cls)
+    except UserError as error:
+        raise Problems([error.under(key)]) from None
     try:
         checked = fields.model_validate({k: v for k, v in node.items() if k != "_target_"})
     except ValidationError as error:
@@ -89,11 +103,13 @@ def problems_of(error: ValidationError, key: str, model: type[BaseModel]) -> lis
     out: dict[str, UserError] = {}
     for found in error.errors():
         # a union reports once for every branch it tried, and names the branch in the path: keep the real keys only
-        path = [str(part) for part in found["loc"] if isinstance(part, int) or part not in _BRANCHES and "[" not in part]
+        path = [
+            str(part) for part in found["loc"] if isinstance(part, int) or (part not in _BRANCHES and "[" not in part)
+        ]
         full = ".".join(([key] if key else []) + path)
         if found["type"] == "missing" or found["input"] == MISSING:
             problem = UserError("is required and was not given", key=full, fix=f"set {full}=...")
-        elif found["type"] == "extra_forbidden":
+        elif found["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             problem = UserError("unknown key", key=full, value=found["input"], fix=_nearest(model, path))
         else:
             message = found["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
@@ -104,11 +120,26 @@ def problems_of(error: ValidationError, key: str, model: type[BaseModel]) -> lis
 
 def _nearest(model: type[BaseModel], path: list[str]) -> str:
     """The way out for the unknown key at the end of `path`: the nearest known one, or all of them."""
+    fields = _annotations(model)
     for part in path[:-1]:
-        field = model.model_fields.get(part)
-        if field is None or not (inspect.isclass(field.annotation) and issubclass(field.annotation, BaseModel)):
+        inner = _class_in(fields.get(part))
+        if inner is None:
             return "remove it"
-        model = field.annotation
-    known = sorted(model.model_fields)
+        fields = _annotations(inner)
+    known = sorted(fields)
     close = get_close_matches(path[-1], known, n=1)
     return f"did you mean {close[0]}?" if close else f"known here: {', '.join(known) or 'nothing'}"
+
+
+def _annotations(cls: type) -> dict[str, Any]:
+    if issubclass(cls, BaseModel):
+        return {name: field.annotation for name, field in cls.model_fields.items()}
+    return typing.get_type_hints(cls)
+
+
+def _class_in(annotation: Any) -> type | None:
+    """The class with fields that an annotation names, alone or beside None."""
+    for one in (annotation, *typing.get_args(annotation)):
+        if inspect.isclass(one) and (issubclass(one, BaseModel) or dataclasses.is_dataclass(one)):
+            return one
+    return None

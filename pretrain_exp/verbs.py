@@ -143,7 +143,7 @@ def _gc(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
     def gc(given: argparse.Namespace) -> int:
         from pretrain_exp.store.gc import collect
 
-        collect(Path(given.store), list(all_studies()), apply=given.apply)
+        collect(Path(given.store), all_studies(Path(given.store)), apply=given.apply)
         return 0
 
     return gc

@@ -22,7 +22,7 @@ from pretrain_exp.analysis.study import StudyData
 class Power:
     """What would have been seen with 80 % power at the spread that was observed. NaN where it cannot be said.
 
-    sd_items: of paired differences within a run; sd_seeds: of per-seed effects; mde_run, mde_seeds: in units of the metric.
+    sd_items: of paired differences within a run; sd_seeds: of per-seed effects; all in units of the metric.
     """
 
     metric: str
@@ -81,11 +81,18 @@ def _power(design: Design, rows: Sequence[Estimate]) -> list[Power]:
                     spread = _sd(effect)
                     found.append(
                         Power(
-                            series.metric, panel.label, insertion, cell.dose, n, len(pairs), math.sqrt(variance), spread,
+                            series.metric,
+                            panel.label,
+                            insertion,
+                            cell.dose,
+                            n,
+                            len(pairs),
+                            math.sqrt(variance),
+                            spread,
                             float(mde_paired(variance, n, level=design.level)),
                             mde_seeds(spread, len(pairs), level=design.level),
                         )
-                    )  # fmt: skip
+                    )
     return found
 
 

@@ -10,7 +10,7 @@ from pretrain_exp.analysis.metrics import Metric, metric, metric_rank
 
 
 def headline(rows: Sequence[Estimate], panel: str | None = None, insertion: str | None = None) -> Estimate | None:
-    """The row that answers: highest dose, best-known metric, over seeds if there are several, against control if there is one."""
+    """The row that answers: highest dose, best-known metric, over seeds and against control where there are any."""
     for contrast in ("treated_vs_control", "dose_vs_holdout"):
         fitting = [
             row for row in rows
@@ -20,7 +20,14 @@ def headline(rows: Sequence[Estimate], panel: str | None = None, insertion: str 
         if fitting:
             return min(
                 fitting,
-                key=lambda r: (metric_rank(r.metric), r.evaluation, r.task, r.scope != "seeds", -(r.dose or 0), r.seed or 0),
+                key=lambda r: (
+                    metric_rank(r.metric),
+                    r.evaluation,
+                    r.task,
+                    r.scope != "seeds",
+                    -(r.dose or 0),
+                    r.seed or 0,
+                ),
             )
     return None
 
@@ -34,16 +41,23 @@ def matching(rows: Sequence[Estimate], like: Estimate, **changes: object) -> Est
 
 def answers(rows: Sequence[Estimate]) -> list[str]:
     """One passage for each panel and insertion; a single sentence that says why when nothing can be answered."""
-    places = dict.fromkeys((row.panel, row.insertion) for row in rows if row.dose and row.contrast != "member_vs_member")
-    found = [_answer(rows, row, len(places) > 1) for place in places if (row := headline(rows, *place))]
+    places = dict.fromkeys(
+        (row.panel, row.insertion) for row in rows if row.dose and row.contrast != "member_vs_member"
+    )
+    varied = [len({place[i] for place in places}) > 1 for i in (0, 1)]
+    found = [
+        _answer(rows, row, ", ".join(part for part, named in zip(place, varied, strict=True) if named and part))
+        for place in places
+        if (row := headline(rows, *place))
+    ]
     return found or _side_effects_only(rows)
 
 
-def _answer(rows: Sequence[Estimate], row: Estimate, named: bool) -> str:
+def _answer(rows: Sequence[Estimate], row: Estimate, name: str) -> str:
     m = metric(row.metric, True)
     times = "once" if row.dose == 1 else f"{row.dose} times"
     against = "control" if row.contrast == "treated_vs_control" else "holdout items of the same run"
-    lead = f"{' · '.join(filter(None, (row.panel, row.insertion)))}: reading" if named else "Reading"
+    lead = f"{name}: reading" if name else "Reading"
     tests = _tests(rows, row)
     sentence = (
         f"{lead} an item {times} {_effect(row, m)} "
@@ -53,7 +67,7 @@ def _answer(rows: Sequence[Estimate], row: Estimate, named: bool) -> str:
     if holdout is None:
         return sentence
     reached = "" if _holds_zero(holdout) else ", so the planted items changed items that were never read"
-    interval = m.interval(holdout.low, holdout.high)
+    interval = f"no interval: {holdout.flag}" if math.isnan(holdout.low) else m.interval(holdout.low, holdout.high)
     return f"{sentence} Holdout items: {m.difference(holdout.estimate)} {m.unit} ({interval}){reached}."
 
 
@@ -83,16 +97,23 @@ def _tests(rows: Sequence[Estimate], row: Estimate) -> str:
     if row.scope == "run":
         return f"; {row.p_method} p {format_p(row.p)}" if not math.isnan(row.p) else ""
     each = [
-        r for r in rows
-        if r.scope == "run" and not math.isnan(r.p)
-        and all(getattr(r, k) == getattr(row, k) for k in ("contrast", "evaluation", "task", "metric", "panel", "insertion", "group", "dose"))
-    ]  # fmt: skip
+        r
+        for r in rows
+        if r.scope == "run"
+        and not math.isnan(r.p)
+        and all(
+            getattr(r, k) == getattr(row, k)
+            for k in ("contrast", "evaluation", "task", "metric", "panel", "insertion", "group", "dose")
+        )
+    ]
     if not each:
         return ""
     low, high = min(r.p for r in each), max(r.p for r in each)
     if high < 0.05:
         return f"; {each[0].p_method} p {format_p(high, bound=True)} in each seed"
-    return f"; {each[0].p_method} p from {format_p(low).removeprefix('= ')} to {format_p(high).removeprefix('= ')} by seed"
+    return (
+        f"; {each[0].p_method} p from {format_p(low).removeprefix('= ')} to {format_p(high).removeprefix('= ')} by seed"
+    )
 
 
 def _side_effects_only(rows: Sequence[Estimate]) -> list[str]:

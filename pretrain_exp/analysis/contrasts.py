@@ -1,8 +1,8 @@
 """One comparison of two sets of scores, within a run and over seeds: scores by seed in, rows of the result out.
 
-    paired        the same items in two arms: exact McNemar and mid-p, Newcombe's paired interval (binary); paired t
-    independent   items at a dose against holdout items: Newcombe method 10 and Fisher's exact test (binary); Welch
-    over seeds    mean of per-seed effects, t on S - 1 degrees of freedom
+paired        the same items in two arms: exact McNemar and mid-p, Newcombe's paired interval (binary); paired t
+independent   items at a dose against holdout items: Newcombe method 10 and Fisher's exact test (binary); Welch
+over seeds    mean of per-seed effects, t on S - 1 degrees of freedom
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from pretrain_exp.analysis.proportions import newcombe, newcombe_paired
 from pretrain_exp.analysis.seeds import over_seeds, two_level_bootstrap
 
 Vector = NDArray[np.float64]
-NO_VARIANCE = "no variance: no interval can be given"
-ONE_ITEM = "one item: no interval can be given"
+NO_VARIANCE = "no variance"
+ONE_ITEM = "one item only"
 DESCRIPTIVE = "descriptive: runs are not the unit here"
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Scores of the same items in two arms of one seed; item: (n,) codes; runs: how many runs each score is a mean of."""
+    """Scores of the same items in two arms of one seed. item: (n,) codes; runs: how many each score is a mean of."""
 
     seed: int
     item: NDArray[np.int64]
@@ -52,7 +52,9 @@ def mean_over_runs(pairs: Sequence[Pair]) -> Pair:
     return Pair(pairs[0].seed, item, first, second, len(pairs))
 
 
-def paired_rows(template: Estimate, pairs: Sequence[Pair], binary: bool, resamples: int, rng_seed: int) -> list[Estimate]:
+def paired_rows(
+    template: Estimate, pairs: Sequence[Pair], binary: bool, resamples: int, rng_seed: int
+) -> list[Estimate]:
     """Rows of first - second: one per seed; with two seeds or more also over seeds, pooled and bootstrapped."""
     rows = [_paired_run(template, pair, binary) for pair in pairs if len(pair.item)]
     if len(rows) > 1:
@@ -98,7 +100,7 @@ def _paired_run(template: Estimate, pair: Pair, binary: bool) -> Estimate:
 def independent_rows(
     template: Estimate, sides: Sequence[tuple[int, Vector, Vector]], binary: bool, what: str = "items"
 ) -> list[Estimate]:
-    """Rows of mean(first) - mean(second) for (seed, first, second): one per seed, and over seeds when there are more."""
+    """Rows of mean(first) - mean(second) for (seed, first, second): one per seed, and over seeds if there are more."""
     rows = [_independent_run(template, *side, binary, what) for side in sides if len(side[1]) and len(side[2])]
     return [*rows, _over_seeds(template, rows)] if len(rows) > 1 else rows
 
@@ -112,7 +114,9 @@ def _independent_run(template: Estimate, seed: int, x: Vector, y: Vector, binary
         k, m = int(x.sum()), int(y.sum())
         low, high = newcombe(k, len(x), m, len(y), row.level)
         p = float(fisher_exact([[k, len(x) - k], [m, len(y) - m]]).pvalue)
-        return replace(row, low=float(low), high=float(high), method="Newcombe method 10 over items", p=p, p_method="Fisher exact")
+        return replace(
+            row, low=float(low), high=float(high), method="Newcombe method 10 over items", p=p, p_method="Fisher exact"
+        )
     if min(len(x), len(y)) < 2:
         return replace(row, method=f"Welch t over {what}", flag=ONE_ITEM)
     interval = welch(x, y, row.level)

@@ -1,7 +1,7 @@
 """How the score rises with the dose: right or wrong per item and dose in, slope, r50 and trend out.
 
-    logit P(right) = a + b log(1 + dose)           b: log-odds gained per e-fold of (1 + dose)
-    r50 = exp(-a / b) - 1                          the dose at which the fitted accuracy is one half
+logit P(right) = a + b log(1 + dose)           b: log-odds gained per e-fold of (1 + dose)
+r50 = exp(-a / b) - 1                          the dose at which the fitted accuracy is one half
 """
 
 from __future__ import annotations

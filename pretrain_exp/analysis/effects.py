@@ -1,11 +1,11 @@
 """From scores and doses to effects: the story of one study.
 
-    scores (item x arm x seed x step)  +  doses (item x seed)
-        for each panel (a variant of the sweep, or all of them where they differ only in dose)
-        and each insertion, metric, item group and dose
-            treated − control, placebo − control, treated − placebo      the same items, paired
-            dose − holdout, and its difference between the arms          different items
-        every one within each seed, then over seeds; Benjamini-Hochberg over (metric x group)
+scores (item x arm x seed x step)  +  doses (item x seed)
+    for each panel (a variant of the sweep, or all of them where they differ only in dose)
+    and each insertion, metric, item group and dose
+        treated − control, placebo − control, treated − placebo      the same items, paired
+        dose − holdout, and its difference between the arms          different items
+    every one within each seed, then over seeds; Benjamini-Hochberg over (metric x group)
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from numpy.typing import NDArray
 
 from pretrain_exp.analysis.contrasts import Pair, Vector, independent_rows, mean_over_runs, paired_rows
 from pretrain_exp.analysis.estimate import Estimate
-from pretrain_exp.analysis.scores import Doses, Scores, Series, Unit
+from pretrain_exp.analysis.metrics import HEADLINE
+from pretrain_exp.analysis.scores import Doses, Scores, Series, Unit, in_order
 
 _ARMS_OF = {
     "treated_vs_control": ("treated", "control"),
     "placebo_vs_control": ("placebo", "control"),
     "treated_vs_placebo": ("treated", "placebo"),
 }
-_BOOTSTRAPPED = ("acc", "gold_ce")
 
 
 @dataclass(frozen=True)
 class Panel:
-    """What is analysed as one: units that differ by seed alone, or by seed and dose. label: "" when it is the only one."""
+    """What is analysed as one: units that differ by seed alone, or by seed and dose. label: "" if it stands alone."""
 
     label: str
     units: tuple[Unit, ...]
@@ -53,7 +53,7 @@ class Cell:
 
 
 class Design:
-    """Scores joined to doses: hands out aligned scores of a cell. level: of the intervals; rng_seed: of the resampling."""
+    """Scores joined to doses: hands out aligned scores of a cell. level: of intervals; rng_seed: of the resampling."""
 
     def __init__(self, scores: Scores, doses: Doses, level: float = 0.95, resamples: int = 2000, rng_seed: int = 0):
         self.scores, self.doses = scores, doses
@@ -130,16 +130,26 @@ class Design:
     def template(self, contrast: str, panel: Panel, series: Series, cell: Cell | None) -> Estimate:
         steps = {self.last_step(series, unit) for unit in panel.units} - {None}
         return Estimate(
-            contrast=contrast, evaluation=series.evaluation, task=series.task, metric=series.metric, panel=panel.label,
-            insertion=cell.insertion if cell else "", group=cell.group if cell else "", dose=cell.dose if cell else None,
-            scope="run", step=steps.pop() if len(steps) == 1 else None, n=0, estimate=float("nan"), level=self.level,
-        )  # fmt: skip
+            contrast=contrast,
+            evaluation=series.evaluation,
+            task=series.task,
+            metric=series.metric,
+            panel=panel.label,
+            insertion=cell.insertion if cell else "",
+            group=cell.group if cell else "",
+            dose=cell.dose if cell else None,
+            scope="run",
+            step=steps.pop() if len(steps) == 1 else None,
+            n=0,
+            estimate=float("nan"),
+            level=self.level,
+        )
 
 
 def panels_of(doses: Doses, treated: Sequence[Unit]) -> list[Panel]:
     """All units in one panel when no non-zero dose is held by two variants (a sweep over doses), else one each."""
-    units = sorted({*doses.units, *treated})
-    members = sorted({unit.member for unit in units})
+    units = in_order({*doses.units, *treated})
+    members = list(dict.fromkeys(unit.member for unit in units))
     held: dict[int, set[str]] = {}
     for unit in doses.units:
         for insertion in doses.insertions:
@@ -166,7 +176,7 @@ def effects(design: Design) -> list[Estimate]:
 def _paired(design: Design, panel: Panel, series: Series, cell: Cell) -> Iterator[Estimate]:
     for contrast, arms in _ARMS_OF.items():
         pairs = design.pairs(panel, series, arms, cell)
-        resamples = design.resamples if contrast == "treated_vs_control" and series.metric in _BOOTSTRAPPED else 0
+        resamples = design.resamples if contrast == "treated_vs_control" and series.metric in HEADLINE else 0
         template = design.template(contrast, panel, series, cell)
         yield from paired_rows(template, pairs, design.scores.binary[series], resamples, design.rng_seed)
 
@@ -178,9 +188,10 @@ def _against_holdout(design: Design, panel: Panel, series: Series, cell: Cell) -
     gaps: list[tuple[int, Vector, Vector]] = []
     changes: list[tuple[int, Vector, Vector]] = []
     for unit in panel.units:
-        gaps.append((unit.seed, *(design.values(series, unit, "treated", c) for c in (cell, holdout))))
-        arms = ("treated", "control")
-        changes.append((unit.seed, *(design.pair(series, unit, arms, c).difference for c in (cell, holdout))))
+        at_dose, at_zero = (design.values(series, unit, "treated", c) for c in (cell, holdout))
+        gaps.append((unit.seed, at_dose, at_zero))
+        change, none = (design.pair(series, unit, ("treated", "control"), c).difference for c in (cell, holdout))
+        changes.append((unit.seed, change, none))
     yield from independent_rows(
         design.template("dose_vs_holdout", panel, series, cell), gaps, design.scores.binary[series]
     )
@@ -189,7 +200,7 @@ def _against_holdout(design: Design, panel: Panel, series: Series, cell: Cell) -
 
 
 def _between_members(design: Design) -> Iterator[Estimate]:
-    """Effect (treated − control) of each further variant less that of the first, on items that got the same dose in both."""
+    """Effect (treated − control) of each further variant less that of the first, on items of one dose in both."""
     for first, other in ((design.panels[0], panel) for panel in design.panels[1:]):
         label = f"{other.label} − {first.label}"
         for insertion in design.doses.insertions:

@@ -30,7 +30,7 @@ SCOPES = ("seeds", "run", "pooled", "bootstrap")
 class Estimate:
     """Differences are in the units of the metric (accuracy: 0.1 is ten points). NaN where something cannot be said.
 
-    scope:     "run" (one seed; the interval is over items), "seeds" (t over per-seed effects: the one to conclude from),
+    scope:     "run" (one seed; the interval is over items), "seeds" (t over per-seed effects: conclude from this one),
                "pooled" and "bootstrap" (descriptive only).
     n:         items (pairs of scores, for a paired contrast) in each seed, added over seeds.
     value, reference: mean scores of the two sides, where there are two.

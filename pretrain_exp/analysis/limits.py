@@ -38,7 +38,11 @@ def count(value: Any) -> int:
 
 def where(entry: Mapping[str, Any]) -> str:
     """'treated, seed 0, repetitions=4' of a proof or an audit."""
-    parts = [str(entry.get("arm", "")), f"seed {entry['seed']}" if "seed" in entry else "", str(entry.get("member", ""))]
+    parts = [
+        str(entry.get("arm", "")),
+        f"seed {entry['seed']}" if "seed" in entry else "",
+        str(entry.get("member", "")),
+    ]
     return ", ".join(part for part in parts if part)
 
 
@@ -54,9 +58,11 @@ def _integrity(study: StudyData) -> Iterator[Remark]:
     for audit in study.audits:
         if not audit["ok"]:
             yield Remark("error", f"The audit of the plan failed ({where(audit)}): see what was changed.")
-    skipped = study.ledger.filter(np.asarray(study.ledger["status"]) == "skipped") if len(study.ledger) else study.ledger
+    skipped = (
+        study.ledger.filter(np.asarray(study.ledger["status"]) == "skipped") if len(study.ledger) else study.ledger
+    )
     if len(skipped):
-        yield Remark("warning", f"{len(skipped)} planned edits were skipped by policy; the ledger says which and why.")
+        yield Remark("warning", f"Planned edits skipped by policy: {len(skipped):,}; the ledger says which.")
 
 
 def _arms(design: Design) -> Iterator[Remark]:
@@ -70,7 +76,7 @@ def _arms(design: Design) -> Iterator[Remark]:
             "The only comparison is with holdout items of the same run.",
         )
     elif alone := [unit for unit in treated if design.scores.run_of("control", unit) is None]:
-        yield Remark("warning", f"{len(alone)} of {len(treated)} treated runs have no control and take no part in effects.")
+        yield Remark("warning", f"Treated runs without a control, in no effect: {len(alone)} of {len(treated)}.")
     if treated and design.doses.units and not any(0 in design.doses.of(u, i) for u, i in design.doses.dose):
         yield Remark("warning", "No holdout items (dose 0): whether an effect reaches items never read cannot be said.")
     if treated and not design.scores.units("placebo"):
@@ -102,9 +108,13 @@ def _seeds(study: StudyData, design: Design) -> Iterator[Remark]:
         held = f"; held fixed: {' and '.join(rest)}" if rest else ""
         yield Remark("note", f"Intervals over seeds are over {' and '.join(varying)}{held}.")
     if _one_control(design):
-        yield Remark("warning", "One control run serves all seeds: its own chance is in every effect and not in the intervals.")
+        yield Remark(
+            "warning", "One control run serves all seeds: its own chance is in every effect and not in the intervals."
+        )
     if len(seeds) == 2:
-        yield Remark("note", "Two seeds: the t interval has one degree of freedom and is about 6.5 times as wide as with many.")
+        yield Remark(
+            "note", "Two seeds: the t interval has one degree of freedom and is about 6.5 times as wide as with many."
+        )
 
 
 def _one_control(design: Design) -> bool:
@@ -121,11 +131,13 @@ def _one_control(design: Design) -> bool:
 
 def _coverage(study: StudyData, design: Design) -> Iterator[Remark]:
     if invalid := sum(design.scores.invalid.values()):
-        yield Remark("warning", f"{invalid} scores are not finite and were left out.")
+        yield Remark("warning", f"Scores that are not finite, left out: {invalid:,}.")
     if design.doses.unscored:
-        yield Remark("note", f"{design.doses.unscored} planned items were scored by no evaluation.")
+        yield Remark("note", f"Planned items that no evaluation scored: {design.doses.unscored:,}.")
     if design.doses.shared:
-        yield Remark("warning", f"{design.doses.shared} items are in two insertions: each effect holds the other's.")
+        yield Remark(
+            "warning", f"Items in two insertions: {design.doses.shared:,}; the effect of each holds the other's."
+        )
     yield from _unpaired(design)
     if len(design.panels) > 1:
         names = ", ".join(panel.label or "(unnamed)" for panel in design.panels)
@@ -147,4 +159,4 @@ def _unpaired(design: Design) -> Iterator[Remark]:
                 elif treated is not None and design.scores.run_of("control", unit):
                     lost += int((~np.isnan(treated)).sum())
     if lost:
-        yield Remark("warning", f"{lost} scores have no partner in the control at the same step and take no part in effects.")
+        yield Remark("warning", f"Scores without a partner in the control at the same step, in no effect: {lost:,}.")

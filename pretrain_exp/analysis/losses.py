@@ -46,9 +46,7 @@ def side_effects(design: Design) -> list[Estimate]:
     return rows
 
 
-def _ratio(
-    design: Design, panel: Panel, contrast: str, series: Series, unit: str, scale: float
-) -> Iterator[Estimate]:
+def _ratio(design: Design, panel: Panel, contrast: str, series: Series, unit: str, scale: float) -> Iterator[Estimate]:
     nll = series._replace(metric="nll")
     template = replace(design.template(contrast, panel, nll, None), metric=series.metric)
     losses = design.pairs(panel, nll, _ARMS[contrast], None)

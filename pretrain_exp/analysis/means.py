@@ -43,7 +43,7 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> MeanInterval:
 
 
 def welch(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> MeanInterval:
-    """mean(x) - mean(y) of independent samples with variances of their own (Welch 1947); last axes (..., n), (..., m)."""
+    """mean(x) - mean(y) of independent samples, (..., n) and (..., m), with variances of their own (Welch 1947)."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     n, m = x.shape[-1], y.shape[-1]
     if n < 2 or m < 2:

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def benjamini_hochberg(p: ArrayLike) -> NDArray[np.float64]:
-    """Adjusted p of Benjamini and Hochberg (1995), (m,): rejecting where it is <= q keeps the false discovery rate <= q.
+    """Adjusted p (m,) of Benjamini and Hochberg (1995): rejecting where it is <= q holds the false discovery rate at q.
 
     NaN (no test was possible) stays NaN and does not count as a comparison.
     """

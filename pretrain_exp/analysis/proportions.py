@@ -34,7 +34,9 @@ def newcombe(k1: ArrayLike, n1: ArrayLike, k2: ArrayLike, n2: ArrayLike, level: 
     return low, high
 
 
-def newcombe_paired(both: ArrayLike, first: ArrayLike, second: ArrayLike, neither: ArrayLike, level: float = 0.95) -> Interval:
+def newcombe_paired(
+    both: ArrayLike, first: ArrayLike, second: ArrayLike, neither: ArrayLike, level: float = 0.95
+) -> Interval:
     """Difference of two proportions on the same items (Newcombe 1998, Stat. Med. 17:2635, method 10).
 
     both, first, second, neither: items right in both arms, only in the first, only in the second, in neither.

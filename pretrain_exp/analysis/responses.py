@@ -23,7 +23,7 @@ OUTSIDE = "outside the doses that were tried"
 
 @dataclass(frozen=True)
 class Response:
-    """The fitted curve of one panel, insertion and binary metric, and its rows. largest: highest dose that was tried."""
+    """The fitted curve of one panel, insertion and binary metric, and its rows. largest: highest dose tried."""
 
     panel: str
     insertion: str
@@ -96,14 +96,28 @@ def _fit_rows(template: Estimate, fit: LogitFit, largest: int) -> list[Estimate]
     outside = OUTSIDE if half.estimate > largest else ""
     return [
         replace(
-            template, contrast="slope", n=fit.n, estimate=fit.slope, low=fit.slope - z * fit.slope_se,
-            high=fit.slope + z * fit.slope_se, method="logit, item-clustered sandwich", p=p, p_method="Wald", flag=fit.flag,
+            template,
+            contrast="slope",
+            n=fit.n,
+            estimate=fit.slope,
+            low=fit.slope - z * fit.slope_se,
+            high=fit.slope + z * fit.slope_se,
+            method="logit, item-clustered sandwich",
+            p=p,
+            p_method="Wald",
+            flag=fit.flag,
         ),
         replace(
-            template, contrast="r50", n=fit.n, estimate=half.estimate, low=half.low, high=half.high,
-            method="Fieller interval of the logit fit", flag=half.flag or outside,
+            template,
+            contrast="r50",
+            n=fit.n,
+            estimate=half.estimate,
+            low=half.low,
+            high=half.high,
+            method="Fieller interval of the logit fit",
+            flag=half.flag or outside,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _over_seeds(template: Estimate, rows: list[Estimate], contrast: str) -> Estimate:
@@ -129,9 +143,15 @@ def _r50_over_seeds(template: Estimate, rows: list[Estimate], largest: int) -> l
     estimate = float(np.expm1(interval.mean))
     return [
         replace(
-            template, contrast="r50", scope="seeds", seeds=len(halves), n=sum(row.n for row in slopes), estimate=estimate,
-            low=float(np.expm1(interval.low)), high=float(np.expm1(interval.high)),
+            template,
+            contrast="r50",
+            scope="seeds",
+            seeds=len(halves),
+            n=sum(row.n for row in slopes),
+            estimate=estimate,
+            low=float(np.expm1(interval.low)),
+            high=float(np.expm1(interval.high)),
             method=f"t interval over {len(halves)} seeds on log(1 + r50)",
             flag=NO_VARIANCE if interval.degenerate else OUTSIDE if estimate > largest else "",
         )
-    ]  # fmt: skip
+    ]

@@ -10,6 +10,8 @@ only control there is: arms that agree in everything are trained once.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -33,6 +35,16 @@ class Unit(NamedTuple):
     seed: int
 
 
+def in_order(units: Iterable[Unit]) -> list[Unit]:
+    """By member, numbers in it by their size ("r=4" before "r=16"), then by seed."""
+
+    def key(unit: Unit) -> tuple[list[tuple[float, str]], int]:
+        parts = re.split(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)", unit.member)
+        return [(float(part), "") if i % 2 else (0.0, part) for i, part in enumerate(parts)], unit.seed
+
+    return sorted(units, key=key)
+
+
 @dataclass
 class Scores:
     """See the module. items: vocabulary of item ids; invalid: scores that were not finite, by series."""
@@ -47,7 +59,7 @@ class Scores:
         return sorted(self.binary, key=lambda s: (s.evaluation, s.task, metric_rank(s.metric)))
 
     def units(self, arm: str) -> list[Unit]:
-        return sorted({unit for _, a, unit, _ in self.vectors if a == arm})
+        return in_order({unit for _, a, unit, _ in self.vectors if a == arm})
 
     def steps(self, series: Series, unit: Unit, arm: str = "treated") -> list[int]:
         return sorted({step for s, a, u, step in self.vectors if s == series and a == arm and u == unit})
@@ -100,7 +112,7 @@ def read_scores(results: pa.Table) -> Scores:
         twice = item[1:][np.diff(item) == 0]
         if len(twice):
             raise ValueError(
-                f"results: item {vocabulary[twice[0]]!r} has two values of {'/'.join(series)} "
+                f"results: item {str(vocabulary[twice[0]])!r} has two values of {'/'.join(series)} "
                 f"in {arm}, member {member!r}, seed {seed}, step {step}"
             )
         vector = np.full(len(vocabulary), np.nan)
@@ -127,7 +139,7 @@ class Doses:
 
     @property
     def units(self) -> list[Unit]:
-        return sorted({unit for unit, _ in self.dose})
+        return in_order({unit for unit, _ in self.dose})
 
     def of(self, unit: Unit, insertion: str) -> list[int]:
         vector = self.dose.get((unit, insertion))

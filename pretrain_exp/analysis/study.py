@@ -70,7 +70,7 @@ CURVES = pa.schema(
 class StudyData:
     """The input of the analysis and of the report.
 
-    results, items, ledger, curves: tables as above; columns beyond those named are kept and not looked at; None is an empty one.
+    results, items, ledger, curves: as above; further columns are kept and not looked at; None is an empty table.
     proofs:   {member, seed, arm, rows_checked, mismatches, missing, duplicate, ok}; the three counts may be lists.
     audits:   {member, seed, arm, ok, findings}; a finding is a string or a mapping.
     examples: {member, seed, insertion, item, dose, step, row, column, before, planted, after}: texts around an edit.

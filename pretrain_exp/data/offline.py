@@ -80,7 +80,7 @@ class OfflineEnglish:
 
     def prepare(self, cache: Path, tokenizer: Tokenizer, progress: bool = True) -> TokenFiles:
         """The packed stream, made now or taken from `cache`."""
-        return self._source(cache).prepare(cache, tokenizer, progress)
+        return self._source(cache).prepare(cache, tokenizer, progress, "offline_english")
 
     def texts(self, cache: Path) -> Iterator[str]:
         """The documents that may enter the stream, to train a tokenizer on."""

@@ -81,7 +81,7 @@ def pack(
         shards = _shards(inputs)
         try:
             _write_parts(shards, inputs, reader, tokenizer, options, parts, processes, show)
-            _merge(shards, inputs, tokenizer, options, parts, target, name, started)
+            _merge(shards, inputs, tokenizer, options, parts, target, started)
         except FileNotFoundError:
             if not (target / "meta.json").is_file():  # else another process finished, and cleared the parts away
                 raise
@@ -155,6 +155,9 @@ def _write_parts(
                 seen = counter.value
                 for future in done:
                     future.result()
+        except UserError as error:
+            # A key and a value do not survive the way between processes; what readers raise has neither.
+            raise UserError(error.problem, fix=error.fix) from error
         except BrokenProcessPool as error:
             raise UserError(
                 f"one of {count} tokenizing processes was killed, most likely for lack of memory",
@@ -192,11 +195,10 @@ def _merge(
     options: PackOptions,
     parts: Path,
     target: Path,
-    name: str,
     started: float,
 ) -> None:
     """Joins the parts, in the order of the inputs, up to the last whole document within limit_tokens."""
-    staging = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    staging = parts / f".merged.{uuid.uuid4().hex[:8]}"  # removed with the parts, should this process be killed
     staging.mkdir()
     dtype = np.dtype(tokenizer.token_dtype)
     domains: dict[str, int] = {}
@@ -220,7 +222,7 @@ def _merge(
             ends, about = ends[:keep], about[:keep]
             starts.append(np.concatenate([[num_tokens], ends])[:-1].astype("<i8"))
             order = np.array([domains.setdefault(domain, len(domains)) for domain in counts["domains"]], dtype="<i4")
-            about["domain"] = order[about["domain"]] if keep else about["domain"]
+            about["domain"] = order[about["domain"]]
             abouts.append(about)
             remaining = (int(ends[-1]) - num_tokens if keep else 0) * dtype.itemsize
             with open(part / "tokens.bin", "rb") as source:
@@ -264,7 +266,6 @@ def _merge(
     ]
     meta = {
         "schema": SCHEMA,
-        "name": name,
         "dtype": dtype.name,
         "eos_token_id": tokenizer.eos_token_id,
         "tokenizer": tokenizer.fingerprint,

@@ -91,9 +91,13 @@ class TextReader:
         domain = os.path.basename(path).split(".")[0]
         columns = [self.text_key] + ([self.domain_key] if self.domain_key else [])
         try:
-            table = pq.ParquetFile(path)
-        except pa.ArrowInvalid as error:
+            yield from self._rows(path, pq.ParquetFile(path), columns, domain, advance)
+        except (pa.ArrowException, OSError) as error:
             raise UserError(f"{path} is no Parquet file, or damaged: {error}", fix="write this file again") from error
+
+    def _rows(
+        self, path: str, table: Any, columns: list[str], domain: str, advance: Advance
+    ) -> Iterator[Document | Bad]:
         missing = [column for column in columns if column not in table.schema_arrow.names]
         if missing:
             raise UserError(

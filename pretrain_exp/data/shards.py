@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import uuid
+from array import array
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,8 +108,8 @@ class _PartWriter:
         self.skipped = open(folder / "skipped.jsonl", "w", encoding="utf-8")  # noqa: SIM115
         self.batch: list[tuple[int, Document]] = []
         self.characters = 0
-        self.lengths: list[int] = []
-        self.about: list[tuple[int, int, int]] = []
+        self.lengths = array("q")
+        self.about = {name: array("q") for name in ABOUT_DTYPE.names or ()}
         self.domains: dict[str, int] = {}
         self.reasons: Counter[str] = Counter()
         self.num_heldout = 0
@@ -148,7 +149,9 @@ class _PartWriter:
                 continue
             pieces += [ids, end]
             self.lengths.append(len(ids) + 1)
-            self.about.append((index, document.record, self.domains.setdefault(document.domain, len(self.domains))))
+            self.about["file"].append(index)
+            self.about["record"].append(document.record)
+            self.about["domain"].append(self.domains.setdefault(document.domain, len(self.domains)))
         if pieces:
             joined = np.concatenate(pieces).astype(dtype)
             self.tokens.write(joined.tobytes())
@@ -157,6 +160,9 @@ class _PartWriter:
 
     def close(self) -> None:
         np.save(self.folder / "lengths.npy", np.array(self.lengths, dtype="<i8"))
-        np.save(self.folder / "about.npy", np.array(self.about, dtype=ABOUT_DTYPE))
+        about = np.empty(len(self.lengths), dtype=ABOUT_DTYPE)
+        for name, column in self.about.items():
+            about[name] = column
+        np.save(self.folder / "about.npy", about)
         counts = {"domains": list(self.domains), "reasons": dict(self.reasons), "heldout": self.num_heldout}
         (self.folder / "part.json").write_text(json.dumps(counts), encoding="utf-8")

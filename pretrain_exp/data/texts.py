@@ -40,10 +40,10 @@ class TextSource:
         """(configuration key, path) of every input; a pattern that matches nothing stands for itself."""
         return inputs.matches(self.paths)
 
-    def prepare(self, cache: Path, tokenizer: Tokenizer, progress: bool = True) -> TokenFiles:
-        """The packed stream, made now or taken from `cache`."""
+    def prepare(self, cache: Path, tokenizer: Tokenizer, progress: bool = True, name: str = "texts") -> TokenFiles:
+        """The packed stream, made now or taken from `cache`; `name` is what results call its file."""
         return pack.pack(
-            self._inputs(cache), self._reader(), tokenizer, self._options(), cache, "texts", self.processes, progress
+            self._inputs(cache), self._reader(), tokenizer, self._options(), cache, name, self.processes, progress
         )
 
     def texts(self, cache: Path) -> Iterator[str]:

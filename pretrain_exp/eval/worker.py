@@ -134,11 +134,15 @@ def _write_result(out: Path, name: str, scores: Sequence[Any], record: dict[str,
     table = to_table(name, scores)
     partial, old = (out.with_name(f"{out.name}.{kind}-{os.getpid()}") for kind in ("partial", "old"))
     partial.mkdir(parents=True)
-    write_table(partial / "items.parquet", table)
-    write_json(partial / "eval.json", {**record, "n": table.num_rows, "summary": summarize(table)})
-    if out.exists():
-        os.rename(out, old)
-    os.rename(partial, out)
+    try:
+        write_table(partial / "items.parquet", table)
+        write_json(partial / "eval.json", {**record, "n": table.num_rows, "summary": summarize(table)})
+        if out.exists():
+            os.rename(out, old)
+        os.rename(partial, out)
+    finally:
+        if partial.exists():
+            shutil.rmtree(partial)
     if old.exists():
         shutil.rmtree(old)
     error_path(str(out)).unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """Jobs, and what an executor does with them. A job is a command, a folder and what must be there before and after.
 
-    jobs/<kind>-<key>/   job.json (what the command reads)  log.txt  metrics.jsonl (live)  error.json (a failure, in one message)
+jobs/<kind>-<key>/   job.json (what the command reads)  log.txt  metrics.jsonl (live)  error.json (a failure, in one message)
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-Kind = Literal["train", "evaluate"]
-State = Literal["done", "failed", "skipped"]
+Kind = Literal["train", "evaluate", "report"]
+State = Literal["done", "failed", "skipped", "submitted"]
 PREEMPTED = 75  # exit status (EX_TEMPFAIL): saved at a step boundary on a signal, to be started again
 
 
@@ -33,6 +33,7 @@ class Job:
     unit: str = "step"
     retries: int = 0
     retry_seconds: float = 5.0
+    rank_command: tuple[str, ...] = ()  # what torchrun starts as each rank of a training job; "{device}" is cpu or cuda
 
     @property
     def id(self) -> str:
@@ -72,15 +73,24 @@ class Outcome:
 class Executor(Protocol):
     """Runs jobs in the order of their needs. A failed job skips what needs it and nothing else."""
 
+    @property
+    def waits(self) -> bool:
+        """True: `run` returns when all has ended; False: when all is submitted."""
+
     def run(self, jobs: Sequence[Job], store: Path) -> dict[str, Outcome]: ...
 
 
-def failure_message(folder: Path, returncode: int, log_lines: int = 12) -> str:
-    """One clear message: what the worker said, else the last lines of its log."""
+def failure_message(folder: Path, returncode: int) -> str:
+    """One clear message of a command that ended with a status other than 0."""
+    how = f"killed by signal {-returncode}" if returncode < 0 else f"exit status {returncode}"
+    return job_failure(folder, how)
+
+
+def job_failure(folder: Path, how: str = "ended without its result", log_lines: int = 12) -> str:
+    """What the worker itself said of a failure, else `how` it ended and the last lines of its log."""
     error = folder / "error.json"
     if error.is_file():
         return str(json.loads(error.read_text())["message"])
     log = folder / "log.txt"
     tail = log.read_text(errors="replace").splitlines()[-log_lines:] if log.is_file() else []
-    how = f"killed by signal {-returncode}" if returncode < 0 else f"exit status {returncode}"
     return "\n".join([f"{how}; the last lines of {log}:"] + [f"  | {line}" for line in tail])

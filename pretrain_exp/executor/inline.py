@@ -7,6 +7,7 @@ Nothing is kept in this process: killed at any time, the same command goes on fr
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pretrain_exp.executor.base import PREEMPTED, Job, Outcome, failure_message
 from pretrain_exp.executor.progress import Board
@@ -32,6 +33,7 @@ class Inline:
     """parallel: jobs side by side; auto is one where a GPU is (a job takes them all), else one a core and at most 4."""
 
     parallel: int | Literal["auto"] = "auto"
+    waits: ClassVar[bool] = True
     _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _lock: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
     _stop: Event = field(default_factory=Event, init=False, repr=False, compare=False)
@@ -57,7 +59,9 @@ class Inline:
                 while waiting or running:
                     for job in [j for j in waiting.values() if _settled(j, outcomes, waiting, running)]:
                         del waiting[job.id]
-                        failed = [need for need in sorted(job.needs) if need in outcomes and outcomes[need].state != "done"]
+                        failed = [
+                            need for need in sorted(job.needs) if need in outcomes and outcomes[need].state != "done"
+                        ]
                         if failed:
                             outcomes[job.id] = Outcome(job, "skipped", f"needs {failed[0]}, which did not finish")
                         else:
@@ -78,7 +82,9 @@ class Inline:
             attempts, failures = 0, 0
             while not job.done():
                 if self._stop.is_set():
-                    return Outcome(job, "skipped", "interrupted", time.time() - started, attempts, job.folder / "log.txt")
+                    return Outcome(
+                        job, "skipped", "interrupted", time.time() - started, attempts, job.folder / "log.txt"
+                    )
                 attempts += 1
                 line.attempt(attempts)
                 before = _last_step(job.folder)
@@ -138,7 +144,9 @@ class Inline:
                 _signal_group(child, signal.SIGKILL)
 
 
-def _settled(job: Job, outcomes: dict[str, Outcome], waiting: dict[str, Job], running: dict[Future[Outcome], Job]) -> bool:
+def _settled(
+    job: Job, outcomes: dict[str, Outcome], waiting: dict[str, Job], running: dict[Future[Outcome], Job]
+) -> bool:
     """Every need has ended, or is no job of this call (the store holds it already)."""
     busy = {j.id for j in running.values()}
     return all(need in outcomes or (need not in waiting and need not in busy) for need in job.needs)
@@ -158,4 +166,4 @@ def _last_step(folder: Path) -> int:
 def _is_hopeless(folder: Path) -> bool:
     """A failure that the worker itself calls the user's to mend."""
     path = folder / "error.json"
-    return path.is_file() and '"kind": "user"' in path.read_text()
+    return path.is_file() and json.loads(path.read_text())["kind"] == "user"

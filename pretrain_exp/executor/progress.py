@@ -1,7 +1,8 @@
 """What a person sees while jobs run: one line a job, with progress, rate, time left and loss.
 
-The lines are fed from files that the jobs write (metrics.jsonl, progress.json), so a job on another machine looks the same.
-Where the output is no terminal, a plain sentence is printed when a job starts, every half minute, and when it ends.
+The lines are fed from files that the jobs write (metrics.jsonl, progress.json), so a job on another machine looks
+the same. Where the output is no terminal, a plain sentence is printed when a job starts, every half minute, and when
+it ends.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from threading import Event, Thread
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from pretrain_exp.executor.base import Job
 
@@ -30,7 +39,9 @@ class Line:
         self.note = "starting"
         self.completed = job.first
         self._stop = Event()
-        self._task: TaskID = board.progress.add_task(job.title, total=job.total - job.first, note=self.note, visible=True)
+        self._task: TaskID = board.progress.add_task(
+            job.title, total=job.total - job.first, note=self.note, visible=True
+        )
         self._thread = Thread(target=self._poll, daemon=True)
         self._thread.start()
 
@@ -97,7 +108,9 @@ class Board:
         self.progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.progress.stop()
 
     @contextlib.contextmanager
@@ -110,7 +123,10 @@ class Board:
 
 
 def read_progress(job: Job) -> tuple[int, str] | None:
-    """How far a job is, in its unit, and a note (loss and rate), from the last lines it wrote; None before the first."""
+    """How far a job is, in its unit, and a note (loss and rate), from the last lines it wrote.
+
+    None before the first.
+    """
     if job.kind == "train":
         row = last_row(job.folder / "metrics.jsonl")
         if row is None:

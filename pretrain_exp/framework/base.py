@@ -28,7 +28,7 @@ class Framework(ABC):
     semantics: ClassVar[int]
     """Version of what a step computes. Enters every state's key: raised when the same job would give other weights."""
     numerics_only: ClassVar[frozenset[str]]
-    """Keys of `training` that change speed, memory or logging and never, beyond rounding, the weights: no part of a key."""
+    """Keys of `training` that change speed, memory or logging and never the weights beyond rounding."""
 
     def key_facts(self) -> dict[str, Any]:
         """What of this framework decides the weights, beside `model` and `training`."""
@@ -47,7 +47,7 @@ class Framework(ABC):
         """The initial state, resolved: {kind: scratch|hf, identity, ...}. UserError where it cannot be found.
 
         scratch: `config`, complete; identity is its digest (the caller adds seed.init).
-        hf: `checkpoint` (a path or a hub name) and `revision` (a commit, or None); identity is a digest of the weights or the commit.
+        hf: `checkpoint` (path or hub name), `revision` (commit or None); identity is a digest of the weights or commit.
         """
 
     @abstractmethod
@@ -68,7 +68,7 @@ class Framework(ABC):
 
     @abstractmethod
     def to_hf(self, state: Path, out: Path) -> Path:
-        """Writes the state as a Hugging Face folder `out`, verified against the state's probe; UserError and no folder otherwise."""
+        """Writes the state as a Hugging Face folder; UserError and no folder where the state's probe disagrees."""
 
 
 @dataclass(frozen=True)

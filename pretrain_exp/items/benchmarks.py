@@ -23,7 +23,7 @@ from pretrain_exp.items.content import content_id
 class Benchmark:
     """The distinct items of one benchmark, in its own order.
 
-    name:       the specification that loads it, fully spelled out.
+    name:       the specification that loads it, fully spelled out; of a file its name, never its folder.
     items:      distinct by content id.
     source:     the file or task that was read.
     available:  distinct items there are; more than len(items) where a limit was set.
@@ -120,14 +120,14 @@ def load_jsonl(path: Path) -> Benchmark:
         with opened(path, "rt", encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    rows.append(_row(line, f"{path}, line {number}", str(path)))
+                    rows.append(_row(line, f"{path}, line {number}", path.name))
     except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
         raise UserError(
             f"cannot be read after {len(rows)} items: {error}", key="benchmark", value=str(path), fix="replace the file"
         ) from error
     if not rows:
         raise UserError("the file holds no items", key="benchmark", value=str(path), fix="write one item a line")
-    return distinct(str(path), rows, source=str(path), license="the user's own file")
+    return distinct(path.name, rows, source=str(path), license="the user's own file")
 
 
 def _row(line: str, where: str, name: str) -> ChoiceItem:

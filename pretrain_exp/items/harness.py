@@ -62,9 +62,9 @@ def load_harness(name: str) -> Benchmark:
             fix=f"choose one of {', '.join(list(tasks)[:20])}",
         )
     task = next(iter(tasks.values()))
-    rows = []
+    label, rows = f"lm_eval:{task.task_name}", []
     for doc in task.eval_docs:
-        item = choice_item(task, doc, spec)
+        item = choice_item(task, doc, label)
         if isinstance(item, str):
             raise UserError(
                 f"this task cannot be planted and scored option by option: {item}",
@@ -73,7 +73,7 @@ def load_harness(name: str) -> Benchmark:
                 fix="choose another task, or write the items to a .jsonl file",
             )
         rows.append(item)
-    return distinct(spec, rows, source=f"lm-eval task {name}", license="see the data set's own card")
+    return distinct(label, rows, source=f"lm-eval task {name}", license="see the data set's own card")
 
 
 def choice_item(task: Any, doc: dict[str, Any], benchmark: str) -> ChoiceItem | str:

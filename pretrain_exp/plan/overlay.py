@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections.abc import Callable
-from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 
@@ -60,6 +59,7 @@ class Overlay:
             for name in ("slot", "column", "length", "kind", "ref", "source_column", "buckets")
         )
         self._count = len(self._slot)
+        self._hashed: dict[int, str] = {}  # prefix digests by number of operations
         self._first, self._shift, self._num_buckets = (
             self.meta["first_slot"],
             self.meta["shift"],
@@ -147,16 +147,15 @@ class Overlay:
         """The last slot that is touched; None in an empty overlay."""
         return self._slot[self._count - 1] if self._count else None
 
-    @cached_property
-    def _hashed(self) -> dict[int, str]:
-        return {}
-
     def prefix_digest(self, slot: int) -> str:
         """32 hex digits over all operations before `slot`: what they do and where, never how the files hold it.
 
-        Equal for two overlays that do the same before `slot`, whatever follows and whatever else their pools hold.
+        Equal for two overlays that do the same before `slot`, whatever follows and whatever else their pools hold. The
+        empty string where there is none, which is what a run without a plan has.
         """
         stop = bisect_left(self._slot, slot)
+        if stop == 0:
+            return ""
         if stop not in self._hashed:
             digest = blake2b(digest_size=16)
             for low in range(0, stop, _PREFIX_CHUNK):

@@ -160,14 +160,14 @@ def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _buckets(slot: np.ndarray) -> tuple[int, int, np.ndarray]:
     """First slot, shift, and where each bucket of 2^shift slots begins; about one bucket an operation."""
     if not len(slot):
-        return 0, 0, np.zeros(1, dtype="<i8")
+        return 0, 0, np.zeros(1, dtype="<u4")
     first, span = int(slot[0]), int(slot[-1] - slot[0]) + 1
     shift = 0
     while (span >> shift) > min(2 * len(slot), _MAX_BUCKETS):
         shift += 1
     count = ((span - 1) >> shift) + 1
     edges = first + (np.arange(count + 1, dtype=np.int64) << shift)
-    return first, shift, np.searchsorted(slot, edges).astype("<i8")
+    return first, shift, np.searchsorted(slot, edges).astype("<u4")
 
 
 def _zeros(n: int) -> np.ndarray:

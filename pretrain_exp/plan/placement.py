@@ -72,9 +72,7 @@ def place(
         packing = np.array([request.on_full == "pack" for request in requests])
         jammed = pending[~packing[pool.owner[pending]]]
         if len(jammed):
-            _raise_full(
-                requests, pool, jammed, spans, cuts, occupancy, f"{len(jammed):,} unplaced after {rounds} draws"
-            )
+            _raise_full(requests, pool, jammed, spans, cuts, f"{len(jammed):,} unplaced after {rounds} draws")
         packed = _pack(requests, pool, pending, spans, cuts, packing)
     positions = []
     for i, request in enumerate(requests):
@@ -184,7 +182,7 @@ def _check_fill(
         inside = [j for j, other in enumerate(spans) if span[0] <= other[0] and other[1] <= span[1]]
         asked = np.flatnonzero(np.isin(pool.which, inside))
         if int(pool.length[asked].sum()) > cut.tokens - occupancy.tokens_in(*span):
-            _raise_full(requests, pool, asked, spans, cuts, occupancy, "more than there is", which=i)
+            _raise_full(requests, pool, asked, spans, cuts, "more than there is", which=i)
 
 
 def _pack(
@@ -200,7 +198,7 @@ def _pack(
         if found is None:
             left = pending[pool.which[pending] == i]
             full = f"{len(left):,} unplaced, and packing finds no room either"
-            _raise_full(requests, pool, left, spans, cuts, fixed, full)
+            _raise_full(requests, pool, left, spans, cuts, full)
         pool.position[movable] = found
     return len(pending)
 
@@ -216,7 +214,7 @@ def _take_placed(requests: Sequence[Edits], pool: _Pool, ids: np.ndarray, occupa
 
 def _raise_full(
     requests: Sequence[Edits], pool: _Pool, left: np.ndarray, spans: list[tuple[int, int]], cuts: list[Stretches],
-    taken: Occupancy, what: str, which: int | None = None,
+    what: str, which: int | None = None,
 ) -> None:  # fmt: skip
     """The error of a full range: its tokens, what is asked of it in all, and who asks."""
     which = int(pool.which[left[0]]) if which is None else which

@@ -1,4 +1,4 @@
-"""The report as one page: analysis and pictures in, self-contained HTML out (no script, style or image from elsewhere)."""
+"""The report as one page: analysis and pictures in, self-contained HTML out (nothing is loaded from elsewhere)."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ from pretrain_exp.analysis.analyse import Analysis
 from pretrain_exp.analysis.limits import where
 from pretrain_exp.analysis.study import StudyData
 from pretrain_exp.report.pictures import Saved
-from pretrain_exp.report.tables import (
-    Table, changed_table, effect_tables, pairs_table, power_table, proof_table, response_table, side_effect_table,
-)  # fmt: skip
+from pretrain_exp.report.study_tables import changed_table, pairs_table, power_table, proof_table
+from pretrain_exp.report.tables import Table, effect_tables, response_table, side_effect_table
+
+EXAMPLES_OPEN = 3  # examples of planted text shown at once; the others are folded
 
 
 def render(study: StudyData, analysis: Analysis, pictures: Sequence[Saved]) -> str:
     """The page. Everything that comes from data is escaped; pictures are set in as SVG."""
+    loader = PackageLoader("pretrain_exp.report", ".")
     environment = Environment(
-        loader=PackageLoader("pretrain_exp.report", "."), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     effects = list(effect_tables(analysis))
+    style, script = (Markup(loader.get_source(environment, name)[0]) for name in ("report.css", "report.js"))
     return environment.get_template("report.html.j2").render(
         study=study,
         answers=analysis.answers,
         remarks=analysis.remarks,
         facts=facts(study, analysis),
-        style=Markup(environment.get_template("report.css").render()),
-        script=Markup(environment.get_template("report.js").render()),
+        style=style,
+        script=script,
+        examples_open=EXAMPLES_OPEN,
         pictures=_by_section(pictures),
-        hero=next((p for p in pictures if p.picture.section == "dose_response"), None),
+        hero=next((p for p in pictures if p.picture.section in ("variants", "dose_response")), None),
         effects=[t for t in effects if not t.folded],
         more_effects=[t for t in effects if t.folded],
         changed=changed_table(study),
@@ -70,7 +73,9 @@ def facts(study: StudyData, analysis: Analysis) -> list[tuple[str, str]]:
 
 
 def _by_section(pictures: Sequence[Saved]) -> dict[str, list[Saved]]:
-    sections: dict[str, list[Saved]] = {name: [] for name in ("dose_response", "effects", "changed", "training")}
+    sections: dict[str, list[Saved]] = {
+        name: [] for name in ("variants", "dose_response", "effects", "changed", "training")
+    }
     for saved in pictures:
         sections[saved.picture.section].append(saved)
     return sections
@@ -80,7 +85,8 @@ def _findings(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(level, message) of each finding, given as a mapping or as a plain sentence."""
     found: Iterable[Any] = audit.get("findings") or ()
     return [
-        (str(f.get("level", "note")), str(f.get("message", f))) if isinstance(f, Mapping) else ("note", str(f)) for f in found
+        (str(f.get("level", "note")), str(f.get("message", f))) if isinstance(f, Mapping) else ("note", str(f))
+        for f in found
     ]
 
 

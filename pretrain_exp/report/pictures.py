@@ -1,8 +1,8 @@
 """A picture in a report: what is drawn and its data in, PNG, SVG and CSV files and an inline SVG out.
 
-Files have a white ground and stand on their own. The inline SVG has none: its ink, grid and arm colours are CSS variables,
-so that one drawing serves light, dark and paper. Colours are those of Okabe and Ito (2008), which colour-blind readers tell
-apart; markers and line styles tell the arms apart without colour.
+Files have a white ground and stand on their own. The inline SVG has none: its ink, grid and arm colours are CSS
+variables, so that one drawing serves light, dark and paper. Colours are those of Okabe and Ito (2008), which
+colour-blind readers tell apart; markers and line styles tell the arms apart without colour.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _VARIABLES = {
     PAPER: "var(--paper)",
     **{colour: f"var(--{arm})" for arm, colour in ARM_COLOUR.items()},
 }
-WIDTH = 7.2  # inches
-_STYLE = {
+WIDTH = 6.4  # inches
+_STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10.5,
-    "axes.titlesize": 10.5,
+    "font.size": 10,
+    "axes.titlesize": 10,
     "axes.titlelocation": "left",
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
@@ -57,7 +57,7 @@ _STYLE = {
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "legend.frameon": False,
-    "legend.fontsize": 9.5,
+    "legend.fontsize": 9,
     "lines.solid_capstyle": "round",
     "svg.fonttype": "none",
     "figure.facecolor": PAPER,
@@ -68,7 +68,7 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Picture:
-    """name: of its files; section: of the report it stands in; draw: fills axes (rows, columns); data: what is shown."""
+    """name: of its files; section: of the report; draw: fills the axes (rows x columns); data: what is shown."""
 
     name: str
     section: str
@@ -77,7 +77,7 @@ class Picture:
     data: pa.Table
     draw: Callable[[Sequence[Axes]], None]
     columns: int = 1
-    heights: tuple[float, ...] = (3.7,)  # inches of each row; rows share the x axis
+    heights: tuple[float, ...] = (3.5,)  # inches of each row; rows share the x axis
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Saved:
 
 def save(picture: Picture, folder: Path) -> Saved:
     """Writes <name>.png (200 dpi), <name>.svg and <name>.csv; the same picture gives the same bytes."""
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": picture.name}):  # type: ignore[arg-type]
+    with matplotlib.rc_context(_STYLE | {"svg.hashsalt": picture.name}):
         figure = Figure(figsize=(WIDTH, sum(picture.heights)), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(
@@ -115,7 +115,9 @@ def _inline(svg: str, picture: Picture) -> str:
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, variable)
     label = picture.title.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    return re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"|<svg ', rf'<svg role="img" aria-label="{label}" \1', svg, count=1)
+    return re.sub(
+        r'<svg ([^>]*?)width="[^"]*" height="[^"]*"|<svg ', rf'<svg role="img" aria-label="{label}" \1', svg, count=1
+    )
 
 
 def slug(*parts: str) -> str:

@@ -1,18 +1,16 @@
-"""The tables of a report: rows of the analysis in, cells with text and sorting value out, for page and terminal alike."""
+"""The tables of effects: rows of the analysis in, cells with text and sorting value out, for page and terminal."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from pretrain_exp.analysis.analyse import Analysis
 from pretrain_exp.analysis.answer import format_p
 from pretrain_exp.analysis.estimate import CONTRASTS, Estimate
-from pretrain_exp.analysis.limits import count, where
-from pretrain_exp.analysis.metrics import metric, metric_rank
-from pretrain_exp.analysis.study import StudyData
+from pretrain_exp.analysis.metrics import HEADLINE, metric, metric_rank
+from pretrain_exp.analysis.scores import Series
 
 DASH = "–"
 
@@ -36,7 +34,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """title, then the rows, then caption: how many, which interval, by which method. folded: shown on demand."""
+    """title, rows, caption: how many, which interval, by which method. folded: shown on demand."""
 
     title: str
     columns: Sequence[Column]
@@ -77,7 +75,6 @@ _TITLES = {
     "treated_vs_placebo": "Treated against placebo",
     "member_vs_member": "Variants against each other",
 }
-HEADLINE = ("acc", "gold_ce")
 
 
 def effect_tables(analysis: Analysis) -> Iterator[Table]:
@@ -85,10 +82,14 @@ def effect_tables(analysis: Analysis) -> Iterator[Table]:
     groups: dict[tuple[str, ...], list[Estimate]] = {}
     for row in analysis.estimates:
         if row.contrast in _SIDES and row.dose is not None:
-            groups.setdefault((row.contrast, row.panel, row.insertion, row.evaluation, row.task, row.metric), []).append(row)
+            groups.setdefault(
+                (row.contrast, row.panel, row.insertion, row.evaluation, row.task, row.metric), []
+            ).append(row)
     places = {key[1:5] for key in groups if key[0] != "member_vs_member"}
     order = list(_TITLES)
-    known = [m for m in HEADLINE if any(key[5] == m for key in groups)] or sorted({k[5] for k in groups}, key=metric_rank)[:1]
+    known = [m for m in HEADLINE if any(key[5] == m for key in groups)] or sorted(
+        {k[5] for k in groups}, key=metric_rank
+    )[:1]
     for key in sorted(groups, key=lambda k: (order.index(k[0]), metric_rank(k[5]), k[1:5])):
         contrast, name = key[0], key[5]
         rows = groups[key]
@@ -104,21 +105,31 @@ def effect_tables(analysis: Analysis) -> Iterator[Table]:
             yield _seed_table(f"Each seed. {title}", rest)
 
 
+def _binary(analysis: Analysis, row: Estimate) -> bool:
+    return analysis.design.scores.binary.get(Series(row.evaluation, row.task, row.metric), False)
+
+
 def _dose(row: Estimate) -> Cell:
     text = "holdout" if row.dose == 0 else f"{row.dose:,}" if row.dose is not None else DASH
     return Cell(f"{text} · {row.group}" if row.group else text, row.dose if row.dose is not None else -1)
 
 
-def _effect_table(title: str, rows: Sequence[Estimate], sides: tuple[str, str], folded: bool, analysis: Analysis) -> Table:
-    m = metric(rows[0].metric, analysis.design.scores.binary.get((rows[0].evaluation, rows[0].task, rows[0].metric), False))
+def _effect_table(
+    title: str, rows: Sequence[Estimate], sides: tuple[str, str], folded: bool, analysis: Analysis
+) -> Table:
+    m = metric(rows[0].metric, _binary(analysis, rows[0]))
     change = "change" in sides[0]
     side: Callable[[float], str] = m.difference if change else m.level
     columns = [
-        Column("Times read"), Column("Items", help="pairs of scores, added over seeds"),
-        Column(sides[0].capitalize()), Column(sides[1].capitalize()),
-        Column(f"Difference [{m.unit}]" if m.unit else "Difference"), Column("95 % interval" if rows[0].level == 0.95 else "Interval"),
-        Column("p"), Column("p, adjusted", help="Benjamini-Hochberg over metric x group"),
-    ]  # fmt: skip
+        Column("Times read"),
+        Column("Items", help="pairs of scores, added over seeds"),
+        Column(sides[0].capitalize()),
+        Column(sides[1].capitalize()),
+        Column(f"Difference [{m.unit}]" if m.unit else "Difference"),
+        Column("95 % interval" if rows[0].level == 0.95 else "Interval"),
+        Column("p"),
+        Column("p, adjusted", help="Benjamini-Hochberg over metric x group"),
+    ]
     cells = [
         [
             _dose(row), whole(row.n), Cell(side(row.reference), row.reference), Cell(side(row.value), row.value),
@@ -135,15 +146,27 @@ def _caption(rows: Sequence[Estimate], analysis: Analysis) -> str:
     tests = ", ".join(dict.fromkeys(row.p_method for row in rows if row.p_method))
     family = sum(1 for row in analysis.estimates if row.family() == rows[0].family() and not math.isnan(row.p))
     contrast = CONTRASTS[rows[0].contrast]
-    return f"{contrast[0].upper()}{contrast[1:]}. Interval: {methods}. p: {tests or 'none'}; adjusted over {family} comparisons."
+    adjusted = f"p: {tests or 'none'}; adjusted over {family} comparisons."
+    return f"{contrast[0].upper()}{contrast[1:]}. Interval: {methods}. {adjusted}"
 
 
 def _seed_table(title: str, rows: Sequence[Estimate]) -> Table:
     m = metric(rows[0].metric, True)
     paired = any(row.b is not None for row in rows)
-    columns = [Column("Scope", number=False), Column("Times read"), Column("Items"), Column("Difference"), Column("Interval")]
+    columns = [
+        Column("Scope", number=False),
+        Column("Times read"),
+        Column("Items"),
+        Column("Difference"),
+        Column("Interval"),
+    ]
     columns += [Column("b / c", help="items right only in the first / only in the second arm")] if paired else []
-    columns += [Column("p"), *([Column("mid-p")] if paired else []), Column("p, adjusted"), Column("Method", number=False)]
+    columns += [
+        Column("p"),
+        *([Column("mid-p")] if paired else []),
+        Column("p, adjusted"),
+        Column("Method", number=False),
+    ]
     cells = []
     for row in sorted(rows, key=lambda r: (r.scope != "run", r.scope, r.dose or 0, r.seed or 0)):
         scope = f"seed {row.seed}" if row.scope == "run" else row.scope
@@ -159,22 +182,40 @@ def _seed_table(title: str, rows: Sequence[Estimate]) -> Table:
         drawn = "" if row.resampling_seed is None else f", seed {row.resampling_seed}"
         line += [p_cell(row.p_adjusted), Cell("; ".join(filter(None, (row.method + drawn, row.p_method))))]
         cells.append(line)
-    return Table(title, columns, cells, "Pooled and bootstrap rows are descriptive: conclude from the t interval over seeds.", True)
+    return Table(
+        title,
+        columns,
+        cells,
+        "Pooled and bootstrap rows are descriptive: conclude from the t interval over seeds.",
+        True,
+    )
 
 
 def side_effect_table(analysis: Analysis) -> Table | None:
     """Everything scored that no insertion holds: perplexity by domain, other benchmarks."""
-    rows = [row for row in analysis.estimates if row.contrast in ("treated_vs_control", "placebo_vs_control") and row.dose is None]
+    rows = [
+        row
+        for row in analysis.estimates
+        if row.contrast in ("treated_vs_control", "placebo_vs_control") and row.dose is None
+    ]
     several = any(row.scope == "seeds" for row in rows)
     rows = [row for row in rows if row.scope == ("seeds" if several else "run")]
     if not rows:
         return None
     names = ("Scored", "Metric", "Arm")
-    columns = [*(Column(name, number=False) for name in names), Column("Items"), Column("Control"), Column("Arm’s"),
-               Column("Difference"), Column("95 % interval"), Column("p"), Column("p, adjusted")]  # fmt: skip
+    columns = [
+        *(Column(name, number=False) for name in names),
+        Column("Items"),
+        Column("Control"),
+        Column("This arm"),
+        Column("Difference"),
+        Column("95 % interval"),
+        Column("p"),
+        Column("p, adjusted"),
+    ]
     cells = []
     for row in rows:
-        m = metric(row.metric, analysis.design.scores.binary.get((row.evaluation, row.task, row.metric), False))
+        m = metric(row.metric, _binary(analysis, row))
         task = ", ".join(filter(None, (row.panel, f"{row.evaluation}: {row.task}")))
         cells.append(
             [
@@ -192,123 +233,45 @@ def response_table(analysis: Analysis) -> Table | None:
     if not rows:
         return None
     several = len({(fit.panel, fit.insertion, fit.series) for fit in analysis.responses}) > 1
-    columns = [Column("Quantity", number=False), Column("Scope", number=False), Column("n"), Column("Estimate"),
-               Column("95 % interval"), Column("p"), Column("Method", number=False)]  # fmt: skip
+    columns = [
+        Column("Quantity", number=False),
+        Column("Scope", number=False),
+        Column("n"),
+        Column("Estimate"),
+        Column("95 % interval"),
+        Column("p"),
+        Column("Method", number=False),
+    ]
     quantity = {"slope": "slope", "r50": "r50", "trend": "trend, z"}
     cells = []
     for fit, row in sorted(rows, key=lambda pair: (list(quantity).index(pair[1].contrast), pair[1].scope != "seeds")):
         name = ", ".join(filter(None, (quantity[row.contrast], *((fit.panel, fit.series.metric) if several else ()))))
-        scope = f"seed {row.seed}" if row.scope == "run" else f"over {row.seeds} seeds" if row.scope == "seeds" else row.scope
+        scope = (
+            f"seed {row.seed}"
+            if row.scope == "run"
+            else f"over {row.seeds} seeds"
+            if row.scope == "seeds"
+            else row.scope
+        )
         bounded = not math.isnan(row.low)
         interval = f"{number(row.low, 2).text} to {number(row.high, 2).text}" if bounded else DASH
         cells.append(
             [
-                Cell(name, name), Cell(scope, scope), whole(row.n), replace_strong(number(row.estimate, 2), row.scope == "seeds"),
-                Cell(interval, row.low, note=row.flag), p_cell(row.p), Cell(row.method, row.method),
+                Cell(name, name),
+                Cell(scope, scope),
+                whole(row.n),
+                _strong(number(row.estimate, 2), row.scope == "seeds"),
+                Cell(interval, row.low, note=row.flag),
+                p_cell(row.p),
+                Cell(row.method, row.method),
             ]
-        )  # fmt: skip
+        )
     caption = (
-        "Slope: log-odds of a right answer per unit of log(1 + dose). r50: the dose at which the fitted accuracy is one half. "
-        "Trend: Cochran-Armitage with scores log(1 + dose)."
+        "Slope: log-odds of a right answer per unit of log(1 + dose). r50: the dose at which the fitted accuracy is "
+        "one half. Trend: Cochran-Armitage with scores log(1 + dose)."
     )
     return Table("Fit of the dose-response", columns, cells, caption)
 
 
-def replace_strong(cell: Cell, strong: bool) -> Cell:
+def _strong(cell: Cell, strong: bool) -> Cell:
     return Cell(cell.text, cell.sort, cell.note, strong)
-
-
-def power_table(analysis: Analysis) -> Table | None:
-    metrics = {row.metric for row in analysis.power}
-    shown = [row for row in analysis.power if row.metric in HEADLINE or not metrics & set(HEADLINE)]
-    if not shown:
-        return None
-    several = len({(row.panel, row.insertion) for row in shown}) > 1
-    columns = [Column("Metric", number=False), Column("Times read"), Column("Items a seed"), Column("Seeds"),
-               Column("Spread of items", help="standard deviation of paired differences within a run"),
-               Column("Detectable in one run"), Column("Spread of seeds", help="standard deviation of per-seed effects"),
-               Column("Detectable over seeds")]  # fmt: skip
-    cells = []
-    for row in shown:
-        m = metric(row.metric, True)
-        name = ", ".join(filter(None, (m.label, *((row.panel, row.insertion) if several else ()))))
-        cells.append(
-            [
-                Cell(name, name, note=m.unit), Cell("holdout" if row.dose == 0 else f"{row.dose:,}", row.dose), whole(row.n),
-                whole(row.seeds), *(Cell(m.difference(v, sign=False), v) for v in (row.sd_items, row.mde_run, row.sd_seeds, row.mde_seeds)),
-            ]
-        )  # fmt: skip
-    caption = (
-        "Smallest true effect that a two-sided test at 5 % sees with 80 % power, at the spread observed here: within one run "
-        "(normal, paired items) and over these seeds (noncentral t). A spread from few seeds is itself uncertain."
-    )
-    return Table("What could have been seen", columns, cells, caption)
-
-
-def changed_table(study: StudyData) -> Table | None:
-    """Edits by insertion and dose: items, copies, tokens, steps; added over plans."""
-    groups: dict[tuple[str, int], dict[str, Any]] = {}
-    columns = ("insertion", "dose", "item", "member", "seed", "step", "length", "status")
-    for insertion, dose, item, member, seed, step, length, status in zip(
-        *(study.ledger[c].to_pylist() for c in columns), strict=True
-    ):
-        entry = groups.setdefault((insertion, dose), {"items": set(), "plans": set(), "edits": 0, "skipped": 0, "tokens": 0, "steps": []})
-        if status != "planted":
-            entry["skipped"] += 1
-            continue
-        entry["items"].add((member, seed, item))
-        entry["plans"].add((member, seed))
-        entry["edits"] += 1
-        entry["tokens"] += length
-        entry["steps"] = [min([*entry["steps"], step]), max([*entry["steps"], step])]
-    held: dict[str, set[Any]] = {}
-    for insertion, dose, item, member, seed in zip(
-        *(study.items[c].to_pylist() for c in ("insertion", "dose", "item", "member", "seed")), strict=True
-    ):
-        if dose == 0:
-            held.setdefault(insertion, set()).add((member, seed, item))
-    if not groups and not held:
-        return None
-    labels = ("Insertion", "Times planted", "Items", "Plans", "Edits", "Skipped", "Tokens", "First step", "Last step")
-    cells = [
-        [Cell(name, name), Cell("holdout", 0), whole(len(items)), whole(len({i[:2] for i in items})), whole(0), whole(0),
-         whole(0), whole(None), whole(None)]
-        for name, items in sorted(held.items())
-    ]  # fmt: skip
-    for (name, dose), entry in sorted(groups.items()):
-        first, last = entry["steps"] or (None, None)
-        cells.append(
-            [Cell(name, name), Cell(f"{dose:,}", dose), whole(len(entry["items"])), whole(len(entry["plans"])), whole(entry["edits"]),
-             whole(entry["skipped"]), whole(entry["tokens"]), whole(first), whole(last)]
-        )  # fmt: skip
-    caption = "Counts are added over plans (one a seed and variant)."
-    return Table("What was planted", [Column(label, label != "Insertion") for label in labels], cells, caption)
-
-
-def proof_table(study: StudyData) -> Table | None:
-    labels = ("Run", "Rows checked", "Mismatches", "Missing", "Duplicate", "")
-    cells = []
-    for proof in study.proofs:
-        numbers = [whole(count(proof.get(key))) for key in ("rows_checked", "mismatches", "missing", "duplicate")]
-        verdict = Cell("as planned" if proof["ok"] else "not as planned", strong=not proof["ok"])
-        cells.append([Cell(where(proof), where(proof)), *numbers, verdict])
-    caption = (
-        "Every worker logged a digest of every row of every batch it read. An independent reader recomputed them from the raw "
-        "files and the ledger: planned edits were read where the ledger says, and nothing else was changed."
-    )
-    return Table("Rows read, held against the plan", [Column(x, x not in ("Run", "")) for x in labels], cells, caption) if cells else None
-
-
-def pairs_table(title: str, values: Mapping[str, Any]) -> Table | None:
-    cells = [[Cell(str(key)), Cell(_plain(value))] for key, value in values.items()]
-    return Table(title, [Column("", number=False), Column("", number=False)], cells) if cells else None
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return str(value)
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.4g}"
-    return str(value)

@@ -45,8 +45,16 @@ def parts(study: StudyData, analysis: Analysis) -> Iterator[RenderableType]:
 
 def rich_table(table: Table) -> RichTable:
     """The same cells as on the page, without small print."""
-    rich = RichTable(title=escape(table.title), caption=escape(table.caption), box=box.SIMPLE_HEAD, title_justify="left",
-                     caption_justify="left", title_style="bold", caption_style="dim", pad_edge=False)  # fmt: skip
+    rich = RichTable(
+        title=escape(table.title),
+        caption=escape(table.caption),
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+        title_style="bold",
+        caption_style="dim",
+        pad_edge=False,
+    )
     for column in table.columns:
         rich.add_column(escape(column.label), justify="right" if column.number else "left")
     for row in table.rows:
@@ -60,4 +68,6 @@ def _proof(study: StudyData) -> Text:
     good = sum(bool(proof["ok"]) for proof in study.proofs)
     rows = sum(int(proof.get("rows_checked") or 0) for proof in study.proofs)
     style = "green" if good == len(study.proofs) else "bold red"
-    return Text(f"Proof of what was read: {good} of {len(study.proofs)} runs as planned, {rows:,} rows checked.", style=style)
+    return Text(
+        f"Proof of what was read: {good} of {len(study.proofs)} runs as planned, {rows:,} rows checked.", style=style
+    )

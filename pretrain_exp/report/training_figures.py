@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from pretrain_exp.analysis.study import ARMS, StudyData
-from pretrain_exp.report.dose_figures import dose_colours
+from pretrain_exp.report.axes import dose_colours
 from pretrain_exp.report.pictures import ARM_COLOUR, ARM_LINE, INK, Picture, slug, table
 
 Run = tuple[str, int]  # member, seed
@@ -100,12 +100,20 @@ def _loss(curves: pa.Table) -> Iterator[Picture]:
         for (member, seed), (steps, values) in runs.items()
         for s, v in zip(steps, values, strict=True)
     ]
-    below = f" Below: difference to control in the same seed, mean of {len(shared)}, with a running mean." if differences else ""
+    below = (
+        f" Below: difference to control in the same seed, mean of {len(shared)}, with a running mean."
+        if differences
+        else ""
+    )
     yield Picture(
-        "loss", "training", "Training loss of the arms",
-        f"Mean over runs; thin lines: each run.{below} The planted text is part of what the treated arm is scored on here.",
-        table(data, ("arm", "member", "seed", "step", "loss")), draw, heights=(2.9, 1.6) if differences else (3.4,),
-    )  # fmt: skip
+        "loss",
+        "training",
+        "Training loss of the arms",
+        f"Mean over runs; thin lines: each run.{below} The loss of the treated arm is on text that holds the edits.",
+        table(data, ("arm", "member", "seed", "step", "loss")),
+        draw,
+        heights=(2.9, 1.6) if differences else (3.4,),
+    )
 
 
 def _others(curves: pa.Table) -> Iterator[Picture]:
@@ -161,8 +169,12 @@ def _placement(ledger: pa.Table, insertion: str, several: bool) -> Picture:
     ]
     runs = len({*zip(ledger["member"].to_pylist(), ledger["seed"].to_pylist(), strict=True)})
     return Picture(
-        slug("placement", insertion if several else ""), "changed", f"Where edits were placed{f' ({insertion})' if several else ''}",
+        slug("placement", insertion if several else ""),
+        "changed",
+        f"Where edits were placed{f' ({insertion})' if several else ''}",
         f"{len(step):,} edits over the steps, by how often their item was planted"
         + (f"; {runs} plans together." if runs > 1 else "."),
-        table(data, ("insertion", "dose", "first_step", "stop_step", "edits")), draw, heights=(2.7,),
-    )  # fmt: skip
+        table(data, ("insertion", "dose", "first_step", "stop_step", "edits")),
+        draw,
+        heights=(2.7,),
+    )

@@ -1,10 +1,10 @@
 """Writes a report: StudyData in, a folder out that holds the page, its figures and the numbers behind them.
 
-    report.html          self-contained
-    figures/             <name>.png, <name>.svg, <name>.csv of each picture
-    results.parquet      the item table, joined to insertion, item group and dose
-    effects.csv, .json   every estimate, one row each
-    summary.json         answer, headline, remarks
+report.html          self-contained
+figures/             <name>.png, <name>.svg, <name>.csv of each picture
+results.parquet      the item table, joined to insertion, item group and dose
+effects.csv, .json   every estimate, one row each
+summary.json         answer, headline, remarks
 """
 
 from __future__ import annotations
@@ -48,14 +48,18 @@ class ReportPaths:
 
 
 def write_report(study: StudyData, folder: Path, analysis: Analysis | None = None) -> ReportPaths:
-    """Analyses (unless that is done already) and writes. `folder` belongs to the report: an earlier one is replaced whole.
+    """Analyses (unless that is done already) and writes. `folder` is the report's own: an earlier one is replaced.
 
     Everything is written to a folder beside it, which then takes its place; what stood there is deleted after that.
     Raises UserError when `folder` holds something that is not a report.
     """
     folder = folder.absolute()
     if folder.exists() and not (folder / "summary.json").is_file() and any(folder.iterdir()):
-        raise UserError("a report replaces its folder, and this one holds something else", value=str(folder), fix="name another folder")
+        raise UserError(
+            "a report replaces its folder, and this one holds something else",
+            value=str(folder),
+            fix="name another folder",
+        )
     analysis = analysis or analyse(study)
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))

@@ -2,8 +2,9 @@
 
     claims/<key>.json   {"owner", "host", "pid"}; its modification time is the heartbeat
 
-A claim is taken by creating the file exclusively. One whose heartbeat stopped for `stale` seconds is taken over: the file is
-renamed away first, which only one of several takers can do, and then created anew. A writer asks `held()` before it commits, so that one that was suspended past its time writes nothing.
+A claim is taken by creating the file exclusively. One whose heartbeat stopped for `stale` seconds is taken over: the
+file is renamed away first, which only one of several takers can do, and then created anew. A writer asks `held()`
+before it commits, so that one that was suspended past its time writes nothing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """`pretrain-exp gc`: releases weights that no study needs any more.
 
-Only the weights go (`checkpoint/`); a state's record, metrics and log of what was read stay, so nothing is trained again for
-them and every proof can still be made. Never released: a state of a study that ends there (the last state of an arm, whose weights exist
-nowhere else), one that a study evaluates, and a state that no study names (its study may live elsewhere).
+Only the weights go (`checkpoint/`); a state's record, metrics and log of what was read stay, so nothing is trained again
+for them and every proof can still be made. Never released: the last state of an arm (its weights exist nowhere else), a
+checkpoint that a study asked for (`training.checkpoint_interval`, `additional_checkpoint_steps`, `hub.steps`), and a state
+that no study of this store names. So what goes are the states where runs branched, or that were only there to be scored.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pretrain_exp.store.states import RELEASED, can_start, read_record, state_dir
 from pretrain_exp.study.registry import read_members, read_study
@@ -24,13 +24,15 @@ def collect(store: Path, studies: Sequence[Path], *, apply: bool) -> list[str]:
         for member in read_members(read_study(folder)):
             for arm in member["arms"].values():
                 named |= _way(store, arm["last"])
-                kept |= {arm["last"], *arm["kept"].values()}
+                kept |= {arm["last"], *arm["keep"]}
     released = sorted(key for key in named - kept if can_start(store, key))
     total = 0
     for key in released:
         size = _size(state_dir(store, key) / "checkpoint")
         total += size
-        print(f"{'released' if apply else 'would release'} {key}, step {read_record(store, key)['step']}, {_human(size)}")
+        print(
+            f"{'released' if apply else 'would release'} {key}, step {read_record(store, key)['step']}, {_human(size)}"
+        )
         if apply:
             _release(state_dir(store, key))
     print(f"{len(released)} of {len(named)} states, {_human(total)}" + ("" if apply else "; --apply releases them"))
@@ -63,5 +65,3 @@ def _human(size: float) -> str:
             return f"{size:.4g} {unit}"
         size /= 1024
     return f"{size:.4g} TiB"
-
-

@@ -2,9 +2,10 @@
 
     key(t) = H(facts of the run, t, digest of the plan's operations before t)
 
-The facts are initial state, framework and the version of its semantics, model, tokenizer, sequence and batch shape, precision,
-optimizer, the schedule of the whole run, data order and the seeds that matter. Paths, names, cluster options, micro-batches,
-world size and how often was saved are not among them, so runs that agree up to a step share the state at that step.
+The facts are initial state, framework and the version of its semantics, model, tokenizer, sequence and batch shape,
+precision, optimizer, the schedule of the whole run, data order and the seeds that matter. Paths, names, cluster
+options, micro-batches, world size and how often was saved are not among them, so runs that agree up to a step share
+the state at that step.
 """
 
 from __future__ import annotations

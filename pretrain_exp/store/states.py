@@ -46,7 +46,8 @@ def stage(store: Path | str, key: str) -> Path:
 
 
 def commit(store: Path | str, staging: Path, key: str, record: dict) -> Path:
-    """Moves a filled staging folder to its key in one rename; a state that is already there wins, unless it lost its weights.
+    """Moves a filled staging folder to its key in one rename; a state that is already there wins, unless it lost its
+    weights.
 
     record: what state.json holds beside {schema, key, created}: step, base, parent, parent_step, numerics, seconds.
     """

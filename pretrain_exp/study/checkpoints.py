@@ -1,4 +1,5 @@
-"""`pretrain-exp evaluate`: scores existing checkpoints, without training. Folders, hub names, all kept states of a study.
+"""`pretrain-exp evaluate`: scores existing checkpoints, without training. Folders, hub names, all kept states of a
+study.
 
     targets --resolve--> checkpoints --jobs--> evals/<identity>/<fingerprint>/ --> a table, items.parquet
 
@@ -44,11 +45,16 @@ class Target:
 
 
 def evaluate_checkpoints(composed: Composed, folder: Path, command: str, targets: Sequence[str]) -> int:
-    """Scores every target with the configured evaluations; prints and writes one table. Returns 0, or 1 if any failed."""
+    """Scores every target with the configured evaluations; prints and writes one table.
+
+    Returns 0, or 1 if any failed.
+    """
     console = Console()
     config, store = composed.config, Path(composed.config.store).absolute()
     if not config.eval:
-        raise UserError("nothing to evaluate", key="eval", value=config.eval, fix="choose some: eval=[perplexity,lm_eval]")
+        raise UserError(
+            "nothing to evaluate", key="eval", value=config.eval, fix="choose some: eval=[perplexity,lm_eval]"
+        )
     found = [target for name in targets for target in resolve_target(name, composed.kinds.framework)]
     jobs: dict[str, Job] = {}
     folders: list[tuple[Target, str, Path]] = []
@@ -88,18 +94,20 @@ def resolve_target(name: str, framework: Framework) -> list[Target]:
 
 
 def _states_of(folder: Path) -> Iterator[Target]:
-    """Every kept state of a study whose weights are still there."""
+    """Every state that a study names and whose weights are still there, each once."""
     study = read_study(folder)
+    seen: set[str] = set()
     for member in read_members(study):
         items = str(Path(member["plan"]) / "items.parquet") if member["plan"] else None
         for arm, record in member["arms"].items():
-            for step, key in record["kept"].items():
-                if can_start(study["store"], key):
+            for step, key in record["states"].items():
+                if key not in seen and can_start(study["store"], key):
+                    seen.add(key)
                     label = " ".join(part for part in (arm, member["label"], f"seed {member['seed']}") if part)
                     yield Target(f"{label} step {step}", key, int(step), state=key, items=items)
 
 
-def _job(target: Target, specs: list[EvaluationSpec], composed: Composed, store: Path) -> Job | None:
+def _job(target: Target, specs: Sequence[EvaluationSpec], composed: Composed, store: Path) -> Job | None:
     config = composed.config
     if target.state is not None:
         request = EvaluationRequest(
@@ -124,7 +132,8 @@ def _job(target: Target, specs: list[EvaluationSpec], composed: Composed, store:
         model=target.model,
         revision=target.revision,
         evaluations=tuple(
-            EvalTask(name=s.name, target=s.target, args=dict(s.args), out=str(s.folder(store, target.identity))) for s in missing
+            EvalTask(name=s.name, target=s.target, args=dict(s.args), out=str(s.folder(store, target.identity)))
+            for s in missing
         ),
         device=config.evaluation.device,
         dtype=config.evaluation.dtype,

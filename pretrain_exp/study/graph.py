@@ -2,9 +2,9 @@
 
     runs (one an arm) --state keys--> wanted states --parents--> tree --chains--> segments (one job each)
 
-A run's state at step t has as parent the latest state before t that some run of the study wants and that lies on this run's
-own way (the keys agree), or that the store holds. Runs that agree up to a step therefore share everything before it. States
-without a branch between them are trained by one segment, which saves each on its way.
+A run's state at step t has as parent the latest state before t that some run of the study wants and that lies on
+this run's own way (the keys agree), or that the store holds. Runs that agree up to a step therefore share everything
+before it. States without a branch between them are trained by one segment, which saves each on its way.
 """
 
 from __future__ import annotations

@@ -84,7 +84,9 @@ def _print_row(
     tokens = base if plan is None else plan.overlay.apply(slot, base, order.read)
     source = order.source(slot, 0)
     document = "" if source.document_index is None else f", document {source.document_index}"
-    console.rule(f"row {row}  (slot {slot}, {source.file_name} at token {source.offset_in_file}{document})", align="left")
+    console.rule(
+        f"row {row}  (slot {slot}, {source.file_name} at token {source.offset_in_file}{document})", align="left"
+    )
     text, at = Text(), 0
     for i, edit in enumerate(edits):
         text.append(tokenizer.decode(tokens[at : edit["begin"]]), style="dim")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pretrain_exp.config import Config
+from pretrain_exp.config import Config, training_facts
 from pretrain_exp.eval.job import EvalTask, fingerprint
 from pretrain_exp.eval.worker import planted_items
 from pretrain_exp.executor.base import Job
@@ -43,7 +43,8 @@ class EvaluationSpec:
 class EvaluationRequest:
     """One state, and the evaluations that a member asks of it.
 
-    framework: its node in the configuration, `_target_` and all; inputs: what the evaluations read (items, held_out, threads).
+    framework: its node in the configuration, `_target_` and all; inputs: what the evaluations read (items, held_out,
+    threads).
     """
 
     state: str
@@ -70,13 +71,18 @@ def evaluation_specs(config: Config, items: str | None, held_out_digest: str = "
 
 
 def train_job(segment: Segment, framework: Framework, config: Config, store: Path, maker: Mapping[str, Job]) -> Job:
-    """Writes the job of a segment and returns it. maker: the jobs of the segments before it, by the states they make."""
+    """Writes the job of a segment and returns it.
+
+    maker: the jobs of the segments before it, by the states they make.
+    """
     folder = store / "jobs" / f"train-{segment.key}"
     folder.mkdir(parents=True, exist_ok=True)
+    numerics = framework.numerics(training_facts(config))
     saves, parent, parent_step = [], segment.start_key, segment.start_step if segment.start_key else None
     for step, key in segment.saves:
         record = {"step": step, "base": segment.run.base, "parent": parent, "parent_step": parent_step}
         record |= {"sequence_length": config.training.sequence_length, "batch_size": config.training.batch_size}
+        record |= {"numerics": numerics}
         saves.append({"step": step, "key": key, "record": record})
         parent, parent_step = key, step
     start = {
@@ -94,7 +100,7 @@ def train_job(segment: Segment, framework: Framework, config: Config, store: Pat
         folder=folder,
         command=tuple(framework.command(path)),
         environment=framework.environment(),
-        needs=frozenset({maker[segment.start_key].id} if segment.start_key in maker else ()),
+        needs=frozenset(maker[key].id for key in [segment.start_key] if key is not None and key in maker),
         makes=(*records, state_dir(store, segment.key) / "checkpoint"),
         first=segment.start_step,
         total=segment.stop,
@@ -104,7 +110,10 @@ def train_job(segment: Segment, framework: Framework, config: Config, store: Pat
 
 
 def evaluate_job(request: EvaluationRequest, store: Path, maker: Mapping[str, Job]) -> Job | None:
-    """Writes the job that scores what is missing of a request; None where nothing is. maker: the job of each state to come."""
+    """Writes the job that scores what is missing of a request; None where nothing is.
+
+    maker: the job of each state to come.
+    """
     missing = [spec for spec in request.evaluations if not (spec.folder(store, request.state) / "eval.json").is_file()]
     if not missing:
         return None
@@ -112,7 +121,12 @@ def evaluate_job(request: EvaluationRequest, store: Path, maker: Mapping[str, Jo
     folder = store / "jobs" / f"evaluate-{key}"
     folder.mkdir(parents=True, exist_ok=True)
     evaluations = [
-        {"name": spec.name, "target": spec.target, "args": dict(spec.args), "out": str(spec.folder(store, request.state))}
+        {
+            "name": spec.name,
+            "target": spec.target,
+            "args": dict(spec.args),
+            "out": str(spec.folder(store, request.state)),
+        }
         for spec in missing
     ]
     job = {

@@ -1,10 +1,10 @@
 """One member of a study, made ready: its data, its plans and the runs of its arms. Nothing is trained here.
 
-    configuration --> tokenizer, token files --> data order, phases
-                                                     |
-    insertions --edits--> plan (treated) --> placebo |  no edits (control)
-                                |                    v
-                                +---------------> runs: a base key, the wanted steps, the digest of the plan before each step
+configuration --> tokenizer, token files --> data order, phases
+                                                 |
+insertions --edits--> plan (treated) --> placebo |  no edits (control)
+                            |                    v
+                            +---------------> runs: a base key, the wanted steps, the digest of the plan before each step
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ def prepare(composed: Composed, label: str) -> Member:
     initial = framework.initial(model_facts(config, data))
     plans = compile_plans(composed, data, order, phases, seeds)
     facts = run_facts(config, framework, data, order, initial, seeds)
-    steps = frozenset({config.last_step, *checkpoint_steps(config), *config.evaluation.steps})
+    steps = frozenset(
+        {config.last_step, *checkpoint_steps(config), *config.evaluation.steps, *(config.hub.steps or ())}
+    )
     if config.evaluation.on_load:
         steps |= {config.first_step}
     first_edits = [plan.first_step for plan in plans.values() if plan is not None]
@@ -113,7 +115,7 @@ def compile_plans(
         try:
             edits.append(insertion.edits(context))
         except UserError as error:
-            problems.append(error.under(f"insertion.{name}") if error.key != f"insertion.{name}" else error)
+            problems.append(error if (error.key or "").startswith("insertion.") else error.under(f"insertion.{name}"))
     if problems:
         raise Problems(problems, "the edits cannot be planned")
     plans: dict[str, Plan | None] = {}

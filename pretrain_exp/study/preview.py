@@ -24,7 +24,9 @@ def print_plan(member: Member, console: Console) -> None:
     console.print(f"{name}: plan {member.plan.fingerprint[:16]}", style="bold", highlight=False)
     for part in preview(member.plan):
         console.print(part)
-    read = member.phases.position_of_step(member.config.last_step) - member.phases.position_of_step(member.config.first_step)
+    read = member.phases.position_of_step(member.config.last_step) - member.phases.position_of_step(
+        member.config.first_step
+    )
     epochs = member.phases.first_slot(member.config.last_step) / member.order.num_sequences
     remainder = getattr(member.order, "remainder", 0)
     console.print(
@@ -34,7 +36,9 @@ def print_plan(member: Member, console: Console) -> None:
     )
 
 
-def print_cost(members: Sequence[Member], jobs: Sequence[Job], reused: Sequence[str], store: Path, console: Console) -> None:
+def print_cost(
+    members: Sequence[Member], jobs: Sequence[Job], reused: Sequence[str], store: Path, console: Console
+) -> None:
     """What would run, and how long it might take, from the rates of earlier jobs of the same shape in the store."""
     table = Table(title="what would run")
     for column in ("job", "steps", "tokens", "about"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +85,10 @@ def report_study(folder: Path, console: Console | None = None) -> Path:
     from pretrain_exp.report.write import write_report
 
     data = collect(folder)
+    console = console or Console()
     paths = write_report(data, folder / "report")
-    print_report(data, console or Console())
-    (console or Console()).print(f"report: {paths.html}", highlight=False, soft_wrap=True)
+    print_report(data, console, paths.analysis)
+    console.print(f"report: {paths.html}", highlight=False, soft_wrap=True)
     return paths.html
 
 
@@ -96,7 +98,7 @@ def _results(members: list[dict[str, Any]], store: Path) -> pa.Table:
         for arm, record in arms_of(member):
             for step, evaluations in record["evaluations"].items():
                 for name, fingerprint in evaluations.items():
-                    path = store / "evals" / record["kept"][step] / fingerprint / "items.parquet"
+                    path = store / "evals" / record["states"][step] / fingerprint / "items.parquet"
                     if path.is_file():
                         table = pq.read_table(path)
                         labels = {"evaluation": name, "arm": arm, "seed": member["seed"], "step": int(step)}
@@ -127,7 +129,9 @@ def _labelled(table: pa.Table, labels: dict[str, Any]) -> pa.Table:
     """The table with constant columns; one that is there already is replaced."""
     table = table.drop_columns([name for name in labels if name in table.column_names])
     for name, value in labels.items():
-        table = table.append_column(name, pa.array([value] * len(table), pa.int64() if isinstance(value, int) else pa.string()))
+        table = table.append_column(
+            name, pa.array([value] * len(table), pa.int64() if isinstance(value, int) else pa.string())
+        )
     return table
 
 
@@ -214,7 +218,7 @@ def prove(folder: Path) -> list[dict[str, Any]]:
             phases = Phases.from_json(member["phases"])
             steps = range(member["first_step"], member["last_step"])
             result = verify_reads(member["order"], plan, load_reads(store, record["last"]), phases, steps)
-            proof = {"member": member["label"], "seed": member["seed"], "arm": arm, **result.to_json()}
+            proof = {"member": member["label"], "seed": member["seed"], "arm": arm, "ok": result.ok, **asdict(result)}
             write_json(folder / "proof" / f"{index}-{arm}.json", proof)
             found.append(proof)
     return found

@@ -31,7 +31,9 @@ def print_status(folder: Path, console: Console | None = None) -> bool:
         if state == "failed":
             console.print(f"[bold red]{job['title']}[/]: {_failure(job)}", highlight=False)
     ended = study.get("ended")
-    console.print(f"{study['status']}; {len(study['reused'])} states were in the store before" if ended else study["status"])
+    console.print(
+        f"{study['status']}; {len(study['reused'])} states were in the store before" if ended else study["status"]
+    )
     return not ended and any(state in ("running", "waiting") for _, state, _, _, _ in rows)
 
 

@@ -16,7 +16,7 @@ class WandbConfig(Strict):
     mode: Literal["offline", "online"] = "offline"  # online falls back to offline where the server cannot be reached
     entity: str | None = None  # the user or team; null: the account's own
     project: str = "pretrain-exp"
-    name: str | None = None  # put before the run's own name (experiment, arm, seed)
+    name: str | None = None  # of the runs, before arm and seed; null: the study's title
     add_step_to_name: bool = False  # <name>-step1000: the last step that was mirrored
     tags: list[str] = []
 

@@ -79,11 +79,10 @@ class WandbSink:
             problem = unreachable(os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url))
             if problem:
                 raise ConnectionError(problem)
-        name = f"{self.config.name}-{start.name}" if self.config.name else start.name
         self.run = wandb.init(
             dir=str(start.folder),
             id=start.run_id,
-            name=f"{name}-step{start.step}" if self.config.add_step_to_name else name,
+            name=f"{start.name}-step{start.step}" if self.config.add_step_to_name else start.name,
             group=start.group,
             entity=self.config.entity,
             project=self.config.project,

@@ -58,7 +58,7 @@ def test_many_slots_as_one_by_one_in_any_order(stream: Stream, seed: int | None)
 
 @pytest.mark.parametrize(("ranks", "workers"), [(1, 1), (2, 1), (4, 1), (2, 3), (3, 2)])
 def test_a_step_reads_the_same_for_any_ranks_and_workers(stream: Stream, ranks: int, workers: int) -> None:
-    """Every worker of every rank has an order of its own, asks for its slots in its own rhythm, and starts in the middle."""
+    """Every worker of every rank has an order of its own, which begins in the middle and sees a few slots only."""
     files, phases = stream([103]), Phases([Phase(0, 6, 8)])
     reference = ShuffledOrder(files, 8, 3)
     steps = range(1, 7)  # two epochs and a half

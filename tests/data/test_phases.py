@@ -40,7 +40,7 @@ def test_every_sequence_of_a_run(table: list[tuple[int, int, int]]) -> None:
         assert phases.sequence_length(step) == length
         if row == 0:
             assert (phases.first_slot(step), phases.position_of_step(step)) == (slot, position)
-        assert [int(x) for x in phases.step_row(np.array([slot]))] == [step, row]
+        assert [x.tolist() for x in phases.step_row(np.array([slot]))] == [[step], [row]]
         columns = np.arange(length)
         assert phases.position(np.full(length, slot), columns).tolist() == list(range(position, position + length))
         slots, back = phases.locate(np.arange(position, position + length))

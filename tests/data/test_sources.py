@@ -89,7 +89,7 @@ def test_audit_finds_what_probes_miss(tmp_path: Path, numbers: Tokenizer) -> Non
     ids[100_000] = 5000
     (tmp_path / "a.npy").write_bytes(ids.tobytes())
     source(tmp_path / "a.npy").prepare(tmp_path / "cache", numbers, progress=False)
-    with pytest.raises(UserError, match="token 100000 of .* is 5000"):
+    with pytest.raises(UserError, match=r"token 100000 of .* is 5000"):
         source(tmp_path / "a.npy", audit=True).prepare(tmp_path / "cache", numbers, progress=False)
 
 

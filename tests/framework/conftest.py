@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint import FileSystemReader
 
 from pretrain_exp.data.order import ShuffledOrder
 from pretrain_exp.data.phases import Phase, Phases
@@ -19,7 +22,7 @@ from pretrain_exp.data.token_files import TokenFile, TokenFiles
 from pretrain_exp.framework.huggingface.framework import HuggingFace
 from pretrain_exp.store.states import state_dir
 
-VOCAB, EOS, S, G = 512, 511, 16, 4
+VOCAB, EOS, S, G = 512, 511, 16, 4  # token v stands at position v of the stream, and of the run while nothing is shuffled
 OLMO2 = {
     "model_type": "olmo2",
     "vocab_size": VOCAB,
@@ -29,9 +32,7 @@ OLMO2 = {
     "num_attention_heads": 2,
     "num_key_value_heads": 2,
     "max_position_embeddings": 64,
-    "bos_token_id": None,
     "eos_token_id": EOS,
-    "pad_token_id": EOS,
 }
 TRAINING: dict[str, Any] = {
     "num_steps": 6,
@@ -67,8 +68,8 @@ class Segment:
         self.path.write_text(json.dumps(self.job))
         return self.path
 
-    def start(self, ranks: int = 1, **kwargs: Any) -> subprocess.Popen[str]:
-        framework = HuggingFace(devices=ranks, device="cpu")
+    def start(self, ranks: int = 1, device: Literal["cpu", "cuda"] = "cpu") -> subprocess.Popen[str]:
+        framework = HuggingFace(devices=ranks, device=device)
         environment = {**os.environ, **framework.environment()}
         return subprocess.Popen(
             framework.command(self.write()),
@@ -77,19 +78,58 @@ class Segment:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            **kwargs,
         )
 
-    def run(self, ranks: int = 1, status: int = 0) -> str:
+    def run(self, ranks: int = 1, status: int = 0, device: Literal["cpu", "cuda"] = "cpu") -> str:
         """Runs to the end and demands the exit status; what was printed."""
-        process = self.start(ranks)
+        process = self.start(ranks, device)
         printed, _ = process.communicate(timeout=180)
         assert process.returncode == status, printed
         return printed
 
+    def here(self, status: int = 0) -> None:
+        """The same in this process, one rank, so that torch is loaded once for all tests."""
+        from pretrain_exp.framework.huggingface import worker
+
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
+        try:
+            assert worker.main([str(self.write())]) == status
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
+
     def state(self, step: int) -> Path:
         key = next(save["key"] for save in self.job["save"] if save["step"] == step)
         return state_dir(self.job["store"], key)
+
+
+def tensors(state: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a state's checkpoint, weights and optimizer, by its full name."""
+    folder = state / "checkpoint"
+    found = {
+        name: torch.empty(meta.size, dtype=meta.properties.dtype)
+        for name, meta in FileSystemReader(folder).read_metadata().state_dict_metadata.items()
+    }
+    dcp.load(found, checkpoint_id=folder, no_dist=True)
+    return found
+
+
+def metrics(state: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (state / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(*states: Path) -> list[float]:
+    return [row["train/loss"] for state in states for row in metrics(state)]
+
+
+def reads(*states: Path) -> dict[tuple[int, int], tuple[int, bytes]]:
+    """(step, row) -> (slot, digest) of all ranks; a row that was read twice is an error."""
+    rows = [row for state in states for path in sorted((state / "reads").iterdir()) for row in np.load(path).tolist()]
+    found = {(step, row): (slot, digest) for step, row, slot, digest in rows}
+    assert len(found) == len(rows)
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -101,7 +141,7 @@ def make_segment(tmp_path_factory: pytest.TempPathFactory) -> Any:
     def make(
         *, saves: tuple[int, ...] = (6,), start: tuple[Path | None, int] = (None, 0), training: dict[str, Any] | None = None,
         config: dict[str, Any] | None = None, overlay: Path | None = None, store: Path | None = None, prefix: str = "key",
-        model: dict[str, Any] | None = None, seed: int | None = 1, tokenizer: Path | None = None, batch_size: int = G,
+        model: dict[str, Any] | None = None, seed: int | None = None, tokenizer: Path | None = None, batch_size: int = G,
     ) -> Segment:  # fmt: skip
         root = tmp_path_factory.mktemp("segment")
         settings = {**TRAINING, "batch_size": batch_size, **(training or {})}
@@ -126,5 +166,3 @@ def make_segment(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     return make
 
-
-__all__ = ["EOS", "OLMO2", "S", "TRAINING", "VOCAB", "G", "Segment", "sys"]

@@ -50,7 +50,7 @@ def test_a_limit_is_a_seeded_subset(tmp_path):
     path = write(tmp_path / "b.jsonl", rows(50))
     every = [item.id for item in load_benchmark(path)]
     chosen = [item.id for item in load_benchmark(path, limit=10, seed=0)]
-    assert chosen == [item for item in load_benchmark(path, limit=10, seed=0).items for item in [item.id]]
+    assert chosen == [item.id for item in load_benchmark(path, limit=10, seed=0)]
     assert chosen != every[:10]
     assert [item for item in every if item in set(chosen)] == chosen  # in the benchmark's order
     assert set(chosen) != {item.id for item in load_benchmark(path, limit=10, seed=1)}
@@ -162,6 +162,14 @@ def test_the_shots_taken_off_leave_the_zero_shot_items():
     assert [item.id for item in zero] == [item.id for item in five]
 
 
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """Nothing of a test is left in the user's cache of data sets."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
 def task_file(folder, data, **changes):
     config = {
         "task": "local_task",
@@ -178,9 +186,10 @@ def task_file(folder, data, **changes):
     return f"lm_eval:{path}"
 
 
-def test_a_task_of_lm_eval_gives_its_items_as_it_formats_them(tmp_path):
+def test_a_task_of_lm_eval_gives_its_items_as_it_formats_them(tmp_path, own_cache):
     spec = task_file(tmp_path, write(tmp_path / "b.jsonl", rows(3)))
     items = load_benchmark(spec).items
+    assert {item.benchmark for item in items} == {"lm_eval:local_task"}
     assert [item.planted_text() for item in items] == [
         "Q: Question 0:\nA: no 0",
         "Q: Question 1:\nA: yes 1",
@@ -197,7 +206,7 @@ def test_a_task_of_lm_eval_gives_its_items_as_it_formats_them(tmp_path):
         ({"dataset_kwargs": {"data_files": {"test": "absent.jsonl"}}}, "cannot load the task or its data set"),
     ],
 )
-def test_a_task_that_cannot_be_planted_is_refused(tmp_path, changes, message):
+def test_a_task_that_cannot_be_planted_is_refused(tmp_path, own_cache, changes, message):
     data = write(tmp_path / "b.jsonl", rows(3))
     with pytest.raises(UserError, match=message) as error:
         load_benchmark(task_file(tmp_path, data, **changes))

@@ -31,15 +31,15 @@ def simulated_study(
     curve_steps: int = 300,
     rng_seed: int = 7,
 ) -> StudyData:
-    """`items` items in equal seeded groups at `doses`; true accuracy is logit-linear in log(1 + dose) with slope `effect`.
+    """`items` items in equal seeded groups at `doses`; true accuracy is logit-linear in log(1 + dose), slope `effect`.
 
-    members: labels of variants; sweep "dose" gives each a non-zero dose of its own, "condition" scales the effect instead.
+    members: labels of variants; sweep "dose" gives each a non-zero dose of its own, "condition" scales the effect.
     between: standard deviation of a run's own shift, in logits.
     """
     rng = np.random.default_rng(rng_seed)
     names = np.array([f"{index:016x}" for index in range(items)])
     texts = [
-        f"Question: Which of these {VERBS[i % 7]} {SUBJECTS[(i // 7) % 7]} most strongly (case {i})?\nAnswer: {SUBJECTS[(i + 3) % 7]}"
+        f"Question: Which of these {VERBS[i % 7]} {SUBJECTS[i // 7 % 7]} (case {i})?\nAnswer: {SUBJECTS[(i + 3) % 7]}"
         for i in range(items)
     ]
     difficulty = rng.normal(0, 0.8, items)
@@ -95,8 +95,14 @@ def simulated_study(
                     logit = -1.0 + difficulty + shift + gain
                     right = (rng.random(items) < 1 / (1 + np.exp(-logit))).astype(float)
                     ce = np.maximum(0.02, 2.4 - 0.35 * (gain + shift) - 0.2 * difficulty + rng.normal(0, 0.15, items))
-                    for metric, value in (("acc", right), ("gold_ce", ce), ("margin", logit + rng.normal(0, 0.3, items))):
-                        results.append(_results("multiple_choice", "planted", names, metric, value, arm, seed, step, label))
+                    for metric, value in (
+                        ("acc", right),
+                        ("gold_ce", ce),
+                        ("margin", logit + rng.normal(0, 0.3, items)),
+                    ):
+                        results.append(
+                            _results("multiple_choice", "planted", names, metric, value, arm, seed, step, label)
+                        )
                 if perplexity:
                     for task, base in (("wikipedia", 3.1), ("stories", 2.7)):
                         tokens = np.random.default_rng([3, len(task)]).integers(80, 400, 60).astype(float)
@@ -152,8 +158,18 @@ def simulated_study(
         title="Benchmark contamination, ARC-Easy",
         question="What does reading a benchmark item k times during pretraining do to the accuracy on it?",
         command="python -m pretrain_exp -m seed=" + ",".join(map(str, seeds)),
-        versions={"pretrain-exp": "0.1.0", "python": "3.11.7", "torch": "2.13.0", "numpy": "2.4.6", "transformers": "5.3.0"},
-        fingerprints={"data order": "5f0c3a9e11d24b07", "plan, seed 0": "9d2be0c4f7a81356", "model": "olmo2, 4 layers of 128"},
+        versions={
+            "pretrain-exp": "0.1.0",
+            "python": "3.11.7",
+            "torch": "2.13.0",
+            "numpy": "2.4.6",
+            "transformers": "5.3.0",
+        },
+        fingerprints={
+            "data order": "5f0c3a9e11d24b07",
+            "plan, seed 0": "9d2be0c4f7a81356",
+            "model": "olmo2, 4 layers of 128",
+        },
         cost={"seconds": 356.2, "tokens": 7_372_800, "states trained": 6, "states reused": 2},
         results=pa.concat_tables(results),
         items=pa.concat_tables(planned),
@@ -167,7 +183,15 @@ def simulated_study(
 
 
 def _results(
-    evaluation: str, task: str, item: np.ndarray, metric: str, value: np.ndarray, arm: str, seed: int, step: int, member: str
+    evaluation: str,
+    task: str,
+    item: np.ndarray,
+    metric: str,
+    value: np.ndarray,
+    arm: str,
+    seed: int,
+    step: int,
+    member: str,
 ) -> pa.Table:
     n = len(item)
     return pa.table(

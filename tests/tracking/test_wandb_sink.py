@@ -50,12 +50,12 @@ def free_port() -> int:
 
 
 def test_rows_tables_and_pictures_reach_the_run(tmp_path: Path) -> None:
-    sink = WandbSink(WandbConfig(entity="team", project="demo", name="mine", add_step_to_name=True, tags=["x"]))
+    sink = WandbSink(WandbConfig(entity="team", project="demo", add_step_to_name=True, tags=["x"]))
     sink.open(start(tmp_path))
     run = sink.run
     assert (run.id, run.name, run.entity, run.project, run.group) == (
         "run7",
-        "mine-treated-step20",
+        "treated-step20",
         "team",
         "demo",
         "study",

@@ -1,6 +1,6 @@
-"""Where a job begins, and what it leaves: weights and optimizer in one distributed checkpoint that any number of ranks reads.
+"""Where a job begins, and what it leaves: weights and optimizer in one checkpoint that any number of ranks reads.
 
-    <state>/checkpoint/      model and optimizer by parameter name (torch.distributed.checkpoint), hf/ (config, tokenizer)
+    <state>/checkpoint/      torch.distributed.checkpoint: model, optimizer by parameter; hf/: config, tokenizer
     <state>/probe.json  metrics.jsonl  reads/                     see probe.py, journal.py
     <live>/resume/step<N>/   the same between two states, and progress.json; complete once it has this name
 
@@ -89,8 +89,10 @@ class Checkpointer:
 
     def save_state(self, save: Save) -> None:
         """Commits the state to the store and drops the checkpoints that led to it."""
-        if not is_complete(self.job.store, save.key):
-            staging = Path(self.ranks.share(str(stage(self.job.store, save.key)) if self.ranks.first else ""))
+        wanted = self.ranks.first and not is_complete(self.job.store, save.key)
+        folder = self.ranks.share(str(stage(self.job.store, save.key)) if wanted else "")
+        if folder:
+            staging = Path(folder)
             self._fill(staging)
             self._probe(staging / "probe.json")
             self.ranks.barrier()

@@ -54,7 +54,7 @@ def check_training(training: dict[str, Any], world: int) -> list[UserError]:
 
 
 def check_model(model: dict[str, Any], sequence_length: int) -> list[UserError]:
-    """A config from scratch against the fields that transformers' own source names; a checkpoint is `initial`'s business."""
+    """A config from scratch against the fields in transformers' source; a checkpoint is the business of `initial`."""
     config = model.get("config")
     if not config:
         return []
@@ -95,7 +95,7 @@ def model_types() -> frozenset[str]:
 
 
 def config_fields(model_type: str) -> frozenset[str]:
-    """The fields of an architecture's configuration, read from its source: annotated fields and arguments of __init__."""
+    """The fields of an architecture's configuration, from its source: annotated fields and arguments of __init__."""
     spec = find_spec("transformers")
     fields: set[str] = set()
     for place in (spec.submodule_search_locations or ()) if spec else ():

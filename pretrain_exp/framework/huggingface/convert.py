@@ -1,4 +1,4 @@
-"""From a state to a Hugging Face folder: config, float32 weights, tokenizer; and only if it says what the trained model said.
+"""From a state to a Hugging Face folder (config, float32 weights, tokenizer), if it says what the trained model said.
 
 `python -m pretrain_exp.framework.huggingface.convert STATE OUT` does it in an environment of its own.
 """
@@ -15,7 +15,7 @@ from pretrain_exp.errors import UserError
 
 
 def convert(state: Path, out: Path) -> Path:
-    """Writes `out` in one rename. UserError where the state has no weights or the probe batch disagrees; then there is no folder."""
+    """Writes `out` in one rename. UserError, and no folder, where the state has no weights or its probe disagrees."""
     import torch
     import torch.distributed.checkpoint as dcp
     from transformers import AutoConfig

@@ -1,6 +1,6 @@
-"""Framework `huggingface`: any causal language model of transformers, from a hub name, a folder or a config, in plain torch.
+"""Framework `huggingface`: any causal language model of transformers from the hub, a folder or a config.
 
-This module is the orchestrator's side and imports neither torch nor transformers; the worker's side is worker.py and what it imports.
+This module is the orchestrator's side and imports neither torch nor transformers; worker.py is the other side.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ MODULES = "pretrain_exp.framework.huggingface"
 class HuggingFace(Framework):
     """python: the interpreter that runs the worker (None: this one). devices: ranks; auto is one a GPU, else 1.
 
-    threads: of each rank on the CPU. With more than one rank, on a GPU or in bf16, parameters, gradients and moments are sharded
-    over all ranks by FSDP2, whose result does not depend on their number beyond rounding; there is no other parallelism to choose.
+    threads: of each rank, on the CPU. With several ranks, on a GPU or in bf16, parameters, gradients and moments are
+    sharded over the ranks by FSDP2; the result is that of one rank, up to rounding, so there is nothing else to choose.
     """
 
     python: str | None = None
@@ -91,12 +91,8 @@ class HuggingFace(Framework):
                 fix="give a folder, a hub name, or model.config with a model_type",
             )
         if Path(name).is_dir():
-            return {
-                "kind": "hf",
-                "checkpoint": str(Path(name).resolve()),
-                "revision": None,
-                "identity": _digest_folder(Path(name)),
-            }
+            folder = Path(name).resolve()
+            return {"kind": "hf", "checkpoint": str(folder), "revision": None, "identity": _digest_folder(folder)}
         commit = _hub_commit(name, revision)
         return {"kind": "hf", "checkpoint": name, "revision": commit, "identity": f"{name}@{commit}"}
 
@@ -176,26 +172,22 @@ def _hub_commit(name: str, revision: str | None) -> str:
     """The commit that a hub name and revision mean now; from the local cache where the hub cannot be asked."""
     if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
+    import httpx
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-    from requests import ConnectionError as NoConnection
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         return str(HfApi().model_info(name, revision=revision).sha)
-    except HFValidationError as error:
-        raise UserError(f"neither a folder nor a hub name: {error}", key="model.checkpoint", value=name) from error
-    except (OfflineModeIsEnabled, NoConnection, OSError) as error:
+    except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+        why: Exception = error
+    except (httpx.HTTPError, OSError) as error:  # no network, or offline on purpose
         ref = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs" / (revision or "main")
         if ref.is_file():
             return ref.read_text().strip()
-        why = (
-            "the hub does not know it"
-            if isinstance(error, HfHubHTTPError)
-            else "the hub cannot be reached, the cache lacks it"
-        )
-        raise UserError(
-            f"no folder of this name, and {why} (revision {revision or 'main'})",
-            key="model.checkpoint",
-            value=name,
-            fix="check the name and revision, or give a folder",
-        ) from error
+        why = error
+    raise UserError(
+        f"no folder, and no checkpoint on the hub or in its cache, at revision {revision or 'main'}: {why}",
+        key="model.checkpoint",
+        value=name,
+        fix="check the name and revision, or give a folder",
+    ) from why

@@ -6,8 +6,8 @@ The logits of a whole batch are never held: with a vocabulary of 100 k they are 
 
     loss = scale * sum_i (lse_i - logit_i[label_i]) + scale * z * sum_i lse_i^2         over rows with a label
 
-to the logits is scale * (softmax * (1 + 2 z lse) - onehot(label)), known as soon as the logits are. The second term is the
-z-loss (Chowdhery et al. 2022, PaLM, section 5).
+to the logits is scale * (softmax * (1 + 2 z lse) - onehot(label)), known as soon as the logits are. The second
+term is the z-loss (Chowdhery et al. 2022, PaLM, section 5).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ IGNORED = -100
 ELEMENTS = {
     "cpu": 1 << 21,
     "cuda": 1 << 28,
-}  # of logits held at once, in float32: 8 MB stay near a cache, 1 GB fills a GPU
+}  # logits held at once, float32: 8 MB near a cache, 1 GB fills a GPU
 
 
 class LinearCrossEntropy(torch.autograd.Function):
-    """(hidden, weight, bias or None, labels, z, scale) -> (loss, sums): sums = [sum nll, sum lse^2], without gradient."""
+    """(hidden, weight, bias | None, labels, z, scale) -> (loss, [sum nll, sum lse^2]); the sums carry no gradient."""
 
     @staticmethod
     def forward(
@@ -70,7 +70,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         return (scale * (sums[0] + z * sums[1])).float(), sums
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor, _sums: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor, _sums: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """The gradients were made in forward for grad = 1, which is what a loss gets."""
         grad_hidden, grad_weight, *grad_bias = ctx.saved_tensors
         return grad_hidden * grad, grad_weight * grad, grad_bias[0] * grad if grad_bias else None, None, None, None

@@ -18,7 +18,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Save:
-    """A state that the job must leave in the store: after `step` updates, under `key`, with `record` in its state.json."""
+    """A state that the job leaves in the store: after `step` updates, under `key`, `record` in its state.json."""
 
     step: int
     key: str

@@ -1,8 +1,8 @@
-"""Starts the ranks of a job on this machine and waits for them: `python -m ....launch --ranks N job.json --device cuda`.
+"""Starts the ranks of a job on this machine and waits: `python -m ....launch --ranks N job.json --device cuda`.
 
-What torchrun does for one machine, with three differences: the ranks' exit status is kept (75 means "start me again"), a signal is
-left to the ranks to act on in their own time, and ranks never outlive the launcher. Standard library only, so it starts at once.
-Over several machines the worker runs under torchrun as it is.
+What torchrun does on one machine, with three differences: the ranks' exit status is kept (75: start me again), a
+signal is left to the ranks to act on in their own time, and no rank outlives the launcher, however that ends.
+Standard library only, so it starts at once. Over several machines the worker runs under torchrun as it is.
 """
 
 from __future__ import annotations
@@ -49,17 +49,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _wait(ranks: list[subprocess.Popen[bytes]]) -> int:
-    """The status of the first rank that failed, 0 if none did. After a failure the others are given a moment, then killed."""
+    """The status of the first rank that failed (128 + n: by signal n), 0 if none did; the others then get a moment."""
     status, deadline = 0, float("inf")
-    while any(rank.poll() is None for rank in ranks):
+    while True:
+        running = [rank for rank in ranks if rank.poll() is None]
         failed = [rank.returncode for rank in ranks if rank.returncode]
         if failed and not status:
             status, deadline = failed[0], time.monotonic() + GRACE_SECONDS
+        if not running:
+            return status if status >= 0 else 128 - status
         if time.monotonic() > deadline:
-            for rank in ranks:
+            for rank in running:
                 rank.kill()
         time.sleep(0.05)
-    return status or next((rank.returncode for rank in ranks if rank.returncode), 0)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What a rank reads at every step: the rows of the data order, with the plan's edits, and all that is derived from them.
+"""What a rank reads at every step: its rows of the data order, with the plan's edits, and all that derives from them.
 
     step --phases--> slots r::W --order.read--> tokens --overlay.apply--> tokens --derive--> labels, document positions
 
-Map-style and keyed by the step: nothing to restore after a restart, and the same for any number of threads. Threads, not processes:
-a row costs tens of microseconds, and a signal to the process group then meets one process that can finish its step.
+Keyed by the step: nothing to restore after a restart, the same for any number of threads. Threads, not processes: a row
+costs tens of microseconds, and a signal to the process group then meets one process, which can finish its step.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Batch:
 def derive(tokens: np.ndarray, eos_token_id: int, document_masking: bool) -> tuple[np.ndarray, np.ndarray | None]:
     """Labels and, with document masking, positions in the document: (R, S) each.
 
-    A document ends with its EOS. With document masking the EOS predicts nothing, as the next document is not its continuation.
+    A document ends with its EOS. With document masking that predicts nothing: the next document does not continue it.
     """
     labels = np.full_like(tokens, IGNORED)
     labels[:, :-1] = tokens[:, 1:]

@@ -3,18 +3,16 @@
     at step t:   agree (tokens, signals) -> save? -> seed(t) -> read -> log digests -> forward, backward by micro-batch
                  -> clip -> learning rate of t -> update -> t + 1
 
-Everything is a function of the step: what is read, the learning rate, what dropout draws. So a segment that was killed anywhere
-and goes on from its last checkpoint computes what the undisturbed one would have.
+Everything is a function of the step: what is read, the learning rate, what dropout draws. So a segment that was killed
+anywhere and goes on from its last checkpoint computes what the undisturbed one would have.
 """
 
 from __future__ import annotations
 
 import math
 import random
-import signal
 import time
 from hashlib import blake2b
-from types import FrameType
 
 import numpy as np
 import torch
@@ -25,6 +23,7 @@ from pretrain_exp.errors import UserError
 from pretrain_exp.framework.huggingface.checkpoint import Checkpointer
 from pretrain_exp.framework.huggingface.loader import Batch, Loader
 from pretrain_exp.framework.huggingface.schedule import Schedule
+from pretrain_exp.framework.huggingface.stop import StopSignal
 
 PLANNED, INTERRUPTED = 0, 75  # EX_TEMPFAIL: saved on a signal, to be started again
 
@@ -32,28 +31,25 @@ PLANNED, INTERRUPTED = 0, 75  # EX_TEMPFAIL: saved on a signal, to be started ag
 class Training:
     """Trains a job from `step` to its last save. `step` is where it stands, for whoever reports a failure."""
 
-    def __init__(self, checkpointer: Checkpointer, step: int) -> None:
-        self.checkpointer, self.step = checkpointer, step
+    def __init__(self, checkpointer: Checkpointer, step: int, stop_signal: StopSignal) -> None:
+        self.checkpointer, self.step, self.stop_signal = checkpointer, step, stop_signal
         self.job, self.ranks, self.journal = checkpointer.job, checkpointer.ranks, checkpointer.journal
         self.model, self.optimizer = checkpointer.model, checkpointer.optimizer
         self.settings = self.job.training
         self.schedule = Schedule.from_training(self.settings)
         self.saves = {save.step: save for save in self.job.saves}
         self.pending: list[tuple[int, torch.Tensor]] = []  # steps whose numbers still lie on the device
-        self.signalled = False
         self.resume_seconds = 60.0 * self.settings.get("resume_every_minutes", 15.0)
         self._saved_at = self._flushed_at = time.monotonic()
 
     def run(self) -> int:
-        """PLANNED when everything is saved, INTERRUPTED when a signal came first and a checkpoint to resume from was written."""
-        for number in (signal.SIGTERM, signal.SIGUSR2):
-            signal.signal(number, self._on_signal)
+        """PLANNED when all is saved, INTERRUPTED when a signal came first and a checkpoint to resume from was left."""
         stop = self.job.saves[-1].step
         self._save_planned()
-        with Loader(self.job, self.ranks.rank, self.ranks.world, self.settings.get("loader_workers", 0)) as loader:
+        with Loader(self.job, self.ranks.rank, self.ranks.world, self.settings["loader_workers"]) as loader:
             for batch in loader.batches(self.step, stop):
                 due = self.ranks.first and time.monotonic() - self._saved_at > self.resume_seconds
-                signals, dues = self.ranks.sum_counts([int(self.signalled), int(due)])
+                signals, dues = self.ranks.sum_counts([int(self.stop_signal.received), int(due)])
                 if signals or dues:
                     self._flush()
                     self.checkpointer.save_resume(self.step)
@@ -63,9 +59,6 @@ class Training:
                 self.train(batch)
                 self._save_planned()
         return PLANNED
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.signalled = True
 
     def _save_planned(self) -> None:
         if self.step in self.saves:
@@ -77,8 +70,8 @@ class Training:
         (predicted,) = self.ranks.sum_counts([batch.predicted])
         seed_step(self.job.init_seed, batch.step, self.ranks.rank)
         tokens = torch.from_numpy(batch.tokens)
-        self.journal.read(batch, batch.tokens)
-        device, size = self.ranks.device, self.settings.get("micro_batch_size") or len(tokens)
+        self.journal.read(batch, tokens.numpy())
+        device, size = self.ranks.device, self.settings["micro_batch_size"] or len(tokens)
         labels = torch.from_numpy(batch.labels)
         positions = None if batch.positions is None else torch.from_numpy(batch.positions)
         scale = self.ranks.world / max(1, predicted)  # gradients are averaged over the ranks
@@ -90,12 +83,12 @@ class Training:
                 labels[rows].to(device),
                 None if positions is None else positions[rows].to(device),
                 self._noise(batch, rows),
-                self.settings.get("z_loss", 0.0),
+                self.settings["z_loss"],
                 scale,
             )
             loss.backward()
             sums += part
-        norm = clip_grad_norm_(self.model.parameters(), self.settings.get("max_grad_norm") or math.inf)
+        norm = clip_grad_norm_(self.model.parameters(), self.settings["max_grad_norm"] or math.inf)
         rate = self.settings["optimizer"]["lr"] * self.schedule.factor(batch.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -104,7 +97,7 @@ class Training:
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         self.pending.append((batch.step, torch.cat([sums / max(1, predicted), norm[None] / self.ranks.world])))
         self.step += 1
-        if self.step in self.saves or len(self.pending) >= self.settings.get("log_every", 1):
+        if self.step in self.saves or len(self.pending) >= self.settings["log_every"]:
             self._flush()
 
     def _noise(self, batch: Batch, rows: slice) -> torch.Tensor | None:
@@ -119,14 +112,14 @@ class Training:
         return noise.to(self.ranks.device)
 
     def _flush(self) -> None:
-        """Brings the numbers of the steps since the last time from the device and logs them; UserError where one is not finite."""
+        """Fetches the numbers of the steps since the last time and logs them; UserError where one is not finite."""
         if not self.pending:
             return
         rows = self.ranks.sum(torch.stack([values for _, values in self.pending])).tolist()
         phases, first, last = self.job.phases, self.pending[0][0], self.pending[-1][0]
         seconds = time.monotonic() - self._flushed_at
         rate = (phases.position_of_step(last + 1) - phases.position_of_step(first)) / seconds
-        z = self.settings.get("z_loss", 0.0)
+        z = self.settings["z_loss"]
         for (step, _), (loss, square, norm) in zip(self.pending, rows, strict=True):
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise UserError(

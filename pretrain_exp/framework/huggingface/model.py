@@ -1,9 +1,9 @@
 """The model of a worker: any causal language model of transformers, sharded, with its loss.
 
-    config --skeleton--> parameters on meta --compile, shard--> --materialise--> empty --initial weights or a checkpoint--> ready
+    config --skeleton--> on meta --compile, shard, materialise--> empty --initial weights or a checkpoint--> ready
 
-With more than one rank, on a GPU or in bf16 every layer is an FSDP2 unit (Zhao et al. 2023): parameters, gradients and moments are
-float32 shards, the computation runs in the asked precision. One float32 rank on a CPU is the plain module.
+With more than one rank, on a GPU or in bf16 every layer is an FSDP2 unit (Zhao et al. 2023): parameters, gradients and
+moments are float32 shards, the computation runs in the asked precision. One float32 rank on a CPU is the plain module.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pretrain_exp.framework.huggingface.ranks import Ranks
 
 
 class LanguageModel(nn.Module):
-    """A causal language model and its loss. The root of the sharding, so that the head's weight is whole where it is used."""
+    """A causal language model and its loss; the root of the sharding, so that the head's weight is whole here."""
 
     def __init__(self, hf: Any) -> None:
         super().__init__()
@@ -60,8 +60,9 @@ class LanguageModel(nn.Module):
 
     @torch.no_grad()
     def find_head(self, tokens: torch.Tensor) -> None:
-        """Watches one forward: are the logits the output of a linear head on the last hidden state, unscaled and uncapped?"""
-        head, seen = self.hf.get_output_embeddings(), {}
+        """Watches one forward: are the logits the output of a linear head on the last hidden state, and no more?"""
+        head = self.hf.get_output_embeddings()
+        seen: dict[str, torch.Tensor] = {}
         if not isinstance(head, nn.Linear):
             return
         hooks = [
@@ -136,7 +137,7 @@ def model_config(model: dict[str, Any]) -> Any:
 
     if not model.get("config"):
         return AutoConfig.from_pretrained(model["checkpoint"], revision=model.get("revision"))
-    fields = dict(model["config"])
+    fields = {"bos_token_id": None, "pad_token_id": None, **model["config"]}  # their defaults fit another vocabulary
     config = AutoConfig.for_model(fields.pop("model_type"), **fields)
     known = AutoConfig.for_model(config.model_type)
     unknown = sorted(name for name in fields if not hasattr(known, name))
@@ -151,7 +152,9 @@ def skeleton(config: Any, attention: str | None) -> Any:
 
     kwargs = {"attn_implementation": attention} if attention else {}
     with _parameters_on_meta():
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32, **kwargs)
+        hf = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **kwargs)
+    hf.get_input_embeddings().padding_idx = None  # a padding token's embedding would not learn; rows are never padded
+    return hf
 
 
 def materialise(model: nn.Module, device: torch.device) -> None:
@@ -160,14 +163,12 @@ def materialise(model: nn.Module, device: torch.device) -> None:
 
 
 def load_initial(job: Job, model: LanguageModel, ranks: Ranks) -> None:
-    """Fills the weights: drawn from the init seed, or read from a Hugging Face checkpoint; by the first rank, for all."""
+    """Fills the weights, drawn from the init seed or read from a Hugging Face checkpoint by the first rank, for all."""
     source = _initial_tensors(job) if ranks.first else {}
     for name, target in weights(model.hf).items():
-        full = (
-            source[name].detach().to(ranks.device)
-            if ranks.first
-            else torch.empty(target.shape, dtype=target.dtype, device=ranks.device)
-        )
+        full = torch.empty(target.shape, dtype=target.dtype, device=ranks.device)
+        if ranks.first:
+            full.copy_(source[name].detach())
         if ranks.world > 1:
             dist.broadcast(full, src=0)
         with torch.no_grad():
@@ -183,9 +184,10 @@ def _initial_tensors(job: Job) -> dict[str, torch.Tensor]:
     if job.model.get("config"):
         torch.manual_seed(job.init_seed)
         return weights(AutoModelForCausalLM.from_config(model_config(job.model), dtype=torch.float32))
-    model, found = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         job.model["checkpoint"], revision=job.model.get("revision"), dtype=torch.float32, output_loading_info=True
     )
+    model, found = loaded
     if found["missing_keys"]:
         missing = sorted(found["missing_keys"])
         raise UserError(f"the checkpoint lacks {len(missing)} weights, first {missing[0]}", key="model.checkpoint")
@@ -212,8 +214,8 @@ def _parameters_on_meta() -> Iterator[None]:
             parameter = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
         original(module, name, parameter)
 
-    nn.Module.register_parameter = register  # type: ignore[method-assign]
+    setattr(nn.Module, "register_parameter", register)  # noqa: B010  mypy lets no method be assigned
     try:
         yield
     finally:
-        nn.Module.register_parameter = original  # type: ignore[method-assign]
+        setattr(nn.Module, "register_parameter", original)  # noqa: B010

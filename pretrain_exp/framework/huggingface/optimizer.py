@@ -1,6 +1,6 @@
-"""AdamW (Loshchilov & Hutter 2019) with its state in the open, so that a checkpoint holds every tensor by its parameter's name.
+"""AdamW (Loshchilov & Hutter 2019) with its state in the open: a checkpoint holds every tensor by its parameter's name.
 
-Matrices decay; vectors (norms, biases) do not. Betas, eps, decay and learning rate come from the job, never from a checkpoint.
+Matrices decay; vectors (norms, biases) do not. Betas, eps, decay and learning rate are the job's, never a checkpoint's.
 """
 
 from __future__ import annotations

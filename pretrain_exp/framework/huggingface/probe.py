@@ -1,6 +1,6 @@
-"""The probe: log-probabilities of a fixed batch, recorded with every state and demanded of whatever is converted from it.
+"""The probe: log-probabilities of a fixed batch, recorded with every state, demanded of whatever is converted from it.
 
-The tokens depend on nothing but the vocabulary and the sequence length, so any reader of any environment makes the same batch.
+The tokens depend on nothing but vocabulary and sequence length, so any reader in any environment makes the same batch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROWS, LONGEST = 2, 64
 TOLERANCE = {
     "fp32": 2e-4,
     "bf16": 5e-2,
-}  # of the mean absolute difference, nats; bf16 rounds every activation to 8 bits
+}  # mean absolute difference, nats; bf16 has 8 bits
 
 
 def probe_tokens(vocab_size: int, sequence_length: int) -> torch.Tensor:

@@ -1,8 +1,8 @@
-"""The learning rate of every step of the whole run, a pure function of the step: where a segment begins or ends changes nothing.
+"""The learning rate of every step of the whole run: a function of the step, so where a segment ends changes nothing.
 
-u = step + 1 counts updates, so the first update already learns and the last one runs at the minimum (as OLMo-core counts).
+Counted in updates, step + 1: the first update already learns, the last one runs at the minimum (as OLMo-core counts).
 
-    factor   /--------------\\           cosine: half a cosine from the end of the warm-up to total_steps (Loshchilov & Hutter 2017)
+    factor   /--------------\\           cosine: half a cosine from warm-up to total_steps (Loshchilov & Hutter 2017)
             /                \\          linear: a straight line there
            /                  \\_ min    wsd: constant, then a straight line over the last decay_steps (Hu et al. 2024)
           warm-up           total       constant: the warm-up, then 1

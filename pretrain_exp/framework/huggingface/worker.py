@@ -2,8 +2,8 @@
 
     job.json --> ranks --> model --> newest checkpoint --> training --> states in the store
 
-Ranks come from launch.py or from torchrun. Exit status: 0 all states are saved; 75 a signal came and a checkpoint to resume
-from was written; 2 the user's to mend; 1 a crash. A failure leaves <live>/error.json {kind, message, step}.
+Ranks come from launch.py or from torchrun. Exit status: 0 all states are saved; 75 a signal came and a checkpoint to
+resume from was written; 2 the user's to mend; 1 a crash. A failure leaves <live>/error.json {kind, message, step}.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.framework.huggingface.job import Job
+from pretrain_exp.framework.huggingface.stop import StopSignal
 
 if TYPE_CHECKING:
     from pretrain_exp.framework.huggingface.loop import Training
@@ -35,11 +36,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.lifeline is not None:
         threading.Thread(target=_die_with, args=(options.lifeline,), daemon=True).start()
+    stop_signal = StopSignal()
+    stop_signal.listen()
     job: Job | None = None
     training: list[Training] = []
     try:
         job = Job.load(options.job)
-        return work(job, options, training)
+        return work(job, options, stop_signal, training)
     except Exception as error:
         kind = "user" if isinstance(error, UserError) else "crash"
         message = error.render() if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
@@ -51,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise
 
 
-def work(job: Job, options: argparse.Namespace, training: list[Training]) -> int:
+def work(job: Job, options: argparse.Namespace, stop_signal: StopSignal, training: list[Training]) -> int:
     """Trains what the store lacks. `training` gets the training, so that a failure can name its step."""
     from pretrain_exp.framework.huggingface.checkpoint import Checkpointer, find_beginning
     from pretrain_exp.framework.huggingface.journal import Journal
@@ -75,7 +78,7 @@ def work(job: Job, options: argparse.Namespace, training: list[Training]) -> int
     model.find_head(tokens)
     if job.training["document_masking"]:
         model.check_documents(tokens)
-    training.append(Training(checkpointer, beginning.step))
+    training.append(Training(checkpointer, beginning.step, stop_signal))
     status = training[0].run()
     ranks.leave()
     return status
@@ -94,10 +97,13 @@ def report_failure(live: Path, kind: str, message: str, step: int | None) -> Non
 
 
 def _die_with(lifeline: int) -> None:
-    """Ends this process at once when the launcher is gone: no orphan may go on writing while a restart does the same."""
+    """Ends this process when the launcher is gone: no orphan may go on writing while a restart does the same."""
     os.read(lifeline, 1)
     os._exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # all is written: taking torch apart would cost another second

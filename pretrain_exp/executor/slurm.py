@@ -1,0 +1,177 @@
+"""Submits every job of a study to Slurm, each depending on what it needs, and returns.
+
+    jobs --check--> sbatch, in the order of their needs --> slurm.json in each job's folder       (slurm_job.py runs them there)
+
+A job is submitted under a claim, by whichever of several studies comes first; one that waits or runs already is depended upon. If a
+submission fails, those of the same call are taken back. Nothing has to stay alive here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pretrain_exp.errors import Problems, UserError
+from pretrain_exp.executor.base import Job, Outcome
+from pretrain_exp.executor.progress import Board
+from pretrain_exp.executor.slurm_files import (
+    Submission,
+    clear_run,
+    forget,
+    read_submission,
+    write_spec,
+    write_submission,
+)
+from pretrain_exp.executor.slurm_options import Resources, problems
+from pretrain_exp.executor.slurm_queue import alive, cancel, look
+from pretrain_exp.executor.slurm_site import missing_commands, missing_commands_problem, partitions, refusal
+from pretrain_exp.executor.slurm_status import standing
+from pretrain_exp.executor.slurm_submit import submit
+from pretrain_exp.store.claims import claimed
+
+POLL_SECONDS = 10.0
+CLAIM_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slurm(Resources):
+    """The fields of Resources are those of a training job. evaluate, report: what differs for these, None is as for training."""
+
+    cpu_partition: str | None = None  # for jobs without GPUs; None: partition
+    evaluate: Mapping[str, Any] = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict)
+    setup: tuple[str, ...] = ()  # shell lines that a job runs first: module load ...
+    wait: bool = False  # stay until all has ended
+
+    def __post_init__(self) -> None:
+        for kind in ("evaluate", "report"):
+            unknown = sorted(set(getattr(self, kind)) - set(Resources.__dataclass_fields__))
+            if unknown:
+                known = ", ".join(sorted(Resources.__dataclass_fields__))
+                raise UserError("unknown key", key=f"{kind}.{unknown[0]}", fix=f"known here: {known}")
+
+    @property
+    def waits(self) -> bool:
+        return self.wait
+
+    def resources(self, kind: str) -> Resources:
+        """What a job of this kind gets. Evaluations run in one process on one GPU, reports without any, unless it is said otherwise."""
+        training = Resources(**{name: getattr(self, name) for name in Resources.__dataclass_fields__})
+        if kind == "train":
+            return training
+        own: dict[str, Any] = {"nodes": 1, "ranks_per_node": None, "gpus_per_node": min(1, self.gpus_per_node)}
+        if kind == "report":
+            own["gpus_per_node"] = 0
+        own |= getattr(self, kind)
+        if not own["gpus_per_node"]:
+            own = {"partition": self.cpu_partition or self.partition, "constraint": None, "extra": {}, **own}
+        return replace(training, **own)
+
+    def check(self, jobs: Sequence[Job]) -> list[UserError]:
+        """All that would make Slurm refuse these jobs, or train them wrongly; asks Slurm, submits nothing."""
+        missing = missing_commands()
+        if missing:
+            return [missing_commands_problem(missing)]
+        known = partitions()
+        found: dict[str, UserError] = {}
+        for kind in sorted({job.kind for job in jobs}, key=("train", "evaluate", "report").index):
+            section = "executor" if kind == "train" else f"executor.{kind}"
+            wrong = [problem.under(section) for problem in problems(self.resources(kind), known)]
+            refused = None if wrong else refusal(self.resources(kind).options())
+            if refused is not None:
+                fix = "the words are Slurm's own; the options of sbatch stand in `pretrain-exp plan`"
+                wrong.append(UserError(f"sbatch refuses this job: {refused}", key=section, fix=fix))
+            found |= {problem.render(): problem for problem in wrong}
+        for job in jobs:
+            if job.kind == "train" and not job.rank_command and self.nodes > 1:
+                problem = "this framework trains on one node only"
+                found[problem] = UserError(problem, key="executor.nodes", value=self.nodes, fix="executor.nodes=1")
+        return list(found.values())
+
+    def run(self, jobs: Sequence[Job], store: Path) -> dict[str, Outcome]:
+        """Submits what is neither done nor alive. Raises Problems before anything, UserError after all was taken back.
+
+        Returns how each job stands: done, or submitted; with `wait` how each ended.
+        """
+        missing = [job for job in jobs if not job.done()]
+        if wrong := self.check(missing):
+            raise Problems(wrong, "the jobs cannot be submitted")
+        known = [submission.id for job in missing if (submission := read_submission(job.folder))]
+        living = alive(known)
+        outcomes: dict[str, Outcome] = {}
+        ids: dict[str, str] = {}
+        mine: list[tuple[Job, str]] = []
+        try:
+            for job in in_order(jobs):
+                outcomes[job.id] = self._submit(job, store, living, ids, mine)
+        except BaseException:
+            cancel([number for _, number in mine])
+            for job, number in mine:
+                forget(job.folder, number)
+            raise
+        return self._follow(jobs, outcomes) if self.wait else outcomes
+
+    def _submit(
+        self, job: Job, store: Path, living: set[str], ids: dict[str, str], mine: list[tuple[Job, str]]
+    ) -> Outcome:
+        """Submits one job, or finds that another call did. ids: Slurm's number of each job that is not done."""
+        with claimed(store, f"submit-{job.id}", poll=CLAIM_POLL_SECONDS):
+            if job.done():
+                return Outcome(job, "done")
+            before = read_submission(job.folder)
+            if before and (before.id in living or alive([before.id])):
+                (job.folder / "slurm" / "cancelled").unlink(missing_ok=True)
+                ids[job.id] = before.id
+                return Outcome(job, "submitted", f"Slurm job {before.id}, submitted before", log=job.folder / "log.txt")
+            clear_run(job.folder)
+            needed = sorted({ids[need] for need in job.needs if need in ids}, key=int)
+            resources = self.resources(job.kind)
+            write_spec(job, store, resources)
+            number = submit(job, resources, needed, self.setup)
+            mine.append((job, number))
+            ids[job.id] = number
+            write_submission(
+                job.folder, Submission(number, time.time(), sorted(job.needs & ids.keys()), resources.options())
+            )
+        return Outcome(job, "submitted", f"Slurm job {number}", log=job.folder / "log.txt")
+
+    def _follow(self, jobs: Sequence[Job], outcomes: dict[str, Outcome]) -> dict[str, Outcome]:
+        """Stays until no job lives; then says how each ended."""
+        with Board() as board, ExitStack() as lines:
+            for job in jobs:
+                if outcomes[job.id].state == "submitted":
+                    lines.enter_context(board.follow(job))
+            while True:
+                queue = look([submission.id for job in jobs if (submission := read_submission(job.folder))])
+                if not any(queued.alive for queued in queue.values()):
+                    break
+                time.sleep(POLL_SECONDS)
+        ended = {}
+        for job in jobs:
+            state, message = standing(job, queue, {other.id: other for other in jobs}) or ("done", "")
+            log = outcomes[job.id].log
+            if state == "done":
+                ended[job.id] = Outcome(job, "done", log=log)
+            else:
+                ended[job.id] = Outcome(
+                    job, "skipped" if state in ("skipped", "cancelled") else "failed", message, log=log
+                )
+        return ended
+
+
+def in_order(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs, each after those of them that it needs. UserError where they need each other."""
+    by_id = {job.id: job for job in jobs}
+    placed: dict[str, Job] = {}
+    waiting = list(jobs)
+    while waiting:
+        ready = [job for job in waiting if all(need in placed or need not in by_id for need in job.needs)]
+        if not ready:
+            raise UserError(f"{len(waiting)} jobs need each other", value=[job.id for job in waiting])
+        placed |= {job.id: job for job in ready}
+        waiting = [job for job in waiting if job.id not in placed]
+    return list(placed.values())

@@ -1,0 +1,108 @@
+"""Pictures below the means: every item in both arms, and scores over the steps of training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
+
+import numpy as np
+import pyarrow as pa
+from matplotlib.axes import Axes
+
+from pretrain_exp.analysis.analyse import Analysis
+from pretrain_exp.analysis.effects import Cell
+from pretrain_exp.analysis.levels import Level
+from pretrain_exp.analysis.metrics import HEADLINE, metric
+from pretrain_exp.report.axes import Place, dose_colours, named, place_of, times_read
+from pretrain_exp.report.pictures import ARM_LINE, ARM_MARKER, FAINT, INK, Picture, slug, table
+
+MOST_POINTS = 4000
+
+
+def every_item(analysis: Analysis, place: Place, own: Sequence[str]) -> Iterator[Picture]:
+    panel = next(p for p in analysis.design.panels if p.label == place[0])
+    series = [
+        s
+        for s in analysis.design.series(panel, place[1])
+        if s[:2] == place[2:] and not analysis.design.scores.binary[s]
+    ]
+    series = [s for s in series if s.metric in HEADLINE] or series[:1]
+    doses = sorted({d for u in panel.units for d in analysis.design.doses.of(u, place[1])})
+    if not series:
+        return
+    points = []
+    for unit in panel.units:
+        for dose in doses:
+            pair = analysis.design.pair(series[0], unit, ("treated", "control"), Cell(place[1], "", dose))
+            points += [
+                {"member": unit.member, "seed": unit.seed, "item": item, "dose": dose, "control": y, "treated": x}
+                for item, x, y in zip(
+                    analysis.design.scores.items[pair.item].tolist(), pair.first, pair.second, strict=True
+                )
+            ]
+    if not points:
+        return
+    chosen = points
+    if len(points) > MOST_POINTS:
+        keep = np.random.default_rng(0).choice(len(points), MOST_POINTS, replace=False)
+        chosen = [points[i] for i in sorted(keep)]
+    m = metric(series[0].metric)
+
+    def draw(all_axes: Sequence[Axes]) -> None:
+        axes = all_axes[0]
+        start = min(p["control"] for p in chosen)
+        axes.axline((start, start), slope=1, color=INK, lw=0.9, ls="--", zorder=1)
+        for dose, colour in zip(doses, dose_colours(doses), strict=True):
+            mine = [p for p in chosen if p["dose"] == dose]
+            axes.plot(
+                [p["control"] for p in mine],
+                [p["treated"] for p in mine],
+                "o",
+                color=colour,
+                ms=3.8,
+                alpha=0.55,
+                mew=0,
+                label=times_read(dose),
+            )
+        axes.set_xlabel(f"{m.label} in control [{m.unit}]")
+        axes.set_ylabel("the same item in treated")
+        axes.grid(True, axis="both")
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), markerscale=1.5)
+
+    sample = f" A seeded sample of {MOST_POINTS:,} of {len(points):,}." if len(chosen) < len(points) else ""
+    yield Picture(
+        slug("items", series[0].metric, *own), "effects", f"Every item in both arms{named(own)}",
+        f"{m.label.capitalize()}, one point an item and seed; on the dashed line nothing changed.{sample}",
+        pa.Table.from_pylist(points), draw, heights=(4.4,),
+    )  # fmt: skip
+
+
+def over_steps(analysis: Analysis, place: Place, metrics: Sequence[str], own: Sequence[str]) -> Iterator[Picture]:
+    rows = [r for r in analysis.trajectories if place_of(r) == place and r.metric == metrics[0]]
+    several = any(r.seed is None for r in rows)
+    means = [r for r in rows if (r.seed is None) == several]
+    if not means:
+        return
+    doses = sorted({r.dose for r in means})
+    m = metric(metrics[0], True)
+
+    def draw(all_axes: Sequence[Axes]) -> None:
+        axes = all_axes[0]
+        for arm in ("control", "treated"):
+            for dose, colour in zip(doses, dose_colours(doses), strict=True):
+                mine = [r for r in means if r.arm == arm and r.dose == dose]
+                label = times_read(dose) if arm == "treated" else None
+                axes.plot(
+                    [r.step or 0 for r in mine], [r.mean for r in mine], ARM_MARKER[arm] + ARM_LINE[arm], color=colour,
+                    lw=1.7 if arm == "treated" else 1.0, ms=4 if arm == "treated" else 2.5, label=label,
+                )  # fmt: skip
+        axes.plot([], [], color=FAINT, ls=ARM_LINE["control"], label="control")
+        axes.set_xlabel("step")
+        axes.set_ylabel(m.label)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+    yield Picture(
+        slug("steps", metrics[0], *own), "dose_response", f"{m.label.capitalize()} over training{named(own)}",
+        "Mean by dose at every step that was evaluated; dashed: the same items in control.",
+        table([asdict(r) for r in rows], [f.name for f in fields(Level)]), draw,
+    )  # fmt: skip

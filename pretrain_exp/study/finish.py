@@ -1,0 +1,62 @@
+"""The end of a study: proof, checkpoints pushed, report, mirrors. From files alone, so any process can do it.
+
+`python -m pretrain_exp.study.finish STUDY` is the last job of a study whose jobs run elsewhere.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pretrain_exp.executor.base import job_failure
+from pretrain_exp.study.mirror import mirror_study
+from pretrain_exp.study.push import push_study
+from pretrain_exp.study.registry import read_members, read_study, write_study
+from pretrain_exp.study.results import prove, report_study
+
+
+def finish(folder: Path, failures: Sequence[str]) -> int:
+    """Proves, pushes, reports and mirrors. Returns 0, or 1 if anything failed on the way or the proof did."""
+    console = Console(stderr=True)
+    study, failed = read_study(folder), list(failures)
+    if any(member["config"].get("verify_reads", True) for member in read_members(study)):
+        console.print("holding what was read against raw files and ledger", highlight=False)
+        failed += [proof_sentence(proof) for proof in prove(folder) if not proof["ok"]]
+    seconds = time.time() - study["started"]
+    study |= {"failures": failed, "status": "failed" if failed else "done", "ended": time.time(), "controller": None}
+    study["cost"] = {"seconds": round(seconds, 1), **study["cost"]}
+    write_study(folder, study)
+    push_study(folder)
+    report_study(folder)
+    mirror_study(folder)
+    return 1 if failed else 0
+
+
+def proof_sentence(proof: dict[str, Any]) -> str:
+    found = [
+        f"{proof[f'num_{name}']} rows {what}"
+        for name, what in (("mismatches", "differ"), ("missing", "missing"), ("duplicate", "read twice"))
+        if proof[f"num_{name}"]
+    ] + list(proof["ledger_errors"])
+    run = " ".join(part for part in (proof["arm"], proof["member"], f"seed {proof['seed']}") if part)
+    return f"what {run} read is not what was planned: {', '.join(found)}"
+
+
+def main(folder: Path) -> int:
+    """Finishes a study whose jobs ran elsewhere; a job without what it should have made has failed."""
+    jobs = read_study(folder)["jobs"]
+    failures = [
+        f"{job['title']}: {job_failure(Path(job['folder'])).splitlines()[0]}"
+        for job in jobs
+        if not all(Path(path).exists() for path in job["makes"])
+    ]
+    return finish(folder, failures)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,61 @@
+"""`pretrain-exp sync`: fills W&B and TensorBoard from a study's files, one run an arm, and only with what is new."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pretrain_exp.store.states import state_dir
+from pretrain_exp.study.registry import read_members, read_study
+from pretrain_exp.study.results import arms_of, states_on_way
+from pretrain_exp.tracking.config import TrackingConfig
+from pretrain_exp.tracking.sync import Contents, sinks_of, sync
+
+
+def mirror_study(folder: Path, console: Console | None = None) -> int:
+    """Mirrors every arm of every member, as the study's own configuration says; returns how many lines were sent."""
+    console = console or Console(stderr=True)
+    study, sent = read_study(folder), 0
+    pictures = {path.stem: path for path in sorted((folder / "report" / "figures").glob("*.png"))}
+    members = read_members(study)
+    tracking = TrackingConfig.model_validate(members[0]["config"].get("tracking", {}))
+    sinks = sinks_of(tracking)  # once: a server that cannot be reached is asked once
+    for member in members:
+        for arm, record in arms_of(member):
+            parts = [tracking.wandb.name or study["title"], arm, member["label"], f"seed {member['seed']}"]
+            contents = Contents(
+                name=" ".join(part for part in parts if part),
+                group=str(folder.name),
+                config=member["config"],
+                metrics=_metrics(Path(study["store"]), record["last"]),
+                evaluations=_evaluations(Path(study["store"]), record),
+                pictures=pictures if arm == "treated" else {},
+            )
+            mirrors = Path(study["store"]) / "mirrors" / f"{folder.name}-{record['last']}"
+            for one in sync(mirrors, sinks, contents):
+                sent += one.rows + one.files
+                console.print(f"{contents.name}: {one.rows} rows to {one.destination}", style="dim", highlight=False)
+    return sent
+
+
+def _metrics(store: Path, last: str) -> list[Path]:
+    paths = [state_dir(store, key) / "metrics.jsonl" for key in states_on_way(store, last)]
+    return [path for path in paths if path.is_file()]
+
+
+def _evaluations(store: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The aggregates of every evaluated step, computed from the items when they were scored."""
+    rows = []
+    for step, evaluations in record["evaluations"].items():
+        row: dict[str, Any] = {"step": int(step)}
+        for name, fingerprint in evaluations.items():
+            path = store / "evals" / record["states"][step] / fingerprint / "eval.json"
+            if path.is_file():
+                for task, values in json.loads(path.read_text())["summary"].items():
+                    row |= {f"eval/{name}/{task}/{metric}": value for metric, value in values.items()}
+        if len(row) > 1:
+            rows.append(row)
+    return rows

@@ -1,0 +1,90 @@
+"""The answer in a sentence: its verb follows the interval, its numbers are those of the rows."""
+
+from dataclasses import replace
+
+import pytest
+
+from pretrain_exp.analysis.answer import answers, format_p, headline
+from pretrain_exp.analysis.estimate import Estimate
+
+ROW = Estimate(
+    contrast="treated_vs_control", evaluation="e", task="t", metric="acc", insertion="plant", dose=64, scope="seeds",
+    seeds=3, n=300, estimate=0.61, low=0.52, high=0.70, method="t interval over 3 seeds", value=0.89, reference=0.28,
+)  # fmt: skip
+HOLDOUT = replace(ROW, dose=0, estimate=0.01, low=-0.04, high=0.06)
+
+
+def test_raised() -> None:
+    assert answers([ROW, HOLDOUT]) == [
+        "Reading an item 64 times raised accuracy on it by 61.0 points (95 % t interval over 3 seeds: 52.0 to 70.0; "
+        "control 0.280 → treated 0.890). Holdout items: +1.0 points (−4.0 to +6.0)."
+    ]
+
+
+def test_lowered_turns_the_interval_round() -> None:
+    row = replace(ROW, dose=1, metric="gold_ce", estimate=-1.5, low=-1.7, high=-1.3, value=1.0, reference=2.5)
+    assert answers([row]) == [
+        "Reading an item once lowered cross-entropy of the right answer on it by 1.500 nats per token (95 % t interval "
+        "over 3 seeds: 1.300 to 1.700; control 2.500 → treated 1.000)."
+    ]
+
+
+def test_what_cannot_be_told_from_none_is_said_so() -> None:
+    (answer,) = answers([replace(ROW, estimate=0.02, low=-0.03, high=0.07)])
+    assert "changed accuracy on it by +2.0 points, which this study cannot tell from no effect" in answer
+    assert "raised" not in answer
+    assert "−3.0 to +7.0" in answer
+
+
+def test_no_interval_is_no_claim() -> None:
+    (answer,) = answers([replace(ROW, low=float("nan"), high=float("nan"), flag="no variance")])
+    assert "changed accuracy on it by +61.0 points (no interval: no variance" in answer
+
+
+def test_a_holdout_that_moved_is_named() -> None:
+    (answer,) = answers([ROW, replace(HOLDOUT, low=0.005)])
+    assert "changed items that were never read" in answer
+
+
+@pytest.mark.parametrize(
+    ("p", "words"),
+    [
+        ([1e-9, 1e-5, 2e-4], "exact McNemar p < 0.001 in each seed"),
+        ([1e-9, 1e-5, 0.03], "exact McNemar p ≤ 0.030 in each seed"),
+        ([1e-9, 0.04, 0.3], "exact McNemar p from < 0.001 to 0.30 by seed"),
+    ],
+)
+def test_tests_within_each_seed_stand_beside_the_interval(p: list[float], words: str) -> None:
+    each = [replace(ROW, scope="run", seed=s, p=value, p_method="exact McNemar") for s, value in enumerate(p)]
+    assert words in answers([*each, ROW])[0]
+
+
+def test_headline_prefers_control_accuracy_seeds_and_the_highest_dose() -> None:
+    others = [
+        replace(ROW, contrast="dose_vs_holdout"),
+        replace(ROW, metric="gold_ce"),
+        replace(ROW, metric="margin"),
+        replace(ROW, scope="run", seed=0),
+        replace(ROW, scope="pooled"),
+        replace(ROW, dose=16),
+        replace(ROW, group="easy"),
+    ]
+    assert headline([*others, ROW]) is ROW
+    assert headline(others[:1]) is others[0]
+    assert headline([HOLDOUT]) is None
+
+
+def test_variants_are_answered_one_by_one_by_what_tells_them_apart() -> None:
+    rows = [replace(ROW, panel=panel) for panel in ("lr=1", "lr=2")]
+    assert [answer.split(" reading")[0] for answer in answers(rows)] == ["lr=1:", "lr=2:"]
+
+
+def test_without_planted_items_there_is_a_sentence_all_the_same() -> None:
+    row = replace(ROW, dose=None, metric="nats_per_token", task="wiki", estimate=0.01, low=-0.01, high=0.03)
+    assert answers([row])[0].startswith("Treated − control in loss of wiki: +0.0100 nats per token")
+    assert answers([]) == ["No answer: no planted item was scored in a treated run."]
+
+
+@pytest.mark.parametrize(("p", "text"), [(1e-7, "< 0.001"), (0.0123, "= 0.012"), (0.5, "= 0.50"), (float("nan"), "–")])
+def test_p_as_printed(p: float, text: str) -> None:
+    assert format_p(p) == text

@@ -1,0 +1,184 @@
+"""Effects of studies that are small enough to check by hand."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from tiny import design, items, results, study
+
+from pretrain_exp.analysis.analyse import analyse
+from pretrain_exp.analysis.effects import effects
+from pretrain_exp.analysis.estimate import Estimate, to_table
+from pretrain_exp.analysis.means import t_interval, welch
+from pretrain_exp.analysis.paired import mcnemar_exact
+from pretrain_exp.analysis.proportions import newcombe
+
+# eight items: the first four are held out, the others planted 4 times
+DOSES = [0, 0, 0, 0, 4, 4, 4, 4]
+TREATED = [1, 0, 0, 0, 1, 1, 1, 0]
+CONTROL = [0, 1, 0, 0, 0, 0, 1, 0]
+
+
+def one(rows: list[Estimate], **where: object) -> Estimate:
+    found = [row for row in rows if all(getattr(row, key) == value for key, value in where.items())]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def single() -> list[Estimate]:
+    scores = results({("", "treated", 0): TREATED, ("", "control", 0): CONTROL})
+    return effects(design(study(scores, items({("", 0): DOSES}))))
+
+
+def test_one_seed_against_control() -> None:
+    row = one(single(), contrast="treated_vs_control", dose=4)
+    assert (row.n, row.estimate, row.value, row.reference) == (4, 0.5, 0.75, 0.25)
+    assert (row.b, row.c, row.p) == (2, 0, mcnemar_exact(2, 0))
+    assert (row.scope, row.seed, row.step) == ("run", 0, 100)
+    holdout = one(single(), contrast="treated_vs_control", dose=0)
+    assert (holdout.estimate, holdout.b, holdout.c) == (0.0, 1, 1)
+
+
+def test_one_seed_against_holdout() -> None:
+    row = one(single(), contrast="dose_vs_holdout")
+    assert (row.dose, row.n, row.estimate) == (4, 8, 0.5)
+    assert (row.low, row.high) == pytest.approx(newcombe(3, 4, 1, 4))
+
+
+def test_difference_in_differences() -> None:
+    row = one(single(), contrast="difference_in_differences")
+    expected = welch([1, 1, 0, 0], [1, -1, 0, 0])
+    assert row.estimate == expected.mean == 0.5
+    assert (row.low, row.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_nothing_over_seeds_from_one_seed() -> None:
+    assert {row.scope for row in single()} == {"run"}
+
+
+def seeds() -> list[Estimate]:
+    rng = np.random.default_rng(0)
+    scores, doses = {}, {}
+    for seed in (0, 1, 2):
+        order = rng.permutation(8)
+        doses["", seed] = np.array(DOSES)[order].tolist()
+        scores["", "treated", seed] = (np.array(TREATED)[order] if seed < 2 else np.ones(8)).tolist()
+        scores["", "control", seed] = np.array(CONTROL)[order].tolist()
+    return effects(design(study(results(scores), items(doses)), resamples=200))
+
+
+def test_the_seed_is_the_unit_and_doses_follow_their_seed() -> None:
+    rows = seeds()
+    row = one(rows, contrast="treated_vs_control", dose=4, scope="seeds")
+    expected = t_interval([0.5, 0.5, 0.75])
+    expected_row = [float(x) for x in (expected.mean, expected.low, expected.high, expected.p)]
+    assert [row.estimate, row.low, row.high, row.p] == pytest.approx(expected_row)
+    assert (row.n, row.seeds, row.method) == (12, 3, "t interval over 3 seeds")
+    pooled = one(rows, contrast="treated_vs_control", dose=4, scope="pooled")
+    assert (pooled.b, pooled.c) == (7, 0)
+    assert "descriptive" in pooled.flag
+    assert np.isnan(pooled.low)
+    bootstrap = one(rows, contrast="treated_vs_control", dose=4, scope="bootstrap")
+    assert bootstrap.resampling_seed == 0
+    assert bootstrap.low < bootstrap.estimate < bootstrap.high
+
+
+def test_equal_effects_in_all_seeds_are_flagged() -> None:
+    scores = {("", arm, s): values for s in (0, 1) for arm, values in (("treated", TREATED), ("control", CONTROL))}
+    rows = effects(design(study(results(scores), items({("", 0): DOSES, ("", 1): DOSES}))))
+    row = one(rows, contrast="treated_vs_control", dose=4, scope="seeds")
+    assert np.isnan([row.low, row.high, row.p]).all()
+    assert row.flag == "no variance"
+
+
+def test_item_groups_apart_when_they_cross_doses() -> None:
+    scores = results({("", "treated", 0): TREATED, ("", "control", 0): CONTROL})
+    crossed = effects(design(study(scores, items({("", 0): DOSES}, groups=list("ababaabb")))))
+    a, b = (one(crossed, contrast="treated_vs_control", dose=4, group=group) for group in "ab")
+    assert (a.n, a.estimate, b.n, b.estimate) == (2, 1.0, 2, 0.0)
+    assert one(crossed, contrast="treated_vs_control", dose=4, group="").n == 4
+    by_dose = effects(design(study(scores, items({("", 0): DOSES}, groups=list("hhhhpppp")))))
+    assert {row.group for row in by_dose} == {""}
+
+
+def test_a_sweep_over_doses_is_one_dose_response() -> None:
+    """Variants hold doses 1 and 4; the control stands for both, and the holdouts of both are averaged by item."""
+    scores = {
+        ("r=1", "treated", 0): [1, 0, 1, 0],
+        ("r=4", "treated", 0): [0, 0, 1, 1],
+        ("", "control", 0): [0, 0, 0, 0],
+    }
+    data = study(results(scores), items({("r=1", 0): [0, 0, 1, 1], ("r=4", 0): [0, 0, 4, 4]}))
+    assert [panel.label for panel in design(data).panels] == [""]
+    rows = effects(design(data))
+    assert one(rows, contrast="treated_vs_control", dose=1).estimate == 0.5
+    assert one(rows, contrast="treated_vs_control", dose=4).estimate == 1.0
+    holdout = one(rows, contrast="treated_vs_control", dose=0)
+    assert (holdout.n, holdout.estimate) == (2, 0.25)  # item 0: right in one of two runs
+    assert holdout.b is None
+    assert "means of 2 runs" in holdout.method
+    assert {row.contrast for row in rows if row.panel} == set()
+
+
+def test_variants_at_the_same_dose_are_compared() -> None:
+    scores = {
+        ("lr=1", "treated", 0): TREATED,
+        ("lr=2", "treated", 0): [1, 0, 0, 0, 1, 1, 1, 1],
+        ("", "control", 0): CONTROL,
+    }
+    rows = effects(design(study(results(scores), items({("lr=1", 0): DOSES, ("lr=2", 0): DOSES}))))
+    row = one(rows, contrast="member_vs_member", dose=4)
+    assert (row.panel, row.n, row.estimate) == ("lr=2 − lr=1", 4, 0.25)
+    assert one(rows, contrast="treated_vs_control", dose=4, panel="lr=2").estimate == 0.75
+
+
+def test_only_the_last_step_counts_and_pairs_need_the_same_step() -> None:
+    early = results({("", "treated", 0): [0] * 8, ("", "control", 0): [1] * 8}, step=10)
+    late = results({("", "treated", 0): TREATED})
+    rows = effects(design(study(pa.concat_tables([early, late]), items({("", 0): DOSES}))))
+    assert {row.contrast for row in rows} == {"dose_vs_holdout"}
+    assert {row.step for row in rows} == {100}
+
+
+def test_perplexity_is_a_ratio_of_sums() -> None:
+    nll = {("", "treated", 0): [10.0, 300.0, 12.0], ("", "control", 0): [12.0, 270.0, 11.0]}
+    sizes = {run: [10.0, 100.0, 10.0] for run in nll}
+    where = {"evaluation": "perplexity", "task": "wiki"}
+    table = pa.concat_tables(
+        [
+            results(nll, "nll", **where),
+            results(sizes, "tokens", **where),
+            results({run: [4 * n for n in size] for run, size in sizes.items()}, "bytes", **where),
+        ]
+    )
+    rows = analyse(study(table)).estimates
+    tokens = one(rows, contrast="treated_vs_control", metric="nats_per_token")
+    assert tokens.value == pytest.approx(322 / 120)
+    assert tokens.reference == pytest.approx(293 / 120)
+    assert tokens.estimate == pytest.approx(29 / 120)
+    byte = one(rows, contrast="treated_vs_control", metric="bits_per_byte")
+    assert byte.estimate == pytest.approx(29 / (480 * np.log(2)))
+    assert {row.metric for row in rows} == {"nats_per_token", "bits_per_byte"}
+
+
+def test_adjusted_over_metric_and_group_within_a_question() -> None:
+    table = pa.concat_tables(
+        [
+            results({("", "treated", 0): TREATED, ("", "control", 0): CONTROL}),
+            results({("", "treated", 0): np.arange(8) ** 1.5, ("", "control", 0): np.arange(8)}, "margin"),
+        ]
+    )
+    rows = [r for r in analyse(study(table, items({("", 0): DOSES}))).estimates if r.contrast == "treated_vs_control"]
+    assert len(rows) == 4
+    ordered = sorted(rows, key=lambda r: r.p)
+    assert ordered[0].p_adjusted == pytest.approx(min(4 * ordered[0].p, 2 * ordered[1].p, 4 / 3 * ordered[2].p, 1))
+    assert all(row.p_adjusted >= row.p for row in rows)
+
+
+def test_the_table_of_estimates_has_a_name_and_nulls_for_what_cannot_be_said() -> None:
+    table = to_table(single())
+    assert (
+        table["name"][0].as_py()
+        == "multiple_choice/planted/acc · plant · dose 0 · treated − control, on the same items"
+    )
+    assert table.column("resampling_seed").null_count == len(table)
+    assert table.column("p_adjusted").null_count == len(table)

@@ -1,0 +1,86 @@
+"""What the report says of itself: every limit is named when it is there, and only then."""
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from tiny import PROOF, design, items, results, study
+
+from pretrain_exp.analysis.limits import limits
+
+DOSES = [0, 0, 4, 4]
+RUN = {"treated": [1, 0, 1, 1], "control": [0, 1, 0, 1], "placebo": [1, 0, 0, 1]}
+
+
+def remarks(
+    arms: tuple[str, ...] = ("treated", "control", "placebo"),
+    seeds: tuple[int, ...] = (0, 1, 2),
+    doses: list[int] = DOSES,
+    shared_control: bool = False,
+    **fields: Any,
+) -> dict[str, str]:
+    """text -> severity of a study that is whole but for what is asked."""
+    scores = {
+        ("", arm, seed): [float(seed == 1 and not (shared_control and arm == "control")), *RUN[arm][1:]]
+        for arm in arms
+        for seed in seeds
+    }
+    varies = {"placement": list(seeds), "order": list(seeds), "init": [0]}
+    data = study(results(scores), items({("", s): doses for s in seeds}), **({"varies": varies} | fields))
+    return {remark.text: remark.severity for remark in limits(data, design(data))}
+
+
+def severity(found: dict[str, str], words: str) -> str | None:
+    return next((s for text, s in found.items() if words in text), None)
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "expected"),
+    [
+        ({"arms": ("treated",)}, "No control", "error"),
+        ({"arms": ("control",)}, "No treated run", "error"),
+        ({"arms": ("treated", "control")}, "No placebo arm", "note"),
+        ({"seeds": (0,)}, "no between-run interval can be given", "warning"),
+        ({"seeds": (0, 1)}, "one degree of freedom", "note"),
+        ({"varies": {"placement": [0, 1, 2], "order": [0]}}, "Only the placement varies", "warning"),
+        ({"varies": {"placement": [0], "order": [0]}}, "No seed varies", "warning"),
+        ({"shared_control": True}, "One control run serves all seeds", "warning"),
+        ({"doses": [4, 4, 4, 4]}, "No holdout items", "warning"),
+        ({"proofs": []}, "No proof of what was read", "warning"),
+        ({"proofs": [{**PROOF, "mismatches": 3, "ok": False}]}, "treated, seed 0): 3 mismatches", "error"),
+        ({"proofs": [{**PROOF, "mismatches": [{}, {}], "ok": False}]}, "2 mismatches", "error"),
+        (
+            {"audits": [{"arm": "treated", "seed": 1, "ok": False}]},
+            "audit of the plan failed (treated, seed 1)",
+            "error",
+        ),
+        ({"status": ["lm_eval failed: no such task"]}, "lm_eval failed", "error"),
+    ],
+)
+def test_every_limit_is_named(change: dict[str, Any], words: str, expected: str) -> None:
+    assert severity(remarks(**change), words) == expected
+    assert severity(remarks(), words) is None
+
+
+def test_a_whole_study_says_only_over_what_its_intervals_are() -> None:
+    assert remarks() == {"Intervals over seeds are over placement and order; held fixed: init.": "note"}
+
+
+def test_the_worst_comes_first() -> None:
+    found = list(remarks(arms=("treated",), seeds=(0,), status=["x failed"]).values())
+    assert found == sorted(found, key=["error", "warning", "note"].index)
+
+
+def test_skipped_edits_scores_without_partner_and_scores_that_are_not_finite() -> None:
+    ledger = pa.table(
+        {
+            "member": [""], "seed": [0], "insertion": ["plant"], "item": ["i0"], "dose": [4], "step": [0],
+            "length": [9], "status": ["skipped"],
+        }
+    )  # fmt: skip
+    scores = results({("", "treated", 0): [1, 0, float("nan"), 1], ("", "control", 0): [1, 0, 1]})
+    data = study(scores, items({("", 0): DOSES}), ledger=ledger)
+    found = {remark.text: remark.severity for remark in limits(data, design(data))}
+    assert severity(found, "skipped by policy: 1;") == "warning"
+    assert severity(found, "in no effect: 2.") == "warning"
+    assert severity(found, "not finite, left out: 1.") == "warning"

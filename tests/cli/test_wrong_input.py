@@ -1,0 +1,147 @@
+"""Wrong configurations and damaged inputs: each ends with status 2 and one message that names the key and the way out."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+WRONG = {
+    "unknown group choice": (["framework=olmo9"], ["framework", "olmo9", "huggingface"]),
+    "unknown insertion": (["insertion=add_text"], ["insertion", "add_texts"]),
+    "misspelt key": (["training.num_step=5"], ["training.num_step", "did you mean training.num_steps"]),
+    "added unknown key": (["+typo=1"], ["typo", "unknown key", "known here"]),
+    "added unknown key of a kind": (["+insertion.benchmark_contamination.dose=3"], ["dose", "unknown key"]),
+    "added unknown key of the model": (["+model.hidden=3"], ["model.hidden", "unknown key"]),
+    "wrong type": (["training.num_steps=many"], ["training.num_steps", "integer", "many"]),
+    "negative steps": (["training.num_steps=-5"], ["training.num_steps", "greater than 0", "-5"]),
+    "negative seed": (["seed=-1"], ["seed", "-1"]),
+    "unknown schedule": (["training.schedule.name=cosin"], ["training.schedule.name", "'cosine'", "cosin"]),
+    "schedule too short": (["training.schedule.total_steps=10"], ["training.schedule.total_steps", "at least"]),
+    "infinite learning rate": (["training.optimizer.lr=inf"], ["training.optimizer.lr", "finite"]),
+    "checkpoint outside the run": (
+        ["training.additional_checkpoint_steps=[9999]"],
+        ["training.additional_checkpoint_steps", "9999"],
+    ),
+    "batch does not divide": (["training.micro_batch_size=7"], ["training.micro_batch_size", "7"]),
+    "chosen twice": (["insertion=[add_texts,add_texts]"], ["insertion", "+insertion@insertion.second=add_texts"]),
+    "required value": (["insertion=add_texts"], ["insertion.add_texts.file", "is required"]),
+    "missing file": (["insertion=add_texts", "insertion.add_texts.file=no.jsonl"], ["no such file", "no.jsonl"]),
+    "target that is not there": (["data._target_=no.such.Class"], ["data._target_", "no.such.Class", "PYTHONPATH"]),
+    "target that is no class": (["data._target_=os.path.join"], ["data._target_", "not a class"]),
+    "unknown benchmark": (
+        ["insertion.benchmark_contamination.benchmark=olmes:arc_hard"],
+        ["insertion.benchmark_contamination.benchmark", "arc_easy"],
+    ),
+    "unknown key inside a range": (
+        ["insertion.benchmark_contamination.mode=range", "insertion.benchmark_contamination.range={start:0,stop:1}"],
+        ["insertion.benchmark_contamination.range"],
+    ),
+    "both checkpoint and config": (["model.checkpoint=gpt2"], ["model", "model.config=null"]),
+    "neither checkpoint nor config": (["model.config=null"], ["model", "checkpoint"]),
+    "executor without room": (["executor.parallel=0"], ["executor", "parallel", "0"]),
+    "not an override": (["foo"], ["foo"]),
+    "a step of a model from scratch": (["model.checkpoint_step=5"], ["checkpoint_step", "from scratch"]),
+    "values for what is not chosen": (
+        ["experiment=smoke", "insertion=none"],
+        ["benchmark_contamination", "~insertion"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_configuration(name, command):
+    overrides, words = WRONG[name]
+    status, said = command("plan", *overrides)
+    assert status == 2, said
+    assert "Traceback" not in said
+    for word in words:
+        assert word in said
+
+
+def test_all_problems_are_reported_at_once(command):
+    status, said = command("plan", "training.num_steps=0", "seed=-1", "+typo=1", "executor.parallel=0")
+    assert status == 2
+    assert "4 problems" in said
+
+
+def test_one_wrong_member_stops_the_study(command, tmp_path):
+    status, said = command("-m", "training.num_steps=10,-1", "experiment=smoke")
+    assert status == 2
+    assert "training.num_steps" in said
+    assert not (tmp_path / "outputs/store/states").exists()
+
+
+def test_unknown_verb(command):
+    status, said = command("trian")
+    assert status == 2
+    assert "no such verb" in said
+    assert "status" in said
+
+
+SMALL = ["experiment=smoke", "tracking=none"]
+
+
+def test_full_range_states_its_fill(command):
+    many = "insertion.benchmark_contamination.repetitions=[0,400]"
+    status, said = command("plan", *SMALL, many)
+    assert status == 2
+    assert "full" in said
+    assert "on_full" in said
+
+
+DAMAGED = {
+    "broken line": ('{"text": "a"}\n{"text": ', ["texts.jsonl", "2"]),
+    "missing field": ('{"text": "a"}\n{"body": "b"}', ["texts.jsonl", "text"]),
+    "not text": ('{"text": 3}', ["texts.jsonl"]),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_insertion_file(name, command, tmp_path):
+    content, words = DAMAGED[name]
+    (tmp_path / "texts.jsonl").write_text(content + "\n")
+    chosen = ["insertion=add_texts", "insertion.add_texts.file=texts.jsonl", "~insertion.benchmark_contamination"]
+    status, said = command("plan", *SMALL, *chosen)
+    assert status == 2, said
+    assert "Traceback" not in said
+    for word in words:
+        assert word in said
+
+
+def test_token_file_of_an_odd_size(command, tmp_path):
+    (tmp_path / "tokens.bin").write_bytes(np.arange(1000, dtype="<u4").tobytes() + b"x")
+    data = ["data=token_files", f"data.paths=[{tmp_path}/tokens.bin]", "data.eos_token_id=0"]
+    status, said = command("plan", "tracking=none", *data)
+    assert status == 2, said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("verb", ["status", "report", "inspect --step 1", "cancel", "sync", "logs x"])
+def test_reading_verbs_without_a_study(verb, command):
+    status, said = command(*verb.split())
+    assert status == 2
+    assert "no study" in said
+
+
+def test_reading_a_folder_that_is_no_study(command, tmp_path):
+    status, said = command("status", str(tmp_path))
+    assert status == 2
+    assert "study.json" in said
+
+
+def test_a_flag_that_a_verb_does_not_know(command):
+    status, said = command("status", "--wach")
+    assert status == 2
+    assert "--watch" in said
+
+
+def test_a_plan_of_another_schema(command, tmp_path):
+    (tmp_path / "plan").mkdir()
+    (tmp_path / "plan/meta.json").write_text(json.dumps({"schema": 99, "fingerprint": "x"}))
+    from pretrain_exp.errors import UserError
+    from pretrain_exp.plan.folder import Plan
+
+    with pytest.raises(UserError, match="schema 99"):
+        Plan.open(tmp_path / "plan")

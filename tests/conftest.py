@@ -1,0 +1,32 @@
+"""What all tests share: no network, a command line in this process, and small overrides."""
+
+from __future__ import annotations
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from pretrain_exp.cli import main
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_hub():
+    """Nothing here may reach for the hub: what is not on this machine must be an error, not a wait."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("TOKENIZERS_PARALLELISM", "false")
+        yield
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capfd):
+    """Runs a command line from an empty folder; returns its exit status and what it printed (both streams)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        GlobalHydra.instance().clear()
+        capfd.readouterr()
+        status = main(list(arguments))
+        said = capfd.readouterr()
+        return status, said.out + said.err
+
+    return run

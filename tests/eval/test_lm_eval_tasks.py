@@ -1,0 +1,186 @@
+"""Tasks of lm-eval: per-item values that add up to the harness's own aggregate."""
+
+import json
+
+import pytest
+import yaml
+
+from pretrain_exp.errors import UserError
+from pretrain_exp.eval.base import EvalContext
+from pretrain_exp.eval.lm_eval import LmEval
+from pretrain_exp.items.benchmarks import load_benchmark
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Nothing of a test is left in the user's cache of data sets."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def task(tmp_path):
+    """Writes a task file over 12 rows of arithmetic; returns its path."""
+    data = tmp_path / "rows.jsonl"
+    rows = [{"q": f"{i} + 1 =", "c": [str(i), str(i + 1), f"{i}1"], "g": 1, "t": f"Text {i} ends."} for i in range(12)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def write(name="sums", **changes):
+        config = {
+            "task": name,
+            "dataset_path": "json",
+            "dataset_kwargs": {"data_files": {"test": str(data)}},
+            "test_split": "test",
+            "output_type": "multiple_choice",
+            "doc_to_text": "q",
+            "doc_to_choice": "c",
+            "doc_to_target": "g",
+        }
+        (tmp_path / "tasks").mkdir(exist_ok=True)
+        path = tmp_path / "tasks" / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({key: value for key, value in (config | changes).items() if value is not None}))
+        return str(path)
+
+    return write
+
+
+ROLLING = {"output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "t", "doc_to_choice": None}
+LAST_WORD = {"output_type": "loglikelihood", "doc_to_text": "Text", "doc_to_target": "t", "doc_to_choice": None}
+GENERATION = {
+    "output_type": "generate_until",
+    "doc_to_choice": None,
+    "doc_to_target": "{{c[g]}}",
+    "generation_kwargs": {"until": ["\n"], "max_gen_toks": 3},
+    "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+}
+
+
+def harness(model, path, **keywords):
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    return simple_evaluate(
+        HFLM(pretrained=model.model, tokenizer=model.tokenizer, batch_size=4, max_length=model.context_length),
+        tasks=[path],
+        task_manager=TaskManager(include_defaults=False),
+        bootstrap_iters=0,
+        **keywords,
+    )
+
+
+def column(scores, metric):
+    return {score.item: score.value for score in scores if score.metric == metric}
+
+
+@pytest.mark.parametrize("shots", [None, 2])
+def test_accuracies_add_up_to_those_of_the_harness(models, task, shots):
+    scores = LmEval(tasks=[task()], num_fewshot=shots, batch_size=3).run(models["rotary"], EvalContext())
+    theirs = harness(models["rotary"], task(), num_fewshot=shots)["results"]["sums"]
+    for metric in ("acc", "acc_norm"):
+        ours = column(scores, metric)
+        assert len(ours) == 12
+        assert sum(ours.values()) / 12 == pytest.approx(theirs[f"{metric},none"])
+
+
+def test_an_item_has_the_id_that_it_is_planted_under(models, task):
+    scores = LmEval(tasks=[task()]).run(models["rotary"], EvalContext())
+    assert {score.item for score in scores} == {item.id for item in load_benchmark(f"lm_eval:{task()}")}
+
+
+def test_texts_become_nats_and_units(models, task):
+    scores = LmEval(tasks=[task(**ROLLING)]).run(models["absolute"], EvalContext())
+    theirs = harness(models["absolute"], task(**ROLLING))["results"]["sums"]
+    nll, words, size = (sum(column(scores, metric).values()) for metric in ("nll", "words", "bytes"))
+    assert (words, size) == (36, sum(len(f"Text {i} ends.") for i in range(12)))
+    assert nll / size / 0.6931471805599453 == pytest.approx(theirs["bits_per_byte,none"], rel=1e-6)
+
+
+def test_a_log_likelihood_is_not_called_a_perplexity(models, task):
+    scores = LmEval(tasks=[task(**LAST_WORD)]).run(models["rotary"], EvalContext())
+    assert {score.metric for score in scores} == {"nll", "acc"}
+    assert all(value > 0 for value in column(scores, "nll").values())
+
+
+def test_generations_are_judged_one_by_one(models, task):
+    scores = LmEval(tasks=[task(**GENERATION)]).run(models["rotary"], EvalContext())
+    assert len(column(scores, "exact_match")) == 12
+
+
+def test_repeated_documents_keep_a_row_each(models, task, tmp_path):
+    data = tmp_path / "twice.jsonl"
+    data.write_text((json.dumps({"q": "1 + 1 =", "c": ["1", "2"], "g": 1}) + "\n") * 2)
+    scores = LmEval(tasks=[task(dataset_kwargs={"data_files": {"test": str(data)}})]).run(
+        models["rotary"], EvalContext()
+    )
+    first, second = column(scores, "acc")
+    assert second == f"{first}#2"
+
+
+def test_what_no_single_item_has_is_noted(models, task):
+    metrics = [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]
+    metrics += [{"metric": "brier_score", "aggregation": "brier_score", "higher_is_better": False}]
+    context = EvalContext()
+    scores = LmEval(tasks=[task(metric_list=metrics)]).run(models["rotary"], context)
+    assert {score.metric for score in scores} == {"acc"}
+    assert context.notes == ["sums: brier_score has no value for a single item and was left out"]
+
+
+def test_a_task_without_per_item_metrics_is_an_error(models, task):
+    metrics = [{"metric": "brier_score", "aggregation": "brier_score", "higher_is_better": False}]
+    with pytest.raises(RuntimeError, match="no metric with a value for a single item"):
+        LmEval(tasks=[task(metric_list=metrics)]).run(models["rotary"], EvalContext())
+
+
+def test_a_limit_takes_a_seeded_subset_of_each_task(models, task):
+    def items(seed):
+        return set(column(LmEval(tasks=[task()], limit=4, seed=seed).run(models["rotary"], EvalContext()), "acc"))
+
+    every = list(column(LmEval(tasks=[task()]).run(models["rotary"], EvalContext()), "acc"))
+    assert len(items(0)) == 4
+    assert items(0) == items(0) != items(1)
+    assert items(0) != set(every[:4])
+
+
+def test_a_folder_of_tasks_is_searched_without_the_tasks_of_the_harness(models, task, monkeypatch):
+    from lm_eval import tasks
+
+    asked = []
+    plain = tasks.TaskManager.__init__
+    monkeypatch.setattr(
+        tasks.TaskManager,
+        "__init__",
+        lambda self, *arguments, **keywords: (
+            asked.append(keywords.get("include_defaults", True)) or plain(self, *arguments, **keywords)
+        ),
+    )
+    folder = str(task("mine").rpartition("/")[0])
+    assert LmEval(tasks=["mine"], include_path=folder).run(models["rotary"], EvalContext())
+    assert True not in asked
+
+
+def test_a_task_that_insists_on_its_shots_is_noted(models, task):
+    context = EvalContext()
+    LmEval(tasks=[task(num_fewshot=0)], num_fewshot=2).run(models["rotary"], context)
+    assert context.notes == ["sums insists on 0 few-shot examples, not 2"]
+
+
+@pytest.mark.parametrize("name", ["absent.yaml", "/nowhere/absent.yaml"])
+def test_a_task_file_that_is_absent_is_said(models, name):
+    with pytest.raises(UserError, match="cannot load the task") as error:
+        LmEval(tasks=[name]).run(models["rotary"], EvalContext())
+    assert error.value.key == "tasks"
+
+
+def test_the_fingerprint_follows_the_task_file(task):
+    path = task()
+
+    def key(**fields):
+        return json.dumps(LmEval(**{"tasks": [path]} | fields).fingerprint([]), sort_keys=True)
+
+    plain = key()
+    assert key(batch_size=1) == plain
+    assert len({plain, key(num_fewshot=1), key(limit=3), key(apply_chat_template=True)}) == 4
+    task(doc_to_text="Sum: {{q}}")
+    assert key() != plain

@@ -1,0 +1,133 @@
+"""The orchestrator's side: what is wrong is said before anything starts, and without torch."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import OLMO2, TRAINING
+
+from pretrain_exp.errors import UserError
+from pretrain_exp.framework.huggingface.checks import config_fields, model_types
+from pretrain_exp.framework.huggingface.framework import HuggingFace
+
+
+def changed(base: dict[str, Any], path: str, value: object) -> dict[str, Any]:
+    found = copy.deepcopy(base)
+    *parents, name = path.split(".")
+    inner = found
+    for parent in parents:
+        inner = inner[parent]
+    inner[name] = value
+    return found
+
+
+def test_a_right_configuration_has_no_problems() -> None:
+    assert HuggingFace(devices=2).check({"config": OLMO2}, TRAINING) == []
+    assert HuggingFace().check({"config": None, "checkpoint": "somewhere"}, TRAINING) == []
+
+
+@pytest.mark.parametrize(
+    ("framework", "path", "value", "says"),
+    [
+        (HuggingFace(devices=3), "training.batch_size", 4, "do not divide among 3 ranks"),
+        (HuggingFace(devices=2), "training.micro_batch_size", 4, "divide the 2 sequences of a rank"),
+        (HuggingFace(), "training.micro_batch_size", 3, "one of [1, 2, 4]"),
+        (HuggingFace(), "training.precision", "fp16", "fp32 or bf16"),
+        (HuggingFace(), "training.schedule.name", "cosin", "one of cosine, linear, wsd, constant"),
+        (HuggingFace(), "training.schedule.warmup_steps", 7, "longer than the run of 6 steps"),
+        (HuggingFace(), "training.schedule.min_lr_ratio", 1.5, "between 0 and 1"),
+        (HuggingFace(), "training.optimizer.lr", 0.0, "must be positive"),
+        (HuggingFace(device="cuda", devices=64), "training.batch_size", 64, "64 GPUs are asked for"),
+        (HuggingFace(), "model.config.model_type", "olmo22", "near names: olmo2"),
+        (HuggingFace(), "model.config.hiden_size", 64, "did you mean hidden_size?"),
+        (HuggingFace(), "model.config.num_attention_heads", 5, "multiple of its 5 heads"),
+        (HuggingFace(), "model.config.max_position_embeddings", 8, "at least training.sequence_length = 16"),
+    ],
+)
+def test_each_problem_is_named(framework: HuggingFace, path: str, value: object, says: str) -> None:
+    whole = changed({"training": TRAINING, "model": {"config": OLMO2}}, path, value)
+    problems = framework.check(whole["model"], whole["training"])
+    assert len(problems) == 1
+    assert says in problems[0].render()
+
+
+def test_wsd_needs_its_decay() -> None:
+    training = changed(TRAINING, "schedule", {"name": "wsd", "total_steps": 6, "warmup_steps": 2, "decay_steps": 5})
+    (problem,) = HuggingFace().check({"config": OLMO2}, training)
+    assert problem.key == "training.schedule.decay_steps"
+
+
+@pytest.mark.parametrize("model_type", ["olmo2", "llama", "gpt2", "gpt_neox", "qwen3"])
+def test_fields_read_from_source_are_the_classes_own(model_type: str) -> None:
+    from transformers import AutoConfig
+
+    config = AutoConfig.for_model(model_type)
+    assert model_type in model_types()
+    assert all(hasattr(config, config.attribute_map.get(name, name)) for name in config_fields(model_type) - {"self"})
+    assert {"vocab_size", "eos_token_id", "tie_word_embeddings"} <= config_fields(model_type)
+
+
+def test_bf16_on_a_cpu_is_warned_of() -> None:
+    framework = HuggingFace(device="cpu")
+    assert framework.warnings({}, TRAINING) == []
+    assert "bf16" in framework.warnings({}, changed(TRAINING, "precision", "bf16"))[0]
+
+
+def test_commands(tmp_path: Path) -> None:
+    job = tmp_path / "job.json"
+    one, two = HuggingFace(device="cpu"), HuggingFace(device="cpu", devices=2, python="/opt/python", threads=3)
+    assert one.command(job) == [sys.executable, "-m", "pretrain_exp.framework.huggingface.worker", str(job), "--device", "cpu"]
+    assert two.command(job)[:5] == ["/opt/python", "-m", "pretrain_exp.framework.huggingface.launch", "--ranks", "2"]
+    assert two.environment()["OMP_NUM_THREADS"] == "3"
+
+
+def test_from_scratch_is_its_config() -> None:
+    framework = HuggingFace()
+    found = framework.initial({"config": OLMO2})
+    assert found == framework.initial({"config": dict(reversed(OLMO2.items()))})
+    assert found["identity"] != framework.initial({"config": {**OLMO2, "hidden_size": 64}})["identity"]
+
+
+def test_a_folder_is_its_contents(tmp_path: Path) -> None:
+    framework = HuggingFace()
+    with pytest.raises(UserError, match=r"must hold config.json and \*.safetensors"):
+        framework.initial({"checkpoint": str(tmp_path)})
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    identity = framework.initial({"checkpoint": str(tmp_path)})["identity"]
+    copied = tmp_path / "copied"
+    copied.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (copied / name).write_bytes((tmp_path / name).read_bytes())
+    assert framework.initial({"checkpoint": str(copied)})["identity"] == identity
+    (copied / "model.safetensors").write_bytes(b"weightz")
+    assert framework.initial({"checkpoint": str(copied)})["identity"] != identity
+
+
+def test_a_commit_needs_no_hub_and_a_wrong_name_says_so() -> None:
+    framework, commit = HuggingFace(), "0123456789abcdef" * 2 + "01234567"
+    assert framework.initial({"checkpoint": "some/name", "revision": commit})["identity"] == f"some/name@{commit}"
+    with pytest.raises(UserError, match="no folder"):
+        framework.initial({"checkpoint": "not a/hub/name", "revision": None})
+    with pytest.raises(UserError, match="neither a checkpoint"):
+        framework.initial({"checkpoint": None, "config": None})
+
+
+def test_the_orchestrators_side_loads_nothing_heavy() -> None:
+    """Also while it checks a configuration."""
+    script = f"""
+import sys
+from pretrain_exp.framework.huggingface.framework import HuggingFace
+framework = HuggingFace()
+assert framework.check({{"config": {OLMO2!r}}}, {TRAINING!r}) == []
+framework.initial({{"config": {OLMO2!r}}}), framework.numerics({TRAINING!r})
+print([name for name in ("torch", "transformers", "huggingface_hub", "scipy") if name in sys.modules])
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert found.stdout.strip() == json.dumps([]), found.stderr

@@ -1,0 +1,191 @@
+"""The page: what it must say, that it stands alone, that data cannot break it, and that a browser opens it."""
+
+import dataclasses
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from rich.console import Console
+from studies import simulated_study
+
+from pretrain_exp.analysis.analyse import analyse
+from pretrain_exp.analysis.study import RESULTS, StudyData
+from pretrain_exp.report.terminal import print_report
+from pretrain_exp.report.write import write_report
+
+SMALL: dict[str, Any] = {"items": 100, "curve_steps": 40}
+CASES: dict[str, dict[str, Any]] = {
+    "three seeds": {},
+    "one seed": {"seeds": (0,)},
+    "placebo": {"placebo": True},
+    "steps": {"steps": (0, 100, 300), "seeds": (0, 1)},
+    "dose sweep": {"members": ("repetitions=1", "repetitions=4", "repetitions=16", "repetitions=64")},
+    "condition sweep": {"members": ("lr=0.001", "lr=0.0003"), "sweep": "condition", "seeds": (0, 1)},
+    "no control": {"control": False},
+    "two doses": {"doses": (0, 4)},
+    "no effect": {"effect": 0.0},
+    "no curves": {"curve_steps": 0},
+}
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes, and whether tags are closed in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in ("meta", "link", "br", "hr", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def page(study: StudyData, folder: Path) -> str:
+    return write_report(study, folder / "report").html.read_text()
+
+
+def printed(study: StudyData) -> str:
+    console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115 - lives as long as the console
+    print_report(study, console)
+    return console.export_text()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_kind_of_study_has_a_whole_page(name: str, tmp_path: Path) -> None:
+    study = simulated_study(**(SMALL | CASES[name]))
+    analysis = analyse(study)
+    text = page(study, tmp_path)
+    tags = Tags()
+    tags.feed(text)
+    assert tags.open == []
+    assert tags.seen[0][0] == "html"
+    for answer in analysis.answers:
+        assert answer.replace("<", "&lt;") in text
+    for remark in analysis.remarks:
+        assert remark.text in text
+    shown = printed(study).replace("\n", " ")
+    assert re.sub(r"\s+", " ", analysis.answers[0]) in re.sub(r"\s+", " ", shown)
+    assert ">nan<" not in text
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return page(simulated_study(**SMALL), tmp_path_factory.mktemp("page"))
+
+
+def test_nothing_is_loaded_from_elsewhere(html: str) -> None:
+    tags = Tags()
+    tags.feed(html)
+    for tag, attributes in tags.seen:
+        assert not (tag == "script" and "src" in attributes)
+        for key in ("src", "href", "xlink:href"):
+            target = attributes.get(key) or "#"
+            assert target.startswith(("#", "data:", "figures/")), (tag, target)
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+
+
+def test_ids_of_figures_and_contents_lead_somewhere(html: str) -> None:
+    ids = re.findall(r'<(?:figure|section) id="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    for target in re.findall(r'<a href="#([^"]+)"', html):
+        assert target in ids
+
+
+def test_light_dark_and_paper(html: str) -> None:
+    assert "prefers-color-scheme: dark" in html
+    assert "@media print" in html
+    svg = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+    assert len(svg) == 7
+    for drawing in svg:
+        assert "var(--ink)" in drawing
+        assert "#222222" not in drawing
+        assert "viewBox" in drawing
+        assert 'role="img"' in drawing
+
+
+def test_what_comes_from_data_cannot_break_the_page(tmp_path: Path) -> None:
+    study = simulated_study(**SMALL)
+    evil = "</script><script>alert(1)</script>"
+    example = {**study.examples[0], "planted": evil, "before": "<b>", "after": "&amp;"}
+    data = dataclasses.replace(
+        study, title=evil, question=evil, command=evil, examples=[example], status=[evil], versions={evil: evil}
+    )
+    text = page(data, tmp_path)
+    assert "alert(1)" in text
+    assert "<script>alert(1)" not in text
+    assert '<span class="around">&lt;b&gt;</span><mark>&lt;/script&gt;' in text
+
+
+def test_the_planted_text_stands_in_its_surroundings(html: str) -> None:
+    study = simulated_study(**SMALL)
+    for example in study.examples[:3]:
+        planted = example["planted"].replace("'", "&#39;")
+        assert f'{example["before"]}</span><mark>{planted}</mark><span class="around">{example["after"]}' in html
+
+
+def test_reproduction_is_on_the_page(html: str) -> None:
+    study = simulated_study(**SMALL)
+    assert f"<pre><code>{study.command}</code></pre>" in html
+    for value in [*study.fingerprints.values(), *study.versions.values(), "7,372,800"]:
+        assert str(value) in html
+
+
+@pytest.mark.parametrize("ok", [True, False])
+def test_a_failed_proof_is_at_the_top(ok: bool, tmp_path: Path) -> None:
+    study = simulated_study(**SMALL)
+    proofs = [{**study.proofs[0], "mismatches": 0 if ok else 2, "ok": ok}, *study.proofs[1:]]
+    data = dataclasses.replace(study, proofs=proofs)
+    text = page(data, tmp_path)
+    head = text[: text.index("<nav")]
+    assert ("What was read is not what was planned" in head) is not ok
+    assert ("not as planned" in text) is not ok
+    assert (f"{5 if not ok else 6} of 6 runs" in printed(data)) is True
+
+
+def test_a_study_without_scores_still_has_a_page(tmp_path: Path) -> None:
+    study = StudyData(title="t", question="q", results=RESULTS.empty_table(), status=["eval/lm_eval failed"])
+    text = page(study, tmp_path)
+    assert "No answer: no planted item was scored in a treated run." in text
+    assert "eval/lm_eval failed" in text
+
+
+def test_only_perplexity(tmp_path: Path) -> None:
+    study = simulated_study(**SMALL)
+    results = study.results.filter(pa.compute.equal(study.results["evaluation"], "perplexity"))
+    text = page(dataclasses.replace(study, results=results, items=None, ledger=None), tmp_path)
+    assert "What was not planted" in text
+    assert "Nothing was planted." in text
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs the chromium browser")
+def test_a_browser_opens_it_without_an_error_and_sorts(html: str, tmp_path: Path) -> None:
+    """The dump of the page after a click on a column's head; errors go to the console, which goes to stderr."""
+    click = "<script>document.querySelectorAll('#effects th button')[4].click()</script></body>"
+    path = tmp_path / "page.html"
+    path.write_text(html.replace("</body>", click))
+    flags = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+        "--disable-component-update --disable-sync --enable-logging=stderr --virtual-time-budget=2000 --dump-dom"
+    )
+    command = ["chromium", *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", path.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr
+    table = done.stdout[done.stdout.index('aria-sort="ascending"') :]
+    table = table[: table.index("</table>")]
+    estimates = [float(row.split('data-sort="')[5].split('"')[0]) for row in table.split("<tr>")[1:]]
+    assert len(estimates) == 5
+    assert estimates == sorted(estimates)

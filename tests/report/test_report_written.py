@@ -1,0 +1,111 @@
+"""What a report leaves on disk: the same bytes for the same study, whole or not at all, nothing of others deleted."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from studies import simulated_study
+
+from pretrain_exp.analysis.study import StudyData
+from pretrain_exp.errors import UserError
+from pretrain_exp.report import write
+from pretrain_exp.report.write import joined, write_report
+
+SMALL = {"items": 100, "curve_steps": 40}
+
+
+@pytest.fixture(scope="module")
+def study() -> StudyData:
+    return simulated_study(seeds=(0, 1, 2), placebo=True, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def folder(study: StudyData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(study, tmp_path_factory.mktemp("study") / "report").folder
+
+
+def test_everything_is_there(folder: Path) -> None:
+    names = {"report.html", "figures", "results.parquet", "effects.csv", "effects.json", "summary.json"}
+    assert {path.name for path in folder.iterdir()} == names
+    assert [path.name for path in folder.parent.iterdir()] == ["report"]  # nothing is left beside it
+
+
+def test_every_figure_has_its_picture_its_drawing_and_its_data(folder: Path) -> None:
+    stems = {path.stem for path in (folder / "figures").iterdir()}
+    wanted = {"dose_response-acc", "dose_response-gold_ce", "effect", "items-gold_ce", "loss", "optimizer", "placement"}
+    assert stems == wanted
+    for stem in stems:
+        files = [folder / "figures" / f"{stem}.{suffix}" for suffix in ("png", "svg", "csv")]
+        assert files[0].read_bytes().startswith(b"\x89PNG")
+        assert b"<svg" in files[1].read_bytes()
+        assert len(pyarrow.csv.read_csv(files[2])) > 0
+
+
+def test_the_same_study_gives_the_same_bytes(study: StudyData, folder: Path, tmp_path: Path) -> None:
+    again = write_report(study, tmp_path / "other" / "report").folder
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            assert path.read_bytes() == (again / path.relative_to(folder)).read_bytes(), path.name
+
+
+def test_effects_are_the_same_in_both_forms(folder: Path) -> None:
+    rows = json.loads((folder / "effects.json").read_text())
+    table = pyarrow.csv.read_csv(folder / "effects.csv")
+    assert len(rows) == len(table)
+    assert table.column_names == list(rows[0])
+    assert table["estimate"].to_pylist() == pytest.approx([row["estimate"] for row in rows])
+    assert all(row["method"] and row["n"] for row in rows)
+
+
+def test_summary_holds_answer_and_headline(folder: Path) -> None:
+    summary = json.loads((folder / "summary.json").read_text())
+    headline = summary["headline"]
+    assert summary["schema"] == write.SCHEMA
+    assert (headline["contrast"], headline["metric"], headline["dose"]) == ("treated_vs_control", "acc", 64)
+    assert f"{100 * headline['estimate']:.1f} points" in summary["answers"][0]
+
+
+def test_results_carry_the_dose_of_their_own_seed(study: StudyData, folder: Path) -> None:
+    table = pq.read_table(folder / "results.parquet")
+    assert len(table) == len(study.results)
+    planned = {(r["seed"], r["item"]): r["dose"] for r in study.items.to_pylist()}
+    for row in table.to_pylist()[:: len(table) // 500]:
+        assert row["dose"] == planned.get((row["seed"], row["item"]))
+    assert joined(study).equals(table)
+
+
+def test_an_earlier_report_is_replaced_whole(study: StudyData, tmp_path: Path) -> None:
+    folder = write_report(study, tmp_path / "report").folder
+    (folder / "figures" / "stale.png").write_bytes(b"old")
+    write_report(simulated_study(seeds=(0,), **SMALL), folder)
+    assert not (folder / "figures" / "stale.png").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+def test_what_is_not_a_report_is_not_replaced(study: StudyData, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds something else"):
+        write_report(study, tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_failure_leaves_the_earlier_report(study: StudyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_report(study, tmp_path / "report").folder
+    before = (folder / "report.html").read_bytes()
+
+    def fail(*_: object) -> str:
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(write, "render", fail)
+    with pytest.raises(RuntimeError, match="disk full"):
+        write_report(study, folder)
+    assert (folder / "report.html").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+def test_scores_are_not_changed_on_the_way(study: StudyData, folder: Path) -> None:
+    table = pq.read_table(folder / "results.parquet")
+    assert np.sort(table["value"].to_numpy()) == pytest.approx(np.sort(study.results["value"].to_numpy()))
