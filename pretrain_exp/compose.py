@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -112,8 +114,12 @@ def known_keys(overrides: Sequence[str]) -> list[str]:
     """Every key of the composition, as far as the choices of groups among the overrides are right."""
     groups = group_choices(conf_dir())
     chosen = [override for override in overrides if override.partition("=")[0] in groups and "," not in override]
+    GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(config_dir=str(conf_dir()), **_version_base()):
-        composed = hydra.compose("config", overrides=chosen)
+        try:
+            composed = hydra.compose("config", overrides=chosen)
+        except HydraException:  # what is chosen is not known either, so there is nothing to compare with
+            return []
     return sorted(_flat(OmegaConf.to_container(composed, resolve=False)))
 
 

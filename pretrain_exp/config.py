@@ -162,6 +162,8 @@ class Config(Strict):
     evaluation: EvaluationConfig = EvaluationConfig()
     hub: HubConfig = HubConfig()
     study: StudyConfig = StudyConfig()
+    replay: str | None = None  # a published plan to plant: a table of position, text, experiment
+    export_plan: str | None = None  # where to write this plan as such a table
     store: str = "outputs/store"
     verify_reads: bool = True
     numerics: Literal["warn", "refuse"] = "warn"
@@ -213,6 +215,11 @@ def validate(raw: Mapping[str, Any]) -> tuple[Config, Kinds]:
         nodes = raw.get(group)
         for name, node in nodes.items() if isinstance(nodes, Mapping) else ():
             _collect(into, problems, name, node, f"{group}.{name}")
+    if "framework" in kinds and hasattr(kinds.get("executor"), "place"):
+        try:
+            kinds["framework"] = kinds["executor"].place(kinds["framework"])
+        except UserError as error:
+            problems.append(error)
     if config is not None:
         problems += _cross_checks(config)
         if "framework" in kinds:
@@ -281,6 +288,11 @@ def _cross_checks(config: Config) -> list[UserError]:
     warmup = config.training.schedule.warmup_steps
     if warmup > (total or last):
         out.append(UserError("is longer than the whole schedule", key="training.schedule.warmup_steps", value=warmup))
+    for key, path in (("replay", config.replay), ("export_plan", config.export_plan)):
+        if path is not None and Path(path).suffix not in (".csv", ".jsonl", ".parquet"):
+            out.append(UserError("is a table in .csv, .jsonl or .parquet", key=key, value=path))
+        elif key == "replay" and path is not None and not Path(path).is_file():
+            out.append(UserError("no such file", key=key, value=path, fix="give an existing table"))
     if config.hub.repo_id and not set(config.hub.arms) <= {"treated", "control", "placebo"}:
         out.append(UserError("arms are treated, control and placebo", key="hub.arms", value=config.hub.arms))
     return out

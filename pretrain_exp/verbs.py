@@ -54,8 +54,11 @@ def _logs(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int
             names = ", ".join(f"{job['id']} ({job['title']})" for job in (matching or jobs))
             problem = "matches several jobs" if matching else "matches no job of this study"
             raise UserError(problem, value=given.job, fix=f"one of: {names}")
-        log = Path(matching[0]["folder"]) / "log.txt"
-        if not log.is_file():
+        folder = Path(matching[0]["folder"])
+        # a job that never came to its command may have said why in the batch script's own log
+        logs = [folder / "log.txt", *sorted(folder.glob("slurm/*.out"), key=lambda path: -path.stat().st_mtime)]
+        log = next((path for path in logs if path.is_file()), None)
+        if log is None:
             raise UserError("has not written a log yet", value=matching[0]["id"])
         print("\n".join(log.read_text(errors="replace").splitlines()[-given.lines :]))
         return 0
@@ -69,9 +72,16 @@ def _cancel(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], i
     def cancel(given: argparse.Namespace) -> int:
         import json
 
+        from pretrain_exp.executor.base import Job
+        from pretrain_exp.executor.slurm_status import cancel_jobs
+
         folder = find_study(given.study)
         study = read_study(folder)
         asked = 0
+        submitted = [Job.from_record(job) for job in study["jobs"] if (Path(job["folder"]) / "slurm.json").is_file()]
+        for sentence in cancel_jobs(submitted) if submitted else ():
+            print(sentence)
+            asked += 1
         controller = study.get("controller")
         if controller and _signal(controller["pid"], signal.SIGINT):
             print(f"asked the study's own process {controller['pid']} to end; running jobs save first")

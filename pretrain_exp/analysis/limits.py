@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from pretrain_exp.analysis.effects import Design
 from pretrain_exp.analysis.study import StudyData
@@ -58,9 +59,7 @@ def _integrity(study: StudyData) -> Iterator[Remark]:
     for audit in study.audits:
         if not audit["ok"]:
             yield Remark("error", f"The audit of the plan failed ({where(audit)}): see what was changed.")
-    skipped = (
-        study.ledger.filter(np.asarray(study.ledger["status"]) == "skipped") if len(study.ledger) else study.ledger
-    )
+    skipped = study.ledger.filter(pc.equal(study.ledger["status"], "skipped"))
     if len(skipped):
         yield Remark("warning", f"Planned edits skipped by policy: {len(skipped):,}; the ledger says which.")
 

@@ -57,6 +57,23 @@ class Job:
             "unit": self.unit,
         }
 
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Job:
+        """The job of a record, without what starts it."""
+        return cls(
+            key=record["key"],
+            kind=record["kind"],
+            title=record["title"],
+            folder=Path(record["folder"]),
+            command=(),
+            environment={},
+            needs=frozenset(record["needs"]),
+            makes=tuple(Path(path) for path in record["makes"]),
+            first=record["first"],
+            total=record["total"],
+            unit=record["unit"],
+        )
+
 
 @dataclass
 class Outcome:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group
+
 from pretrain_exp.errors import Problems, UserError
 from pretrain_exp.executor.base import Job, Outcome
 from pretrain_exp.executor.progress import Board
@@ -27,10 +29,12 @@ from pretrain_exp.executor.slurm_files import (
     write_submission,
 )
 from pretrain_exp.executor.slurm_options import Resources, problems
+from pretrain_exp.executor.slurm_plan import describe, longest_chain, shown
 from pretrain_exp.executor.slurm_queue import alive, cancel, look
 from pretrain_exp.executor.slurm_site import missing_commands, missing_commands_problem, partitions, refusal
 from pretrain_exp.executor.slurm_status import standing
 from pretrain_exp.executor.slurm_submit import submit
+from pretrain_exp.framework.base import Framework
 from pretrain_exp.store.claims import claimed
 
 POLL_SECONDS = 10.0
@@ -71,6 +75,16 @@ class Slurm(Resources):
             own = {"partition": self.cpu_partition or self.partition, "constraint": None, "extra": {}, **own}
         return replace(training, **own)
 
+    def place(self, framework: Framework) -> Framework:
+        """The framework, told what its jobs will find: not the GPUs of the machine that submits."""
+        training = self.resources("train")
+        return framework.elsewhere(training.nodes * training.ranks, training.device)
+
+    def describe(self, jobs: Sequence[Job], seconds_per_step: float | None) -> Group:
+        """What these jobs would ask of Slurm."""
+        rows = describe(jobs, self.resources, seconds_per_step)
+        return shown(rows, longest_chain(jobs, seconds_per_step))
+
     def check(self, jobs: Sequence[Job]) -> list[UserError]:
         """All that would make Slurm refuse these jobs, or train them wrongly; asks Slurm, submits nothing."""
         missing = missing_commands()
@@ -109,9 +123,7 @@ class Slurm(Resources):
             for job in in_order(jobs):
                 outcomes[job.id] = self._submit(job, store, living, ids, mine)
         except BaseException:
-            cancel([number for _, number in mine])
-            for job, number in mine:
-                forget(job.folder, number)
+            take_back(mine)
             raise
         return self._follow(jobs, outcomes) if self.wait else outcomes
 
@@ -161,6 +173,14 @@ class Slurm(Resources):
                     job, "skipped" if state in ("skipped", "cancelled") else "failed", message, log=log
                 )
         return ended
+
+
+def take_back(submitted: Sequence[tuple[Job, str]]) -> None:
+    """Cancels what a call submitted before it failed: no half of a graph is left in the queue."""
+    if submitted:
+        cancel([number for _, number in submitted])
+    for job, number in submitted:
+        forget(job.folder, number)
 
 
 def in_order(jobs: Sequence[Job]) -> list[Job]:

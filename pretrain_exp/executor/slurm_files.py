@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,29 +89,20 @@ def read_spec(folder: Path) -> Spec:
     if values["schema"] != SCHEMA:
         raise UserError(f"spec.json has schema {values['schema']}, this version reads {SCHEMA}", fix="submit again")
     return Spec(
-        job_of(values["job"]),
+        _job_of(values["job"]),
         Path(values["store"]),
         *(values[name] for name in ("nodes", "ranks", "cpus_per_task", "device", "minutes", "signal_delay_s")),
     )
 
 
-def job_of(record: Mapping[str, Any]) -> Job:
-    """A job from its record in spec.json, or in study.json, which has no command."""
-    return Job(
-        key=record["key"],
-        kind=record["kind"],
-        title=record["title"],
-        folder=Path(record["folder"]),
-        command=tuple(record.get("command", ())),
-        rank_command=tuple(record.get("rank_command", ())),
-        environment=record.get("environment", {}),
-        needs=frozenset(record["needs"]),
-        makes=tuple(Path(path) for path in record["makes"]),
-        first=record["first"],
-        total=record["total"],
-        unit=record["unit"],
-        retries=record.get("retries", 0),
-        retry_seconds=record.get("retry_seconds", 5.0),
+def _job_of(record: Mapping[str, Any]) -> Job:
+    return replace(
+        Job.from_record(record),
+        command=tuple(record["command"]),
+        rank_command=tuple(record["rank_command"]),
+        environment=record["environment"],
+        retries=record["retries"],
+        retry_seconds=record["retry_seconds"],
     )
 
 

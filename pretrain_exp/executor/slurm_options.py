@@ -45,7 +45,7 @@ class Resources:
     gpus_per_node: int = 1
     ranks_per_node: int | None = None  # None: one a GPU, or one where there are none
     cpus_per_task: int | None = None  # on each node
-    mem: str | None = None  # on each node
+    mem: str | int | None = None  # on each node: 64G; a number is in MB
     time: int | str = 60
     partition: str | None = None
     account: str | None = None

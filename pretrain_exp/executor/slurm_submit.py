@@ -33,12 +33,13 @@ def submit(job: Job, resources: Resources, needs: Sequence[str], setup: Sequence
 
     needs: numbers of the jobs before it. A report also comes after jobs that failed; all others are cancelled then.
     """
-    options = resources.options() | {"job-name": job.id, "kill-on-invalid-dep": "yes"}
+    options = resources.options() | {"kill-on-invalid-dep": "yes"}
     if needs:
         options["dependency"] = ":".join(["afterany" if job.kind == "report" else "afterok", *needs])
     executor = _Executor(job.folder / "slurm", python=f"exec {shlex.quote(sys.executable)}")
     executor.update_parameters(
-        # what submitit itself must know; all of these are among the options too, which win
+        job_name=job.id,
+        # what submitit itself must know; these are among the options too, which win
         time=resources.minutes,
         nodes=resources.nodes,
         ntasks_per_node=1,
@@ -46,7 +47,7 @@ def submit(job: Job, resources: Resources, needs: Sequence[str], setup: Sequence
         setup=list(setup),
         stderr_to_stdout=True,
         use_srun=False,  # the job starts its steps itself, one an attempt
-        additional_parameters=options,
+        additional_parameters={name.replace("-", "_"): value for name, value in options.items()},
     )
     try:
         return str(executor.submit(run_job, str(job.folder)).job_id)

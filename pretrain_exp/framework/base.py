@@ -62,6 +62,17 @@ class Framework(ABC):
     def command(self, job: Path) -> list[str]:
         """The command that trains the job of this job.json with all its ranks."""
 
+    def rank_command(self, job: Path) -> list[str]:
+        """What torchrun starts as each rank, `{device}` standing for cpu or cuda; empty where there is no such command."""
+        return []
+
+    def elsewhere(self, ranks: int, device: str) -> Framework:
+        """This framework for jobs on other machines, whose executor gives `ranks` processes in all on `device`.
+
+        Nothing is asked of this machine, which may have no GPU. UserError where the framework cannot have that.
+        """
+        raise UserError(f"{self.name} trains on this machine only", key="executor", fix="executor=inline")
+
     @abstractmethod
     def environment(self) -> dict[str, str]:
         """What the command needs in its environment, beside what it inherits."""

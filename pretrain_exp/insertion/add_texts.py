@@ -27,6 +27,15 @@ class FilePlanting(Planting):
     group_key: str | None = None
     repetitions: float | dict[str, float] = 1.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = self.repetitions
+        if self.mode == "explicit" and given != 1:
+            problem = "explicit positions are planted once each"
+            raise UserError(problem, key="repetitions", value=given, fix="give one row a copy")
+        for group, value in given.items() if isinstance(given, Mapping) else [("", given)]:
+            check_repetitions(value, f"repetitions.{group}" if group else "repetitions")
+
     def files(self) -> list[tuple[str, str]]:
         """(field, path) of the files that must exist."""
         return [("file", self.file)]
@@ -34,9 +43,6 @@ class FilePlanting(Planting):
     def edits(self, context: InsertionContext) -> Edits:
         """The edits of all rows. UserErrors carry the full key, insertion.<name>.<field>."""
         try:
-            if self.mode == "explicit" and self.repetitions != 1:
-                problem = "explicit positions are planted once each"
-                raise UserError(problem, key="repetitions", value=self.repetitions, fix="give one row a copy")
             entries = [self._entry(row) for row in read_rows(self.file)]
             self._check_groups(entries)
             return build_edits(context, self, entries)
@@ -59,11 +65,11 @@ class FilePlanting(Planting):
     def _repetitions(self, group: str) -> float:
         given = self.repetitions
         if not isinstance(given, Mapping):
-            return check_repetitions(given)
+            return given
         if group not in given:
             problem = f"group {group!r} has no repetitions"
             raise UserError(problem, key="repetitions", value=dict(given), fix="name every group")
-        return check_repetitions(given[group], f"repetitions.{group}")
+        return given[group]
 
     def _check_groups(self, entries: list[Entry]) -> None:
         if isinstance(self.repetitions, Mapping):

@@ -8,8 +8,8 @@ Every random choice is ranked by a hash of (seed, insertion, item, purpose): no 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import asdict, dataclass
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -70,33 +70,42 @@ class Planting:
     on_full: Literal["error", "pack"] = "error"
     eos: Literal["both", "none", "append"] | None = None
 
-    def span(self, context: InsertionContext) -> tuple[int, int]:
-        """The positions [first, stop) where random edits may lie. UserError where mode and range do not fit each other,
-        or the range is empty or leaves the run."""
-        phases, window = context.phases, context.window
-        first, stop = phases.position_of_step(window.first_step), phases.position_of_step(window.last_step)
+    def __post_init__(self) -> None:
+        """UserError where mode and range contradict each other, or the range cannot be one in any run."""
+        if isinstance(self.range, Mapping):
+            object.__setattr__(self, "range", Range(**self.range))
+        if self.mode != "range" and self.range is not None:
+            raise UserError("a range is given, but not used", key="mode", value=self.mode, fix="set mode: range")
         if self.mode != "range":
-            if self.range is not None:
-                raise UserError("a range is given, but not used", key="mode", value=self.mode, fix="set mode: range")
-            return first, stop
+            return
         if self.range is None:
             raise UserError("mode range needs a range", key="range", value=None, fix="give {start, end, unit}")
-        given = Range(**self.range) if isinstance(self.range, Mapping) else self.range
-        if not given.start < given.end:
-            raise UserError(
-                "the range must end after it starts", key="range", value=_shown(given), fix="swap or widen it"
-            )
+        if not self.range.start < self.range.end:
+            shown = asdict(self.range)
+            raise UserError("the range must end after it starts", key="range", value=shown, fix="swap or widen it")
+        for value in (self.range.start, self.range.end):
+            if self.range.unit != "share" and (value < 0 or value != int(value)):
+                problem = f"bounds in {self.range.unit} must be whole numbers of 0 or more"
+                raise UserError(problem, key="range", value=value, fix="round it, or use unit: share")
+
+    def span(self, context: InsertionContext) -> tuple[int, int]:
+        """The positions [first, stop) where random edits may lie. UserError where the range leaves the run or is
+        empty."""
+        phases, window, given = context.phases, context.window, self.range
+        first, stop = phases.position_of_step(window.first_step), phases.position_of_step(window.last_step)
+        if given is None:
+            return first, stop
         low, high = (_to_position(value, given.unit, phases, first, stop) for value in (given.start, given.end))
         if low < first or high > stop:
             raise UserError(
                 f"the range, positions {low:,} to {high:,}, leaves the run, which reads {first:,} to {stop:,} "
                 f"(steps {window.first_step:,} to {window.last_step:,})",
                 key="range",
-                value=_shown(given),
+                value=asdict(given),
                 fix="choose bounds inside the run, or unit: share",
             )
         if low == high:
-            raise UserError("the range holds no token", key="range", value=_shown(given), fix="widen it")
+            raise UserError("the range holds no token", key="range", value=asdict(given), fix="widen it")
         return low, high
 
     @property
@@ -299,14 +308,7 @@ def _pieces(tokens: np.ndarray, context: InsertionContext, planting: Planting, t
 def _to_position(value: float, unit: str, phases: Phases, first: int, stop: int) -> int:
     if unit == "share":
         return first + round(value * (stop - first))
-    if value < 0 or value != int(value):
-        problem = f"bounds in {unit} must be whole numbers of 0 or more"
-        raise UserError(problem, key="range", value=value, fix="round it, or use unit: share")
     return int(value) if unit == "tokens" else phases.position_of_step(int(value))
-
-
-def _shown(given: Range) -> dict[str, Any]:
-    return {"start": given.start, "end": given.end, "unit": given.unit}
 
 
 def named(context: InsertionContext, error: UserError) -> UserError:

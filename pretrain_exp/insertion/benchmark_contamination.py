@@ -28,6 +28,17 @@ class BenchmarkContamination(Planting):
     fraction: float | None = None
     limit: int | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mode == "explicit":
+            raise UserError(
+                "items of a benchmark have no positions", key="mode", value=self.mode, fix="random or range"
+            )
+        if self.too_long == "split":
+            problem = "a split item would no longer be the item that is scored"
+            raise UserError(problem, key="too_long", value="split", fix="set too_long: truncate or skip")
+        self._levels()
+
     def files(self) -> list[tuple[str, str]]:
         """(field, path) of the files that must exist."""
         return [("benchmark", self.benchmark)] if self.benchmark.endswith((".jsonl", ".jsonl.gz")) else []
@@ -42,13 +53,6 @@ class BenchmarkContamination(Planting):
     def _edits(self, context: InsertionContext) -> Edits:
         from pretrain_exp.items.benchmarks import load_benchmark
 
-        if self.mode == "explicit":
-            raise UserError(
-                "items of a benchmark have no positions", key="mode", value=self.mode, fix="random or range"
-            )
-        if self.too_long == "split":
-            problem = "a split item would no longer be the item that is scored"
-            raise UserError(problem, key="too_long", value="split", fix="set too_long: truncate or skip")
         benchmark = load_benchmark(
             self.benchmark, self.limit
         )  # the same items for every seed: arms and seeds are paired

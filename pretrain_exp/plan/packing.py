@@ -4,8 +4,9 @@
     its bins             [      aaa  bb    ]     the free runs between what stays
     c is added           [  bb ccccc  aaa  ]     edits keep their bin, the bin is laid out anew at random
 
-First every edit still unplaced, longest first, goes to the bin with most room; if that fails, all movable edits are
-distributed anew, each to the bin it fits best (best-fit decreasing, Johnson 1973). Deterministic; ties by hash.
+Three attempts: every edit still unplaced, longest first, goes to the bin with most room; all movable edits are
+distributed anew in that way, which fills all bins alike; and again, each to the bin that it fits best (best-fit
+decreasing, Johnson 1973), which fills most but leaves other bins empty. Deterministic; ties by hash.
 """
 
 from __future__ import annotations
@@ -37,10 +38,11 @@ def pack(
     ranks = np.argsort(mix(begin.astype(np.uint64), _BIN))  # bins with equal room are taken in hashed order
     used = np.bincount(bins[placed], weights=lengths[placed], minlength=len(begin)).astype(np.int64)
     added = _fill(size - used, ranks, lengths, keys, np.flatnonzero(~placed), tightest=False)
-    if added is None:
-        added = _fill(size.copy(), ranks, lengths, keys, np.arange(len(lengths)), tightest=True)
+    for tightest in (False, True):
         if added is None:
-            return None
+            added = _fill(size, ranks, lengths, keys, np.arange(len(lengths)), tightest)
+    if added is None:
+        return None
     bins = np.where(added >= 0, added, bins)
     moved = np.isin(bins, np.unique(added[added >= 0]))
     out = positions.copy()
@@ -94,15 +96,28 @@ def _fill(
 def _lay_out(
     bins: np.ndarray, begin: np.ndarray, size: np.ndarray, lengths: np.ndarray, keys: np.ndarray
 ) -> np.ndarray:
-    """Positions inside the bins: the edits of a bin in hashed order, the room left over spread between them by hash."""
-    total = np.bincount(bins, weights=lengths, minlength=len(begin)).astype(np.int64)
-    slack = (size - total)[bins]
-    gap = (mix(keys, _OFFSET) % (slack + 1).astype(np.uint64)).astype(np.int64)
-    gap = gap[np.lexsort((gap, bins))]  # sorted inside each bin: gap[i] free positions lie before its i-th edit
+    """Positions inside the bins: the edits of a bin in hashed order, its free room before, between and after them."""
     order = np.lexsort((mix(keys, _ORDER), bins))
+    which, first, counts = np.unique(bins[order], return_index=True, return_counts=True)
     ordered = lengths[order]
     before = np.cumsum(ordered) - ordered
-    first = np.searchsorted(bins[order], bins[order], side="left")
+    free = size[which] - np.add.reduceat(ordered, first)
+    gaps = _gaps(mix(keys[order], _OFFSET).tolist(), counts.tolist(), free.tolist())
     out = np.empty(len(bins), dtype=np.int64)
-    out[order] = begin[bins[order]] + gap + before - before[first]
+    out[order] = begin[bins[order]] + gaps + before - np.repeat(before[first], counts)
     return out
+
+
+def _gaps(words: list[int], counts: list[int], free: list[int]) -> np.ndarray:
+    """How many free positions lie before each edit of its bin, every way to spread them equally likely.
+
+    That is a random subset of k of k + free places, drawn by Floyd's algorithm (Bentley and Floyd 1987), a word an edit.
+    """
+    out: list[int] = []
+    for count, room in zip(counts, free, strict=True):
+        places: set[int] = set()
+        for last in range(room, room + count):
+            place = words[len(out) + last - room] % (last + 1)
+            places.add(last if place in places else place)
+        out += [place - i for i, place in enumerate(sorted(places))]
+    return np.array(out, dtype=np.int64)

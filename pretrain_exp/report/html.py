@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import pyarrow.compute as pc
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -60,10 +61,10 @@ def facts(study: StudyData, analysis: Analysis) -> list[tuple[str, str]]:
     seeds = sorted({unit.seed for unit in scores.units("treated")})
     found = [("seeds", ", ".join(map(str, seeds)) if len(seeds) <= 6 else str(len(seeds)))]
     found.append(("runs scored", ", ".join(f"{n} {arm}" for arm, n in arms.items() if n)))
-    items = len(set(study.items["item"].to_pylist()))
+    items = pc.count_distinct(study.items["item"]).as_py()
     if items:
         found.append(("items", f"{items:,}"))
-    planted = sum(1 for status in study.ledger["status"].to_pylist() if status == "planted")
+    planted = pc.sum(pc.equal(study.ledger["status"], "planted")).as_py()
     if planted:
         found.append(("edits", f"{planted:,}"))
     if study.proofs:

@@ -101,12 +101,17 @@ def save(picture: Picture, folder: Path) -> Saved:
             height_ratios=picture.heights,
         )  # fmt: skip
         picture.draw(list(axes.flat))
+        figure.draw_without_rendering()  # lays the axes out, once for both files
+        figure.set_layout_engine("none")
         figure.savefig(folder / f"{picture.name}.png", dpi=200, metadata={"Software": None})
-        figure.savefig(folder / f"{picture.name}.svg", metadata={"Date": None})
-        inline = io.StringIO()
-        figure.savefig(inline, format="svg", transparent=True, metadata={"Date": None})
+        drawn = io.StringIO()
+        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
+    svg = drawn.getvalue()
+    ground = f'<rect width="100%" height="100%" fill="{PAPER}"/>'
+    whole = re.sub(r"(<svg [^>]*>)", rf"\1{ground}", svg, count=1)
+    (folder / f"{picture.name}.svg").write_text(whole, encoding="utf-8")
     pyarrow.csv.write_csv(picture.data, folder / f"{picture.name}.csv")
-    return Saved(picture, _inline(inline.getvalue(), picture))
+    return Saved(picture, _inline(svg, picture))
 
 
 def _inline(svg: str, picture: Picture) -> str:

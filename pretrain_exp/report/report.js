@@ -19,6 +19,5 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
-// On paper nothing is folded away.
-addEventListener("beforeprint", () => document.querySelectorAll("details:not([open])").forEach((d) => { d.open = true; d.dataset.print = "1"; }));
-addEventListener("afterprint", () => document.querySelectorAll("details[data-print]").forEach((d) => { d.open = false; delete d.dataset.print; }));
+// On paper the examples are unfolded; the minor comparisons stay folded, they are in effects.csv.
+addEventListener("beforeprint", () => document.querySelectorAll("details.paper").forEach((d) => { d.open = true; }));

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pretrain_exp.analysis.analyse import Analysis
 from pretrain_exp.analysis.limits import count, where
 from pretrain_exp.analysis.metrics import HEADLINE, metric
@@ -53,64 +56,44 @@ def power_table(analysis: Analysis) -> Table | None:
 
 def changed_table(study: StudyData) -> Table | None:
     """Edits by insertion and dose: items, copies, tokens, steps; added over plans."""
-    groups: dict[tuple[str, int], dict[str, Any]] = {}
-    columns = ("insertion", "dose", "item", "member", "seed", "step", "length", "status")
-    for insertion, dose, item, member, seed, step, length, status in zip(
-        *(study.ledger[c].to_pylist() for c in columns), strict=True
-    ):
-        entry = groups.setdefault(
-            (insertion, dose), {"items": set(), "plans": set(), "edits": 0, "skipped": 0, "tokens": 0, "steps": []}
-        )
-        if status != "planted":
-            entry["skipped"] += 1
-            continue
-        entry["items"].add((member, seed, item))
-        entry["plans"].add((member, seed))
-        entry["edits"] += 1
-        entry["tokens"] += length
-        entry["steps"] = [min([*entry["steps"], step]), max([*entry["steps"], step])]
-    held: dict[str, set[Any]] = {}
-    for insertion, dose, item, member, seed in zip(
-        *(study.items[c].to_pylist() for c in ("insertion", "dose", "item", "member", "seed")), strict=True
-    ):
-        if dose == 0:
-            held.setdefault(insertion, set()).add((member, seed, item))
-    if not groups and not held:
+    held = _distinct(study.items.filter(pc.equal(study.items["dose"], 0)), "insertion")
+    planted = study.ledger.filter(pc.equal(study.ledger["status"], "planted"))
+    skipped = _counts(study.ledger.filter(pc.not_equal(study.ledger["status"], "planted")))
+    sums = planted.group_by(["insertion", "dose"]).aggregate(
+        [("step", "count"), ("length", "sum"), ("step", "min"), ("step", "max")]
+    )
+    rows = {(row["insertion"], row["dose"]): row for row in sums.to_pylist()}
+    items = _distinct(planted, "insertion", "dose")
+    cells = [
+        [Cell(name, name), Cell("holdout", 0), whole(n), whole(plans), *(whole(0) for _ in range(3)), Cell(DASH, -1)]
+        for (name,), (n, plans) in sorted(held.items())
+    ]
+    for name, dose in sorted({*rows, *skipped}):
+        row = rows.get((name, dose), {"step_count": 0, "length_sum": 0, "step_min": None})
+        n, plans = items.get((name, dose), (0, 0))
+        first = row["step_min"]
+        span = Cell(DASH, -1) if first is None else Cell(f"{first:,} to {row['step_max']:,}", first)
+        numbers = (n, plans, row["step_count"], skipped.get((name, dose), 0), row["length_sum"])
+        cells.append([Cell(name, name), Cell(f"{dose:,}", dose), *(whole(value) for value in numbers), span])
+    if not cells:
         return None
     labels = ("Insertion", "Times planted", "Items", "Plans", "Edits", "Skipped", "Tokens", "Steps")
-    cells = [
-        [
-            Cell(name, name),
-            Cell("holdout", 0),
-            whole(len(items)),
-            whole(len({i[:2] for i in items})),
-            whole(0),
-            whole(0),
-            whole(0),
-            Cell(DASH, -1),
-        ]
-        for name, items in sorted(held.items())
-    ]
-    for (name, dose), entry in sorted(groups.items()):
-        span = (
-            Cell(f"{entry['steps'][0]:,} to {entry['steps'][1]:,}", entry["steps"][0])
-            if entry["steps"]
-            else Cell(DASH, -1)
-        )
-        cells.append(
-            [
-                Cell(name, name),
-                Cell(f"{dose:,}", dose),
-                whole(len(entry["items"])),
-                whole(len(entry["plans"])),
-                whole(entry["edits"]),
-                whole(entry["skipped"]),
-                whole(entry["tokens"]),
-                span,
-            ]
-        )
     caption = "Counts are added over plans (one a seed and variant)."
     return Table("What was planted", [Column(label, label != "Insertion") for label in labels], cells, caption)
+
+
+def _counts(ledger: pa.Table) -> dict[tuple[str, int], int]:
+    grouped = ledger.group_by(["insertion", "dose"]).aggregate([("item", "count")])
+    return {(row["insertion"], row["dose"]): row["item_count"] for row in grouped.to_pylist()}
+
+
+def _distinct(table: pa.Table, *keys: str) -> dict[tuple[Any, ...], tuple[int, int]]:
+    """By keys: how many items, each plan's own, and how many plans."""
+    found: list[dict[tuple[Any, ...], int]] = []
+    for extra in (["member", "seed", "item"], ["member", "seed"]):
+        grouped = table.group_by([*keys, *extra]).aggregate([]).group_by(list(keys)).aggregate([("seed", "count")])
+        found.append({tuple(row[key] for key in keys): row["seed_count"] for row in grouped.to_pylist()})
+    return {key: (n, found[1][key]) for key, n in found[0].items()}
 
 
 def proof_table(study: StudyData) -> Table | None:

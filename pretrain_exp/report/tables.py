@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pretrain_exp.analysis.analyse import Analysis
 from pretrain_exp.analysis.answer import format_p
 from pretrain_exp.analysis.estimate import CONTRASTS, Estimate
-from pretrain_exp.analysis.metrics import HEADLINE, metric, metric_rank
+from pretrain_exp.analysis.metrics import HEADLINE, Metric, metric, metric_rank
 from pretrain_exp.analysis.scores import Series
 
 DASH = "–"
@@ -219,13 +219,17 @@ def side_effect_table(analysis: Analysis) -> Table | None:
         task = ", ".join(filter(None, (row.panel, f"{row.evaluation}: {row.task}")))
         cells.append(
             [
-                Cell(task, task), Cell(m.label, m.label), Cell(row.contrast.split("_")[0], row.contrast), whole(row.n),
-                Cell(m.level(row.reference), row.reference), Cell(m.level(row.value), row.value),
-                Cell(m.difference(row.estimate), row.estimate, strong=row.low > 0 or row.high < 0, note=m.unit),
+                Cell(task, task), Cell(_with_unit(m)), Cell(row.contrast.split("_")[0]),
+                whole(row.n), Cell(m.level(row.reference), row.reference), Cell(m.level(row.value), row.value),
+                Cell(m.difference(row.estimate), row.estimate, strong=row.low > 0 or row.high < 0),
                 Cell(m.interval(row.low, row.high), row.low, note=row.flag), p_cell(row.p), p_cell(row.p_adjusted),
             ]
         )  # fmt: skip
     return Table("What was not planted", columns, cells, _caption(rows, analysis))
+
+
+def _with_unit(m: Metric) -> str:
+    return m.label if m.unit in ("", m.label) else f"{m.label} [{m.unit}]"
 
 
 def response_table(analysis: Analysis) -> Table | None:

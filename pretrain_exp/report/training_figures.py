@@ -16,32 +16,35 @@ from pretrain_exp.report.pictures import ARM_COLOUR, ARM_LINE, INK, Picture, slu
 
 Run = tuple[str, int]  # member, seed
 Curve = tuple[NDArray[np.int64], NDArray[np.float64]]  # steps, values
+MOST_POINTS = 600  # of a curve
 OTHERS = {"train/grad_norm": "gradient norm", "train/lr": "learning rate"}
 
 
 def training_pictures(study: StudyData) -> Iterator[Picture]:
     yield from _loss(study.curves)
     yield from _others(study.curves)
-    planted = study.ledger.filter(pc.equal(study.ledger["status"], "planted")) if len(study.ledger) else study.ledger
-    insertions = sorted(set(planted["insertion"].to_pylist()))
+    planted = study.ledger.filter(pc.equal(study.ledger["status"], "planted"))
+    insertions = sorted(pc.unique(planted["insertion"]).to_pylist())
     for insertion in insertions:
         yield _placement(planted.filter(pc.equal(planted["insertion"], insertion)), insertion, len(insertions) > 1)
 
 
-def _curves(curves: pa.Table, metric: str) -> dict[str, dict[Run, Curve]]:
-    chosen = curves.filter(pc.equal(curves["metric"], metric)).sort_by([("step", "ascending")])
-    arm, member, seed = (np.asarray(chosen[name].to_pylist()) for name in ("arm", "member", "seed"))
+def _curves(curves: pa.Table, metric: str) -> tuple[dict[str, dict[Run, Curve]], int]:
+    """arm -> run -> (steps, values), and how many steps a point stands for: runs of many steps are averaged in bins."""
+    chosen = curves.filter(pc.equal(curves["metric"], metric))
     step, value = chosen["step"].to_numpy(), chosen["value"].to_numpy()
+    width = int(np.ptp(step)) // MOST_POINTS + 1 if len(step) else 1
+    arm, member, seed = (np.asarray(chosen[name].to_pylist()) for name in ("arm", "member", "seed"))
     found: dict[str, dict[Run, Curve]] = {}
     for name in ARMS:
         for run in sorted({(str(m), int(s)) for m, s in zip(member[arm == name], seed[arm == name], strict=True)}):
             mask = (arm == name) & (member == run[0]) & (seed == run[1])
-            found.setdefault(name, {})[run] = step[mask], value[mask]
-    return found
+            found.setdefault(name, {})[run] = _mean([(step[mask] // width * width, value[mask])])
+    return found, width
 
 
 def _mean(curves: Sequence[Curve]) -> Curve:
-    """Mean over the runs that have a value at a step."""
+    """Mean at each step, over the curves that have a value there."""
     steps, where = np.unique(np.concatenate([c[0] for c in curves]), return_inverse=True)
     total = np.bincount(where, np.concatenate([c[1] for c in curves]))
     return steps, total / np.bincount(where)
@@ -60,15 +63,18 @@ def _smooth(curve: Curve) -> Curve:
     return curve[0][half : len(curve[0]) - half], smooth
 
 
+def _each(width: int) -> str:
+    return f" Every point is the mean of {width:,} steps." if width > 1 else ""
+
+
 def _loss(curves: pa.Table) -> Iterator[Picture]:
-    arms = _curves(curves, "train/loss")
+    arms, width = _curves(curves, "train/loss")
     if not arms:
         return
-    shared = [run for run in arms.get("treated", {}) if run in arms.get("control", {})]
+    control = arms.get("control", {})
     differences = {
-        arm: [_difference(arms[arm][run], arms["control"][run]) for run in arms[arm] if run in arms["control"]]
+        arm: [_difference(curve, control[run]) for run, curve in arms.get(arm, {}).items() if run in control]
         for arm in ("treated", "placebo")
-        if arm in arms and "control" in arms
     }
     differences = {arm: found for arm, found in differences.items() if found}
 
@@ -81,43 +87,29 @@ def _loss(curves: pa.Table) -> Iterator[Picture]:
                 axes[0].plot(*_mean(runs), color=ARM_COLOUR[arm], ls=ARM_LINE[arm], lw=1.4, label=arm, alpha=0.9)
         axes[0].set_ylabel("training loss\n[nats per token]")
         axes[0].legend(loc="upper right", ncols=3)
-        if differences:
-            axes[1].axhline(0, color=INK, lw=0.9)
-        for arm, found in differences.items():
-            mean = _mean(found)
-            axes[1].plot(*mean, color=ARM_COLOUR[arm], lw=0.5, alpha=0.4)
-            axes[1].plot(*_smooth(mean), color=ARM_COLOUR[arm], ls=ARM_LINE[arm], lw=1.5)
-        if differences:
-            axes[1].set_ylabel("difference\nto control")
-            magnitude = [np.quantile(np.abs(_mean(found)[1]), 0.99) for found in differences.values()]
-            limit = 1.3 * max(magnitude) or 1.0
-            axes[1].set_ylim(-limit, limit)
         axes[-1].set_xlabel("step")
+        if not differences:
+            return
+        axes[1].axhline(0, color=INK, lw=0.9)
+        for arm, found in differences.items():
+            axes[1].plot(*_mean(found), color=ARM_COLOUR[arm], lw=0.5, alpha=0.4)
+            axes[1].plot(*_smooth(_mean(found)), color=ARM_COLOUR[arm], ls=ARM_LINE[arm], lw=1.5)
+        axes[1].set_ylabel("difference\nto control")
+        limit = 1.3 * max(np.quantile(np.abs(_mean(found)[1]), 0.99) for found in differences.values()) or 1.0
+        axes[1].set_ylim(-limit, limit)
 
-    data = [
-        {"arm": arm, "member": member, "seed": seed, "step": int(s), "loss": float(v)}
-        for arm, runs in arms.items()
-        for (member, seed), (steps, values) in runs.items()
-        for s, v in zip(steps, values, strict=True)
-    ]
-    below = (
-        f" Below: difference to control in the same seed, mean of {len(shared)}, with a running mean."
-        if differences
-        else ""
-    )
+    below = " Below: difference to control in the same seed, with a running mean." if differences else ""
     yield Picture(
-        "loss",
-        "training",
-        "Training loss of the arms",
-        f"Mean over runs; thin lines: each run.{below} The loss of the treated arm is on text that holds the edits.",
-        table(data, ("arm", "member", "seed", "step", "loss")),
-        draw,
-        heights=(2.9, 1.6) if differences else (3.4,),
-    )
+        "loss", "training", "Training loss of the arms",
+        f"Mean over runs; thin lines: each run.{below} The loss of the treated arm is on text that holds the edits."
+        + _each(width),
+        _data({"train/loss": arms}), draw, heights=(2.9, 1.6) if differences else (3.4,),
+    )  # fmt: skip
 
 
 def _others(curves: pa.Table) -> Iterator[Picture]:
-    found = {metric: arms for metric in OTHERS if (arms := _curves(curves, metric))}
+    read = {metric: _curves(curves, metric) for metric in OTHERS}
+    found = {metric: arms for metric, (arms, _) in read.items() if arms}
     if not found:
         return
 
@@ -132,22 +124,27 @@ def _others(curves: pa.Table) -> Iterator[Picture]:
             one.ticklabel_format(axis="y", scilimits=(-2, 4))
         axes[0].legend(loc="best")
 
-    data = [
+    caption = "Mean over runs. The arms follow one schedule." + _each(max(width for _, width in read.values()))
+    yield Picture(
+        "optimizer", "training", "Gradient norm and learning rate", caption, _data(found), draw,
+        columns=len(found), heights=(2.5,),
+    )  # fmt: skip
+
+
+def _data(metrics: dict[str, dict[str, dict[Run, Curve]]]) -> pa.Table:
+    rows = [
         {"metric": metric, "arm": arm, "member": member, "seed": seed, "step": int(s), "value": float(v)}
-        for metric, arms in found.items()
+        for metric, arms in metrics.items()
         for arm, runs in arms.items()
         for (member, seed), (steps, values) in runs.items()
         for s, v in zip(steps, values, strict=True)
     ]
-    yield Picture(
-        "optimizer", "training", "Gradient norm and learning rate", "Mean over runs. Both arms follow one schedule.",
-        table(data, ("metric", "arm", "member", "seed", "step", "value")), draw, columns=len(found), heights=(2.5,),
-    )  # fmt: skip
+    return table(rows, ("metric", "arm", "member", "seed", "step", "value"))
 
 
 def _placement(ledger: pa.Table, insertion: str, several: bool) -> Picture:
     step, dose = ledger["step"].to_numpy(), ledger["dose"].to_numpy()
-    doses = sorted(set(dose.tolist()))
+    doses = np.unique(dose).tolist()
     bins = np.unique(np.linspace(step.min(), step.max() + 1, min(41, int(np.ptp(step)) + 2)).astype(int))
     counts = [np.histogram(step[dose == d], bins)[0] for d in doses]
 
@@ -167,14 +164,11 @@ def _placement(ledger: pa.Table, insertion: str, several: bool) -> Picture:
         for d, count in zip(doses, counts, strict=True)
         for a, b, n in zip(bins[:-1], bins[1:], count, strict=True)
     ]
-    runs = len({*zip(ledger["member"].to_pylist(), ledger["seed"].to_pylist(), strict=True)})
+    plans = ledger.group_by(["member", "seed"]).aggregate([]).num_rows
+    own = insertion if several else ""
     return Picture(
-        slug("placement", insertion if several else ""),
-        "changed",
-        f"Where edits were placed{f' ({insertion})' if several else ''}",
+        slug("placement", own), "changed", f"Where edits were placed{f' ({own})' if own else ''}",
         f"{len(step):,} edits over the steps, by how often their item was planted"
-        + (f"; {runs} plans together." if runs > 1 else "."),
-        table(data, ("insertion", "dose", "first_step", "stop_step", "edits")),
-        draw,
-        heights=(2.7,),
-    )
+        + (f"; {plans} plans together." if plans > 1 else "."),
+        table(data, ("insertion", "dose", "first_step", "stop_step", "edits")), draw, heights=(2.7,),
+    )  # fmt: skip

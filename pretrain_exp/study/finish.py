@@ -13,7 +13,8 @@ from typing import Any
 
 from rich.console import Console
 
-from pretrain_exp.executor.base import job_failure
+from pretrain_exp.executor.base import Job, job_failure
+from pretrain_exp.executor.slurm_status import standings
 from pretrain_exp.study.mirror import mirror_study
 from pretrain_exp.study.push import push_study
 from pretrain_exp.study.registry import read_members, read_study, write_study
@@ -49,11 +50,12 @@ def proof_sentence(proof: dict[str, Any]) -> str:
 
 def main(folder: Path) -> int:
     """Finishes a study whose jobs ran elsewhere; a job without what it should have made has failed."""
-    jobs = read_study(folder)["jobs"]
+    jobs = [Job.from_record(job) for job in read_study(folder)["jobs"] if job["kind"] != "report"]
+    told = standings(jobs)
     failures = [
-        f"{job['title']}: {job_failure(Path(job['folder'])).splitlines()[0]}"
+        f"{job.title}: {(told[job.id][1] if job.id in told else job_failure(job.folder)).splitlines()[0]}"
         for job in jobs
-        if not all(Path(path).exists() for path in job["makes"])
+        if not job.done()
     ]
     return finish(folder, failures)
 

@@ -99,6 +99,7 @@ def train_job(segment: Segment, framework: Framework, config: Config, store: Pat
         title=f"train {segment.run.label}",
         folder=folder,
         command=tuple(framework.command(path)),
+        rank_command=tuple(framework.rank_command(path)),
         environment=framework.environment(),
         needs=frozenset(maker[key].id for key in [segment.start_key] if key is not None and key in maker),
         makes=(*records, state_dir(store, segment.key) / "checkpoint"),

@@ -23,7 +23,10 @@ from pretrain_exp.insertion.base import InsertionContext
 from pretrain_exp.plan.compile import compile_plan, placebo_plan
 from pretrain_exp.plan.edits import Window
 from pretrain_exp.plan.folder import Plan
-from pretrain_exp.store.keys import base_key
+from pretrain_exp.plan.replay import export_table, load_table
+from pretrain_exp.store.claims import claimed
+from pretrain_exp.store.download import download_checkpoint
+from pretrain_exp.store.keys import base_key, digest
 from pretrain_exp.study.graph import Run, cut_steps
 
 
@@ -70,7 +73,7 @@ def checkpoint_steps(config: Config) -> set[int]:
 
 def prepare(composed: Composed, label: str) -> Member:
     """Prepares the data, compiles the plans and names the states of one member. Raises UserError or Problems."""
-    config, framework = composed.config, composed.kinds.framework
+    config, framework = fetched(composed.config), composed.kinds.framework
     store = Path(config.store)
     data = prepare_data(composed.kinds.data, config.model.tokenizer, store / "data")
     seeds = config.seed.resolved()
@@ -92,6 +95,21 @@ def prepare(composed: Composed, label: str) -> Member:
         job = worker_job(config, data, order, phases, initial, seeds, plan)
         runs[arm] = Run(name, base_key(facts), config.first_step, steps, prefix_of(plan, phases), job)
     return Member(composed, label, data, order, phases, seeds, initial, plans, runs)
+
+
+def fetched(config: Config) -> Config:
+    """The configuration with a checkpoint given by URL brought into the store: each (URL, step) is downloaded once."""
+    model = config.model
+    if model.checkpoint_url is None:
+        return config
+    if not model.checkpoint_files:
+        fix = "list the files of the checkpoint's folder, such as [config.json, model.safetensors]"
+        raise UserError("is needed with model.checkpoint_url", key="model.checkpoint_files", value=None, fix=fix)
+    key = digest([model.checkpoint_url, model.checkpoint_step, model.checkpoint_files])
+    folder = Path(config.store) / "downloads" / key
+    with claimed(config.store, f"download-{key}"):
+        download_checkpoint(model.checkpoint_url, model.checkpoint_step, model.checkpoint_files, folder)
+    return config.model_copy(update={"model": model.model_copy(update={"checkpoint": str(folder)})})
 
 
 def compile_plans(
@@ -116,16 +134,22 @@ def compile_plans(
             edits.append(insertion.edits(context))
         except UserError as error:
             problems.append(error if (error.key or "").startswith("insertion.") else error.under(f"insertion.{name}"))
+    if config.replay is not None:
+        try:
+            edits += load_table(config.replay, data.tokenizer.encode)
+        except UserError as error:
+            problems.append(error.under("replay"))
     if problems:
         raise Problems(problems, "the edits cannot be planned")
     plans: dict[str, Plan | None] = {}
     if edits:
-        plans["treated"] = compile_plan(edits, phases, window, seeds["placement"], "treated", root)
+        treated = plans["treated"] = compile_plan(edits, phases, window, seeds["placement"], "treated", root)
+        if config.export_plan is not None:
+            export_table(treated, config.export_plan)
     if config.arms.control or not edits:
         plans["control"] = None
     if config.arms.placebo and edits:
-        assert plans["treated"] is not None
-        plans["placebo"] = placebo_plan(plans["treated"], order.num_sequences, root)
+        plans["placebo"] = placebo_plan(treated, order.num_sequences, root)
     return plans
 
 

@@ -54,6 +54,9 @@ def print_cost(
         else:
             table.add_row(job.title, "", "", "")
     console.print(table)
+    executor = members[0].composed.kinds.executor
+    if hasattr(executor, "describe"):
+        console.print(executor.describe(jobs, per_step / rate if rate else None))
     source = f"at {rate:,.0f} tokens/s, the median of earlier jobs" if rate else "no earlier job tells the rate"
     console.print(f"{len(jobs)} jobs ({source}); {len(reused)} states are in the store already", highlight=False)
 

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pretrain_exp.executor.base import Job
 from pretrain_exp.executor.progress import last_row, read_progress
+from pretrain_exp.executor.slurm_status import Standing, standings
 from pretrain_exp.study.registry import read_study
 
-STYLES = {"done": "green", "running": "cyan", "failed": "bold red", "waiting": "dim"}
+STYLES = {
+    "done": "green",
+    "running": "cyan",
+    "failed": "bold red",
+    "waiting": "dim",
+    "skipped": "yellow",
+    "cancelled": "yellow",
+    "unknown": "dim",
+}
 
 
 def print_status(folder: Path, console: Console | None = None) -> bool:
@@ -23,35 +34,44 @@ def print_status(folder: Path, console: Console | None = None) -> bool:
     table = Table(title=f"{study['title']}  ({folder})", title_justify="left")
     for column in ("job", "what", "state", "progress", "note", "left"):
         table.add_column(column, justify="right" if column in ("progress", "left") else "left")
-    rows = [_row(job, study) for job in study["jobs"]]
+    told = {} if study.get("controller") else standings([Job.from_record(job) for job in study["jobs"]])
+    rows = [_row(job, study, told) for job in study["jobs"]]
     for job, state, progress, note, left in rows:
         table.add_row(job["id"][:18], job["title"], f"[{STYLES[state]}]{state}[/]", progress, note, left)
     console.print(table)
     for job, state, _, _, _ in rows:
         if state == "failed":
-            console.print(f"[bold red]{job['title']}[/]: {_failure(job)}", highlight=False)
+            why = told[job["id"]][1] if job["id"] in told else _failure(job)
+            console.print(f"[bold red]{job['title']}[/]: {escape(why)}", highlight=False)
     ended = study.get("ended")
     console.print(
         f"{study['status']}; {len(study['reused'])} states were in the store before" if ended else study["status"]
     )
-    return not ended and any(state in ("running", "waiting") for _, state, _, _, _ in rows)
+    return not ended and any(state in ("running", "waiting", "unknown") for _, state, _, _, _ in rows)
 
 
-def job_state(job: dict[str, Any], study: dict[str, Any]) -> str:
+def job_state(job: dict[str, Any], study: dict[str, Any], told: Mapping[str, Standing]) -> str:
+    """told: how the jobs stand that were submitted to Slurm."""
     folder = Path(job["folder"])
-    if _as_job(job).done():
+    if Job.from_record(job).done():
         return "done"
     if (folder / "process.json").is_file():
         return "running"
+    if job["id"] in told:
+        return told[job["id"]][0]
     return "failed" if (folder / "error.json").is_file() or study.get("ended") else "waiting"
 
 
-def _row(job: dict[str, Any], study: dict[str, Any]) -> tuple[dict[str, Any], str, str, str, str]:
-    state = job_state(job, study)
+def _row(
+    job: dict[str, Any], study: dict[str, Any], told: Mapping[str, Standing]
+) -> tuple[dict[str, Any], str, str, str, str]:
+    state = job_state(job, study, told)
     total = job["total"] - job["first"]
-    found = read_progress(_as_job(job))
+    found = read_progress(Job.from_record(job))
     done = total if state == "done" else (found[0] - job["first"] if found else 0)
     note = found[1] if found else ""
+    if state not in ("done", "failed") and job["id"] in told:
+        note = ", ".join(part for part in (note, escape(told[job["id"]][1])) if part)
     return job, state, f"{done}/{total} {job['unit']}s", note, _time_left(job, state, total - done)
 
 
@@ -70,19 +90,3 @@ def _failure(job: dict[str, Any]) -> str:
         return str(json.loads(path.read_text())["message"])
     log = Path(job["folder"]) / "log.txt"
     return "\n".join(log.read_text(errors="replace").splitlines()[-8:]) if log.is_file() else "never started"
-
-
-def _as_job(job: dict[str, Any]) -> Job:
-    return Job(
-        key=job["key"],
-        kind=job["kind"],
-        title=job["title"],
-        folder=Path(job["folder"]),
-        command=(),
-        environment={},
-        needs=frozenset(job["needs"]),
-        makes=tuple(Path(path) for path in job["makes"]),
-        first=job["first"],
-        total=job["total"],
-        unit=job["unit"],
-    )

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import OLMO2, TRAINING
+from omegaconf import OmegaConf
+from segments import OLMO2, TRAINING
 
+from pretrain_exp.config import ModelConfig
 from pretrain_exp.errors import UserError
 from pretrain_exp.framework.huggingface.checks import config_fields, model_types
 from pretrain_exp.framework.huggingface.framework import HuggingFace
@@ -82,7 +84,14 @@ def test_bf16_on_a_cpu_is_warned_of() -> None:
 def test_commands(tmp_path: Path) -> None:
     job = tmp_path / "job.json"
     one, two = HuggingFace(device="cpu"), HuggingFace(device="cpu", devices=2, python="/opt/python", threads=3)
-    assert one.command(job) == [sys.executable, "-m", "pretrain_exp.framework.huggingface.worker", str(job), "--device", "cpu"]
+    assert one.command(job) == [
+        sys.executable,
+        "-m",
+        "pretrain_exp.framework.huggingface.worker",
+        str(job),
+        "--device",
+        "cpu",
+    ]
     assert two.command(job)[:5] == ["/opt/python", "-m", "pretrain_exp.framework.huggingface.launch", "--ranks", "2"]
     assert two.environment()["OMP_NUM_THREADS"] == "3"
 
@@ -113,8 +122,9 @@ def test_a_folder_is_its_contents(tmp_path: Path) -> None:
 def test_a_commit_needs_no_hub_and_a_wrong_name_says_so() -> None:
     framework, commit = HuggingFace(), "0123456789abcdef" * 2 + "01234567"
     assert framework.initial({"checkpoint": "some/name", "revision": commit})["identity"] == f"some/name@{commit}"
-    with pytest.raises(UserError, match="no folder"):
-        framework.initial({"checkpoint": "not a/hub/name", "revision": None})
+    with pytest.raises(UserError, match="not in the local cache") as caught:
+        framework.initial({"checkpoint": "some/name", "revision": None})
+    assert caught.value.key == "model.checkpoint"
     with pytest.raises(UserError, match="neither a checkpoint"):
         framework.initial({"checkpoint": None, "config": None})
 
@@ -131,3 +141,20 @@ print([name for name in ("torch", "transformers", "huggingface_hub", "scipy") if
 """
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert found.stdout.strip() == json.dumps([]), found.stderr
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_models_of_the_configuration(path: Path) -> None:
+    """Each is whole and, from scratch, names only what its architecture has."""
+    values = OmegaConf.create({"model": OmegaConf.load(path)})
+    if OmegaConf.is_missing(values.model, "checkpoint"):
+        values.model.checkpoint = "some/name"
+    model = ModelConfig(**OmegaConf.to_container(values, resolve=True)["model"]).model_dump()  # type: ignore[index,arg-type,call-overload]
+    training = {
+        **TRAINING,
+        "optimizer": model["optimizer"],
+        "schedule": {**model["schedule"], "total_steps": 10_000_000},
+    }
+    assert HuggingFace(devices=1).check(model, training) == []

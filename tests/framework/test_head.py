@@ -16,7 +16,9 @@ def test_loss_and_gradients_equal_torch(z: float, bias: bool, rows: int, monkeyp
     generator = torch.Generator().manual_seed(0)
     n, width, vocab, scale = 24, 8, 50, 0.25
     monkeypatch.setitem(head.ELEMENTS, "cpu", rows * vocab)  # rows of logits held at once
-    inputs = [torch.randn(shape, generator=generator, requires_grad=True) for shape in ((n, width), (vocab, width), (vocab,))]
+    inputs = [
+        torch.randn(shape, generator=generator, requires_grad=True) for shape in ((n, width), (vocab, width), (vocab,))
+    ]
     labels = torch.randint(0, vocab, (n,), generator=generator)
     labels[::5] = IGNORED
     hidden, weight, shift = inputs

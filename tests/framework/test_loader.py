@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import EOS, G, S
+from segments import EOS, G, S
 
 from pretrain_exp.framework.huggingface.head import IGNORED
 from pretrain_exp.framework.huggingface.job import Job
@@ -25,7 +25,9 @@ X = IGNORED
         ([1, 2, 3, 4, 5], True, [2, 3, 4, 5, X], [0, 1, 2, 3, 4]),
     ],
 )
-def test_derived_from_the_tokens(tokens: list[int], masked: bool, labels: list[int], positions: list[int] | None) -> None:
+def test_derived_from_the_tokens(
+    tokens: list[int], masked: bool, labels: list[int], positions: list[int] | None
+) -> None:
     found, columns = derive(np.array([tokens, tokens[::-1]]), 9, masked)
     assert found[0].tolist() == labels
     assert (columns is None) if positions is None else (columns is not None and columns[0].tolist() == positions)

@@ -1,19 +1,26 @@
-"""The model of a worker: its loss against transformers' own, documents kept apart, noise on embeddings, heads that are not plain."""
+"""The model of a worker: its loss against that of transformers, documents kept apart, noise, heads that are not plain."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import OLMO2, VOCAB
+from segments import OLMO2, VOCAB
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.framework.huggingface.loader import derive
 from pretrain_exp.framework.huggingface.model import LanguageModel, model_config, skeleton, weights
 
-SMALL = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 32}
+SMALL = {
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 32,
+}
 GPT2 = {"model_type": "gpt2", "vocab_size": 64, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32}
 MODELS = {
     "olmo2": {"model_type": "olmo2", "intermediate_size": 32, **SMALL},
@@ -25,7 +32,15 @@ MODELS = {
     "granite": {"model_type": "granite", "intermediate_size": 32, "logits_scaling": 8.0, **SMALL},
     "bloom": {"model_type": "bloom", "vocab_size": 64, "hidden_size": 16, "n_layer": 2, "n_head": 2},
 }
-PLAIN = {"olmo2": True, "llama_tied": True, "gpt_neox": True, "gpt2": True, "qwen3": True, "gemma2": False, "granite": False}
+PLAIN = {
+    "olmo2": True,
+    "llama_tied": True,
+    "gpt_neox": True,
+    "gpt2": True,
+    "qwen3": True,
+    "gemma2": False,
+    "granite": False,
+}
 EOS = 63
 
 
@@ -76,7 +91,7 @@ def test_masked_documents_lose_what_they_lose_alone(name: str) -> None:
     alone = 0.0
     for row in tokens:
         ends = [-1, *torch.nonzero(row == EOS)[:, 0].tolist(), len(row) - 1]
-        for start, end in zip(ends, ends[1:], strict=False):
+        for start, end in pairwise(ends):
             document = row[None, start + 1 : end + 1]
             if document.shape[1] > 1:
                 alone += model.hf(input_ids=document, labels=document).loss.item() * (document.shape[1] - 1)

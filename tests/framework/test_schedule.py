@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -70,5 +72,5 @@ def test_bounded_and_rises_only_in_the_warm_up(name: str, total: int, data: st.D
     factors = [schedule.factor(step) for step in range(total + 5)]
     assert all(0.0 < factor <= 1.0 + 1e-12 for factor in factors[: max(0, total - 1)])
     after = factors[max(0, warmup - 1) :]
-    assert all(late <= early + 1e-12 for early, late in zip(after, after[1:], strict=False))
+    assert all(late <= early + 1e-12 for early, late in pairwise(after))
     assert min(after) >= minimum - 1e-12

@@ -1,4 +1,4 @@
-"""The worker's promises, for ranks x loader threads: what was read, exact resume, the same losses however the work is split.
+"""The worker's promises: what was read, exact resume, the same losses however the work is split among ranks and threads."""
 
 Token v stands at position v of the stream, which is read in order: so row r of step t reads 64 t + 16 r + (0 ... 15).
 """
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
-from conftest import EOS, OLMO2, G, S, losses, metrics, reads, tensors
+from segments import EOS, OLMO2, G, S, losses, metrics, reads, tensors
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.framework.huggingface import loop
@@ -25,7 +25,15 @@ from pretrain_exp.framework.huggingface.model import LanguageModel
 from pretrain_exp.plan.digest import row_digest
 from pretrain_exp.plan.overlay_writer import Ops, write_overlay
 
-DROPOUT = {"model_type": "gpt2", "vocab_size": 512, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64, "eos_token_id": EOS}
+DROPOUT = {
+    "model_type": "gpt2",
+    "vocab_size": 512,
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 2,
+    "n_positions": 64,
+    "eos_token_id": EOS,
+}
 PLANTED = {5: [500, 501, 502], 70: [510, 509], 203: [7, 7, 7, 7], 380: [499]}  # position -> tokens
 
 
@@ -93,7 +101,9 @@ class TestPromises:
         differ = {key for key in found if found[key] != base[key]}
         assert differ == {(0, 0), (1, 0), (3, 0), (5, 3)}  # positions 5, 70, 203 and 380
 
-    def test_losses_do_not_depend_on_the_split(self, ranks: int, threads: int, treated: dict[tuple[int, int], Any]) -> None:
+    def test_losses_do_not_depend_on_the_split(
+        self, ranks: int, threads: int, treated: dict[tuple[int, int], Any]
+    ) -> None:
         second, reference = treated[ranks, threads].state(6), treated[1, 0].state(6)
         got = losses(second.with_name("key-3"), second)
         assert got == pytest.approx(losses(reference.with_name("key-3"), reference), abs=1e-6)
@@ -112,11 +122,15 @@ class TestPromises:
             assert torch.equal(tensor, trained[f"model.{name}"])
 
 
-def test_the_digest_is_of_what_the_model_gets(make_segment: Any, overlay: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_digest_is_of_what_the_model_gets(
+    make_segment: Any, overlay: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[list[int]] = []
     forward = LanguageModel.forward
 
-    def watched(self: LanguageModel, tokens: torch.Tensor, labels: torch.Tensor | None = None, *rest: Any, **named: Any) -> Any:
+    def watched(
+        self: LanguageModel, tokens: torch.Tensor, labels: torch.Tensor | None = None, *rest: Any, **named: Any
+    ) -> Any:
         if labels is not None:
             seen.extend(tokens.tolist())
             assert torch.equal(labels[:, :-1], tokens[:, 1:]), "labels follow the edits"
@@ -270,7 +284,9 @@ def test_micro_batches_add_up(masking: bool, make_segment: Any) -> None:
 def test_noise_is_the_same_however_the_batch_is_split(make_segment: Any, tmp_path: Path, control: Any) -> None:
     folder = tmp_path / "overlay"
     slots = np.array([1, 6])
-    write_overlay(folder, Ops.noise(slots, np.array([3, 0]), np.array([4, 2]), np.array([2.0, 1.0])), np.empty(0, np.uint32), S, 7)
+    write_overlay(
+        folder, Ops.noise(slots, np.array([3, 0]), np.array([4, 2]), np.array([2.0, 1.0])), np.empty(0, np.uint32), S, 7
+    )
     found = []
     for micro in (None, 1):
         segment = make_segment(saves=(3,), overlay=folder, training={"micro_batch_size": micro})
@@ -282,11 +298,14 @@ def test_noise_is_the_same_however_the_batch_is_split(make_segment: Any, tmp_pat
 
 
 def test_bf16_runs_and_converts(make_segment: Any, control: Any, tmp_path: Path) -> None:
-    segment = make_segment(saves=(6,), training={"precision": "bf16", "activation_checkpointing": True})
+    (tmp_path / "tokenizer.json").write_text("{}")
+    training = {"precision": "bf16", "activation_checkpointing": True}
+    segment = make_segment(saves=(6,), training=training, tokenizer=tmp_path)
     segment.here()
     assert losses(segment.state(6)) == pytest.approx(losses(control.state(3), control.state(6)), abs=0.05)
     assert {t.dtype for n, t in tensors(segment.state(6)).items() if n.startswith("model.")} == {torch.float32}
-    HuggingFace().to_hf(segment.state(6), tmp_path / "hf")
+    folder = HuggingFace().to_hf(segment.state(6), tmp_path / "hf")
+    assert (folder / "tokenizer.json").read_text() == "{}"
 
 
 def test_recomputed_activations_change_nothing(make_segment: Any, control: Any) -> None:

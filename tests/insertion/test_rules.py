@@ -20,6 +20,7 @@ from pretrain_exp.insertion.add_tokens import AddTokens
 from pretrain_exp.insertion.base import InsertionContext, Range, wrap_eos
 from pretrain_exp.insertion.benchmark_contamination import BenchmarkContamination
 from pretrain_exp.plan.compile import compile_plan
+from pretrain_exp.plan.edits import Edits
 
 E = 9
 Write = Callable[..., str]
@@ -81,6 +82,16 @@ def test_repetitions_are_an_exact_seeded_share(
     assert len(insertion.edits(context)) == sum(counts)
     other = {item.id: item.dose for item in insertion.edits(replace(context, seed=1)).items}
     assert (other == doses) == (repetitions == int(repetitions))
+
+
+def test_one_more_text_changes_no_other_dose_but_one(write: Write, context: InsertionContext) -> None:
+    """The share is exact, so one dose may follow the new text; a draw for each file would change about half."""
+    rows = [{"text": f"{i}"} for i in range(60)]
+    few, more = (
+        {item.id: item.dose for item in AddTexts(file=write(part), repetitions=0.5).edits(context).items}
+        for part in (rows[:59], rows)
+    )
+    assert sum(few[item] != more[item] for item in few) <= 1
 
 
 def test_repetitions_by_group(write: Write, context: InsertionContext) -> None:
@@ -184,6 +195,15 @@ def test_every_kind_of_file(tmp_path: Path, context: InsertionContext, name: str
 ROWS = [{"text": f"{i}", "tokens": [i]} for i in range(20)]
 
 
+def edits_of(kind: Any, fields: dict, context: InsertionContext) -> Edits:
+    """As the configuration does it: what the constructor refuses gets the key of the insertion there."""
+    try:
+        insertion = kind(**fields)
+    except UserError as error:
+        raise error.under("insertion.mine") from error
+    return insertion.edits(context)
+
+
 def rows(i: int, row: Any) -> list[Any]:
     return [*ROWS[: i - 1], row, *ROWS[i:]]
 
@@ -231,7 +251,7 @@ def test_wrong_input_has_its_message(
     write: Write, context: InsertionContext, kind: Any, fields: dict, lines: list, key: str, message: str
 ) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        kind(file=write(lines), **fields).edits(replace(context, vocab_size=1000))
+        edits_of(kind, {"file": write(lines)} | fields, replace(context, vocab_size=1000))
     assert caught.value.key == f"insertion.mine.{key}"
 
 
@@ -278,7 +298,7 @@ def test_wrong_benchmarks(write: Write, context: InsertionContext, fields: dict,
     items = [{"query": f"{i}", "choices": ["1", "2"], "gold": 0} for i in range(4)]
     fields = {"benchmark": write(items), "repetitions": [0, 1]} | fields
     with pytest.raises(UserError, match=message) as caught:
-        BenchmarkContamination(**fields).edits(context)
+        edits_of(BenchmarkContamination, fields, context)
     assert caught.value.key == f"insertion.mine.{key}"
 
 
@@ -286,3 +306,21 @@ def test_files_are_named_for_an_early_check(write: Write) -> None:
     assert AddTexts(file="a.jsonl").files() == [("file", "a.jsonl")]
     assert BenchmarkContamination(benchmark="b.jsonl", repetitions=1).files() == [("benchmark", "b.jsonl")]
     assert BenchmarkContamination(benchmark="olmes:arc_easy", repetitions=1).files() == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (AddTexts, {"mode": "range"}),
+        (AddTexts, {"range": {"start": 0, "end": 1}}),
+        (AddTexts, {"repetitions": -1}),
+        (AddTokens, {"mode": "explicit", "repetitions": 2}),
+        (BenchmarkContamination, {"fraction": 2}),
+        (BenchmarkContamination, {"too_long": "split"}),
+    ],
+)
+def test_contradictions_show_before_anything_is_read(kind: Any, fields: dict) -> None:
+    benchmark = kind is BenchmarkContamination
+    source = {"benchmark": "absent.jsonl", "repetitions": 1} if benchmark else {"file": "absent.jsonl"}
+    with pytest.raises(UserError):
+        kind(**source | fields)

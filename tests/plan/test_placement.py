@@ -12,7 +12,7 @@ from plan_samples import PHASES, SPAN, WINDOW, S, edits
 
 from pretrain_exp.data.phases import Phase, Phases
 from pretrain_exp.errors import UserError
-from pretrain_exp.plan import placement
+from pretrain_exp.plan import packing, placement
 from pretrain_exp.plan.audit import uniformity_tests
 from pretrain_exp.plan.edits import Edits, Window
 from pretrain_exp.plan.hashing import key64, mix
@@ -173,7 +173,10 @@ PINNED_KEY = 18159682668314265645
 PINNED = [4788, 5035, 4726, 3060, 5879, 2123]
 
 
-@pytest.mark.parametrize("span", [SPAN, (SPAN[0] + 5, SPAN[0] + 3 * S + 17), (SPAN[0] + 3, SPAN[0] + 20)])
+@pytest.mark.parametrize(
+    "span",
+    [SPAN, (SPAN[0] + 5, SPAN[0] + 3 * S + 17), (SPAN[0] + 3, SPAN[0] + 20), (SPAN[0] + 1, SPAN[0] + 3 * S - 1)],
+)
 @pytest.mark.parametrize("phases", [PHASES, RAMP, LONGER])
 @pytest.mark.parametrize("length", [1, 7, 17, S])
 def test_stretches_count_every_valid_start_once(span: tuple[int, int], phases: Phases, length: int) -> None:
@@ -233,6 +236,20 @@ def test_packing_fills_what_drawing_cannot(fill: float, seed: int) -> None:
     positions, length = np.concatenate(placed.positions), np.concatenate([r.lengths for r in requests])
     share = (stretches(span, PHASES).index(positions, length) + 0.5) / stretches(span, PHASES).starts(length)
     assert uniformity_tests(share)["ks_p"] > 0.001
+    begins = (PHASES.locate(positions)[1] == 0).sum() / (span[1] / S)
+    ends = (PHASES.locate(positions + length - 1)[1] == S - 1).sum() / (span[1] / S)
+    assert max(begins, ends) < 0.85  # free room lies before, between and after the edits of a sequence
+    assert abs(begins - ends) < 0.15
+
+
+def test_free_room_is_spread_in_every_way_alike() -> None:
+    """Two edits and two free places: six ways, each about a sixth of the time."""
+    words = mix(np.arange(12_000, dtype=np.uint64), 0).tolist()
+    gaps = packing._gaps(words, [2] * 6000, [2] * 6000).reshape(-1, 2)
+    ways, counts = np.unique(gaps, axis=0, return_counts=True)
+    assert ways.tolist() == [[0, 0], [0, 1], [0, 2], [1, 1], [1, 2], [2, 2]]
+    assert counts.min() > 900
+    assert packing._gaps(words, [3, 1], [0, 0]).tolist() == [0, 0, 0, 0]
 
 
 def test_packing_moves_only_its_own_and_goes_to_the_last_token() -> None:

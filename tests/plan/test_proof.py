@@ -104,6 +104,12 @@ def _miss(logs: Logs, plan: Plan, order: ShuffledOrder) -> None:
         (_shift, 4, None, "holds the tokens of slot 40"),
         (_shift_slots, 4, None, "slot 40 was read, this row is slot 36"),
         (_miss, 1, True, "the edit was not applied"),
+        (
+            lambda logs, plan, order: logs[0]["slot"].__setitem__(7, 99),
+            1,
+            None,
+            "slot 99 was read, this row is slot 27",
+        ),
     ],
 )
 def test_wrong_rows_are_found(

@@ -15,6 +15,7 @@ from studies import simulated_study
 
 from pretrain_exp.analysis.analyse import analyse
 from pretrain_exp.analysis.study import RESULTS, StudyData
+from pretrain_exp.report.html import render
 from pretrain_exp.report.terminal import print_report
 from pretrain_exp.report.write import write_report
 
@@ -55,6 +56,11 @@ class Tags(HTMLParser):
 
 def page(study: StudyData, folder: Path) -> str:
     return write_report(study, folder / "report").html.read_text()
+
+
+def bare(study: StudyData) -> str:
+    """The page without its pictures."""
+    return render(study, analyse(study, resamples=0), [])
 
 
 def printed(study: StudyData) -> str:
@@ -117,14 +123,14 @@ def test_light_dark_and_paper(html: str) -> None:
         assert 'role="img"' in drawing
 
 
-def test_what_comes_from_data_cannot_break_the_page(tmp_path: Path) -> None:
+def test_what_comes_from_data_cannot_break_the_page() -> None:
     study = simulated_study(**SMALL)
     evil = "</script><script>alert(1)</script>"
     example = {**study.examples[0], "planted": evil, "before": "<b>", "after": "&amp;"}
     data = dataclasses.replace(
         study, title=evil, question=evil, command=evil, examples=[example], status=[evil], versions={evil: evil}
     )
-    text = page(data, tmp_path)
+    text = bare(data)
     assert "alert(1)" in text
     assert "<script>alert(1)" not in text
     assert '<span class="around">&lt;b&gt;</span><mark>&lt;/script&gt;' in text
@@ -145,11 +151,11 @@ def test_reproduction_is_on_the_page(html: str) -> None:
 
 
 @pytest.mark.parametrize("ok", [True, False])
-def test_a_failed_proof_is_at_the_top(ok: bool, tmp_path: Path) -> None:
+def test_a_failed_proof_is_at_the_top(ok: bool) -> None:
     study = simulated_study(**SMALL)
     proofs = [{**study.proofs[0], "mismatches": 0 if ok else 2, "ok": ok}, *study.proofs[1:]]
     data = dataclasses.replace(study, proofs=proofs)
-    text = page(data, tmp_path)
+    text = bare(data)
     head = text[: text.index("<nav")]
     assert ("What was read is not what was planned" in head) is not ok
     assert ("not as planned" in text) is not ok
@@ -184,8 +190,9 @@ def test_a_browser_opens_it_without_an_error_and_sorts(html: str, tmp_path: Path
     command = ["chromium", *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", path.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "CONSOLE" not in done.stderr
-    table = done.stdout[done.stdout.index('aria-sort="ascending"') :]
-    table = table[: table.index("</table>")]
-    estimates = [float(row.split('data-sort="')[5].split('"')[0]) for row in table.split("<tr>")[1:]]
+    sorted_head = re.search(r'<th [^>]*aria-sort="ascending".*?</table>', done.stdout, re.DOTALL)
+    assert sorted_head is not None
+    rows = sorted_head[0].split("<tr>")[1:]
+    estimates = [float(row.split('data-sort="')[5].split('"')[0]) for row in rows]
     assert len(estimates) == 5
     assert estimates == sorted(estimates)

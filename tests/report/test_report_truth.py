@@ -27,21 +27,23 @@ def test_the_default_experiment() -> None:
     means = [row.estimate for row in rows(estimates, scope="seeds", **acc)]
     assert means == sorted(means)
     (slope,) = rows(estimates, contrast="slope", scope="seeds")
-    assert slope.low < 0.87 < slope.high  # the marginal slope: 1.0, drawn in by difficulties that differ
+    assert slope.low > 0
+    assert slope.estimate == pytest.approx(0.9, abs=0.15)  # 1.0 for each item, less where items of all difficulties mix
     assert all(row.p_adjusted > 0.05 for row in rows(estimates, contrast="placebo_vs_control", scope="seeds"))
     assert analysis.headline is not None
     assert analysis.headline.dose == 64
 
 
-@pytest.mark.parametrize("scope", ["run", "seeds"])
-def test_without_an_effect_little_is_found(scope: str) -> None:
+def test_without_an_effect_little_is_found() -> None:
     """20 studies without an effect, 15 tests each: the smallest adjusted p is below 0.05 in few of them."""
-    smallest = []
+    smallest: dict[str, list[float]] = {"run": [], "seeds": []}
     for seed in range(20):
         study = simulated_study(effect=0.0, items=200, between=0.0, rng_seed=seed, **LEAN)
-        found = rows(analyse(study, resamples=0).estimates, scope=scope, contrast="treated_vs_control")
-        smallest.append(min(row.p_adjusted for row in found if row.seed in (None, 0)))
-    assert np.mean(np.array(smallest) < 0.05) <= 0.2
+        found = rows(analyse(study, resamples=0).estimates, contrast="treated_vs_control")
+        for scope in smallest:
+            smallest[scope].append(min(r.p_adjusted for r in found if r.scope == scope and r.seed in (None, 0)))
+    for values in smallest.values():
+        assert np.mean(np.array(values) < 0.05) <= 0.2
 
 
 def test_a_dose_sweep_gives_the_effects_of_its_variants() -> None:

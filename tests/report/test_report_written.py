@@ -1,9 +1,11 @@
 """What a report leaves on disk: the same bytes for the same study, whole or not at all, nothing of others deleted."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +22,14 @@ SMALL = {"items": 100, "curve_steps": 40}
 @pytest.fixture(scope="module")
 def study() -> StudyData:
     return simulated_study(seeds=(0, 1, 2), placebo=True, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def plain() -> StudyData:
+    """Without a picture: written in no time."""
+    whole = simulated_study(seeds=(0,), items=20, curve_steps=0)
+    results = whole.results.filter(pa.compute.equal(whole.results["evaluation"], "perplexity"))
+    return dataclasses.replace(whole, results=results, items=None, ledger=None)
 
 
 @pytest.fixture(scope="module")
@@ -77,23 +87,23 @@ def test_results_carry_the_dose_of_their_own_seed(study: StudyData, folder: Path
     assert joined(study).equals(table)
 
 
-def test_an_earlier_report_is_replaced_whole(study: StudyData, tmp_path: Path) -> None:
-    folder = write_report(study, tmp_path / "report").folder
+def test_an_earlier_report_is_replaced_whole(plain: StudyData, tmp_path: Path) -> None:
+    folder = write_report(plain, tmp_path / "report").folder
     (folder / "figures" / "stale.png").write_bytes(b"old")
-    write_report(simulated_study(seeds=(0,), **SMALL), folder)
+    write_report(plain, folder)
     assert not (folder / "figures" / "stale.png").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
-def test_what_is_not_a_report_is_not_replaced(study: StudyData, tmp_path: Path) -> None:
+def test_what_is_not_a_report_is_not_replaced(plain: StudyData, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="holds something else"):
-        write_report(study, tmp_path)
+        write_report(plain, tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_a_failure_leaves_the_earlier_report(study: StudyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = write_report(study, tmp_path / "report").folder
+def test_a_failure_leaves_the_earlier_report(plain: StudyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_report(plain, tmp_path / "report").folder
     before = (folder / "report.html").read_bytes()
 
     def fail(*_: object) -> str:
@@ -101,7 +111,7 @@ def test_a_failure_leaves_the_earlier_report(study: StudyData, tmp_path: Path, m
 
     monkeypatch.setattr(write, "render", fail)
     with pytest.raises(RuntimeError, match="disk full"):
-        write_report(study, folder)
+        write_report(plain, folder)
     assert (folder / "report.html").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 

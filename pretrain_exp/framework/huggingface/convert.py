@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import uuid
+import warnings
 from pathlib import Path
 
 from pretrain_exp.errors import UserError
@@ -19,6 +20,7 @@ def convert(state: Path, out: Path) -> Path:
     import torch
     import torch.distributed.checkpoint as dcp
     from transformers import AutoConfig
+    from transformers.utils.logging import disable_progress_bar
 
     from pretrain_exp.framework.huggingface.model import materialise, skeleton, weights
     from pretrain_exp.framework.huggingface.probe import check_probe
@@ -29,9 +31,12 @@ def convert(state: Path, out: Path) -> Path:
     hf = skeleton(AutoConfig.from_pretrained(checkpoint / "hf"), None)
     materialise(hf, torch.device("cpu"))
     hf.tie_weights()
-    dcp.load({"model": weights(hf)}, checkpoint_id=checkpoint, no_dist=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # as it should be: one process reads all
+        dcp.load({"model": weights(hf)}, checkpoint_id=checkpoint, no_dist=True)
     check_probe(state / "probe.json", hf.eval())
     writing = out.with_name(f".{out.name}-{uuid.uuid4().hex[:8]}")
+    disable_progress_bar()
     hf.save_pretrained(writing)
     for path in (checkpoint / "hf").iterdir():
         if not (writing / path.name).exists():

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -18,6 +17,7 @@ from typing import Any, ClassVar, Literal
 from pretrain_exp.errors import UserError
 from pretrain_exp.framework.base import Framework
 from pretrain_exp.framework.huggingface.checks import check_model, check_training
+from pretrain_exp.store.hub import resolve_revision
 from pretrain_exp.store.keys import digest
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -36,6 +36,7 @@ class HuggingFace(Framework):
     devices: int | Literal["auto"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 1
+    _here: bool = field(default=True, init=False, repr=False)  # jobs run on this machine
 
     name: ClassVar[str] = "huggingface"
     semantics: ClassVar[int] = 1
@@ -93,12 +94,15 @@ class HuggingFace(Framework):
         if Path(name).is_dir():
             folder = Path(name).resolve()
             return {"kind": "hf", "checkpoint": str(folder), "revision": None, "identity": _digest_folder(folder)}
-        commit = _hub_commit(name, revision)
+        try:
+            commit = resolve_revision(name, revision)
+        except UserError as error:
+            raise error.under("model.checkpoint") from None
         return {"kind": "hf", "checkpoint": name, "revision": commit, "identity": f"{name}@{commit}"}
 
     def check(self, model: dict[str, Any], training: dict[str, Any]) -> list[UserError]:
         found = check_training(training, self.world) + check_model(model, training["sequence_length"])
-        if self.device == "cuda" and num_gpus() < self.world:
+        if self._here and self.device == "cuda" and num_gpus() < self.world:
             found.append(
                 UserError(
                     f"{self.world} GPUs are asked for, this machine shows {num_gpus()}",
@@ -119,6 +123,18 @@ class HuggingFace(Framework):
         if self.world == 1:
             return [self.python or sys.executable, "-m", f"{MODULES}.worker", *tail]
         return [self.python or sys.executable, "-m", f"{MODULES}.launch", "--ranks", str(self.world), *tail]
+
+    def rank_command(self, job: Path) -> list[str]:
+        return [self.python or sys.executable, "-m", f"{MODULES}.worker", str(job), "--device", "{device}"]
+
+    def elsewhere(self, ranks: int, device: str) -> HuggingFace:
+        for key, own, given in (("devices", self.devices, ranks), ("device", self.device, device)):
+            if own not in ("auto", given):
+                problem = f"differs from what the executor gives, {given}"
+                raise UserError(problem, key=f"framework.{key}", value=own, fix=f"framework.{key}=auto")
+        there = replace(self, devices=ranks, device=device)
+        object.__setattr__(there, "_here", False)
+        return there
 
     def environment(self) -> dict[str, str]:
         return {
@@ -166,28 +182,3 @@ def _digest_folder(folder: Path) -> str:
         with open(path, "rb") as file:
             total.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
-
-
-def _hub_commit(name: str, revision: str | None) -> str:
-    """The commit that a hub name and revision mean now; from the local cache where the hub cannot be asked."""
-    if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
-        return revision
-    import httpx
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
-
-    try:
-        return str(HfApi().model_info(name, revision=revision).sha)
-    except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-        why: Exception = error
-    except (httpx.HTTPError, OSError) as error:  # no network, or offline on purpose
-        ref = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs" / (revision or "main")
-        if ref.is_file():
-            return ref.read_text().strip()
-        why = error
-    raise UserError(
-        f"no folder, and no checkpoint on the hub or in its cache, at revision {revision or 'main'}: {why}",
-        key="model.checkpoint",
-        value=name,
-        fix="check the name and revision, or give a folder",
-    ) from why

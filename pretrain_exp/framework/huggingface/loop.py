@@ -24,6 +24,7 @@ from pretrain_exp.framework.huggingface.checkpoint import Checkpointer
 from pretrain_exp.framework.huggingface.loader import Batch, Loader
 from pretrain_exp.framework.huggingface.schedule import Schedule
 from pretrain_exp.framework.huggingface.stop import StopSignal
+from pretrain_exp.tracking import metrics
 
 PLANNED, INTERRUPTED = 0, 75  # EX_TEMPFAIL: saved on a signal, to be started again
 
@@ -129,12 +130,12 @@ class Training:
             self.journal.log(
                 step,
                 **{
-                    "train/loss": loss,
-                    "train/z_loss": z * square,
-                    "train/grad_norm": norm,
-                    "train/lr": self.settings["optimizer"]["lr"] * self.schedule.factor(step),
-                    "train/tokens": phases.position_of_step(step + 1),
-                    "train/tokens_per_second": rate,
+                    metrics.LOSS: loss,
+                    metrics.Z_LOSS: z * square,
+                    metrics.GRAD_NORM: norm,
+                    metrics.LEARNING_RATE: self.settings["optimizer"]["lr"] * self.schedule.factor(step),
+                    metrics.TOKENS: phases.position_of_step(step + 1),
+                    metrics.TOKENS_PER_SECOND: rate,
                 },
             )
         self.pending.clear()

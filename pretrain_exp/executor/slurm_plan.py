@@ -1,0 +1,89 @@
+"""What a study would ask of Slurm, before it asks: jobs, GPU-hours, how long the longest chain takes, the options of sbatch.
+
+jobs, seconds a step, seconds an evaluation --describe--> one row a kind of job
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from pretrain_exp.executor.base import Job
+from pretrain_exp.executor.slurm_options import Resources
+from pretrain_exp.executor.slurm_site import flags
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What all jobs of a kind ask for. hours: of the jobs together, None where no rate is known."""
+
+    kind: str
+    jobs: int
+    gpus: int  # of one job
+    hours: float | None
+    sbatch: str
+
+    @property
+    def gpu_hours(self) -> float | None:
+        return None if self.hours is None else self.gpus * self.hours
+
+
+def describe(
+    jobs: Sequence[Job],
+    resources: Callable[[str], Resources],
+    seconds_per_step: float | None,
+    evaluation_seconds: float | None = None,
+) -> list[Ask]:
+    """One row for each kind of job. seconds_per_step: a guess, None where there is none."""
+    rows = []
+    for kind in dict.fromkeys(job.kind for job in jobs):
+        asked, same = resources(kind), [job for job in jobs if job.kind == kind]
+        seconds = [seconds_of(job, seconds_per_step, evaluation_seconds) for job in same]
+        known = [one for one in seconds if one is not None]
+        hours = sum(known) / 3600 if len(known) == len(same) else None
+        rows.append(Ask(kind, len(same), asked.nodes * asked.gpus_per_node, hours, " ".join(flags(asked.options()))))
+    return rows
+
+
+def seconds_of(job: Job, seconds_per_step: float | None, evaluation_seconds: float | None) -> float | None:
+    if job.kind == "train":
+        return None if seconds_per_step is None else (job.total - job.first) * seconds_per_step
+    return evaluation_seconds if job.kind == "evaluate" else 0.0
+
+
+def longest_chain(
+    jobs: Sequence[Job], seconds_per_step: float | None, evaluation_seconds: float | None = None
+) -> float | None:
+    """Seconds from the first start to the last end where no job ever waits for a node; None where no rate is known."""
+    by_id = {job.id: job for job in jobs}
+    ends: dict[str, float] = {}
+
+    def end(job: Job) -> float:
+        if job.id not in ends:
+            start = max((end(by_id[need]) for need in job.needs if need in by_id), default=0.0)
+            ends[job.id] = start + (seconds_of(job, seconds_per_step, evaluation_seconds) or 0.0)
+        return ends[job.id]
+
+    longest = max((end(job) for job in jobs), default=0.0)
+    return None if seconds_per_step is None else longest
+
+
+def shown(rows: Sequence[Ask], chain_seconds: float | None) -> Group:
+    """The rows for a terminal. chain_seconds: of the longest chain."""
+    table = Table(title="what Slurm would be asked for")
+    for column in ("job", "number", "GPUs each", "hours", "GPU-hours"):
+        table.add_column(column, justify="left" if column == "job" else "right")
+    for row in rows:
+        hours = ["unknown" if value is None else f"{value:,.2f}" for value in (row.hours, row.gpu_hours)]
+        table.add_row(row.kind, str(row.jobs), str(row.gpus), *hours)
+    lines = [f"{row.kind}: sbatch {row.sbatch}" for row in rows]
+    if chain_seconds is not None:
+        end = datetime.now() + timedelta(seconds=chain_seconds)
+        took = f"{chain_seconds / 3600:,.2f} h"
+        lines.append(f"the longest chain trains for {took}: until {end:%Y-%m-%d %H:%M} if nothing has to wait")
+    return Group(table, *(Text(line) for line in lines))

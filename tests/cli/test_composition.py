@@ -1,0 +1,145 @@
+"""What a person types, and what it means: composition, sweeps, seeds, kinds of their own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from pretrain_exp import compose, experiment
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def composed(monkeypatch, tmp_path):
+    """Composes and validates a command line, and returns its members instead of running them."""
+    monkeypatch.chdir(tmp_path)
+    found = []
+
+    def keep(members, folder, command):
+        found.append((members, folder))
+        return 0
+
+    monkeypatch.setattr(experiment, "run", keep)
+
+    def run(*arguments):
+        GlobalHydra.instance().clear()
+        found.clear()
+        assert compose.compose_and_run("run", list(arguments)) == 0
+        return found[0]
+
+    return run
+
+
+def test_the_default_experiment(composed):
+    (member,), folder = composed()
+    assert set(member.config.insertion) == {"benchmark_contamination"}
+    assert set(member.config.eval) == {"multiple_choice", "perplexity"}
+    assert member.folder == folder
+    assert "outputs/runs" in str(folder)
+
+
+SWEEPS = {
+    "seeds": (["-m", "seed=0,1,2"], lambda m: [one.config.seed.all for one in m] == [0, 1, 2]),
+    "seeds as a study": (["study=seeds"], lambda m: [one.config.seed.all for one in m] == [0, 1, 2]),
+    "steps": (
+        ["-m", "training.num_steps=100,1000"],
+        lambda m: [one.config.training.num_steps for one in m] == [100, 1000],
+    ),
+    "rates": (
+        ["-m", "insertion.benchmark_contamination.repetitions=1,4,16"],
+        lambda m: [one.kinds.insertions["benchmark_contamination"].repetitions for one in m] == [1, 4, 16],
+    ),
+    "shares": (
+        ["-m", "insertion.benchmark_contamination.fraction=0.1,0.5"],
+        lambda m: [one.kinds.insertions["benchmark_contamination"].fraction for one in m] == [0.1, 0.5],
+    ),
+    "a study with its own sweep": (["study=dose_response"], lambda m: len(m) == 12),
+    "the command line over a study's sweep": (["study=dose_response", "seed=7"], lambda m: len(m) == 4),
+}
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_sweeps(name, composed):
+    arguments, holds = SWEEPS[name]
+    members, folder = composed(*arguments)
+    assert holds(members)
+    assert "multirun_outputs" in str(folder)
+    assert len({member.folder for member in members}) == len(members)
+
+
+def test_the_checkpoint_step_can_be_swept(composed, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text('{"model_type": "gpt2"}')
+    model = ["model=hf", "model.checkpoint=model", "model.tokenizer=model"]
+    members, _ = composed("-m", *model, "model.checkpoint_step=100,200")
+    assert [member.config.first_step for member in members] == [100, 200]
+    assert [member.config.last_step for member in members] == [700, 800]
+
+
+def test_a_sweep_inside_an_experiment_file(composed, tmp_path):
+    (tmp_path / "mine/experiment").mkdir(parents=True)
+    (tmp_path / "mine/experiment/two_rates.yaml").write_text(
+        "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {training.optimizer.lr: '1e-3,2e-3', seed: '0,1'}}}\n"
+    )
+    members, _ = composed("--config-dir", "mine", "experiment=two_rates")
+    assert [(m.config.training.optimizer.lr, m.config.seed.all) for m in members] == [
+        (1e-3, 0),
+        (1e-3, 1),
+        (2e-3, 0),
+        (2e-3, 1),
+    ]
+
+
+SEEDS = {
+    (): {"placement": 0, "order": 0, "init": 0},
+    ("seed=3",): {"placement": 3, "order": 3, "init": 3},
+    ("seed.placement=5",): {"placement": 5, "order": 0, "init": 0},
+    ("seed=3", "seed.order=7"): {"placement": 3, "order": 7, "init": 3},
+    ("seed.order=7", "seed=3"): {"placement": 3, "order": 7, "init": 3},
+}
+
+
+@pytest.mark.parametrize("arguments", SEEDS)
+def test_named_seeds(arguments, composed):
+    (member,), _ = composed(*arguments)
+    assert member.config.seed.resolved() == SEEDS[arguments]
+
+
+def test_several_insertions_and_two_of_one_kind(composed, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
+    first = ["insertion=[benchmark_contamination,add_texts]", "insertion.add_texts.file=a.jsonl"]
+    second = ["+insertion@insertion.second=add_texts", "insertion.second.file=a.jsonl", "insertion.second.repetitions=3"]
+    (member,), _ = composed(*first, *second)
+    assert set(member.kinds.insertions) == {"benchmark_contamination", "add_texts", "second"}
+    assert member.kinds.insertions["second"].repetitions == 3
+
+
+def test_members_are_told_apart_by_what_differs_between_them(composed):
+    members, _ = composed("-m", "seed=0,1", "insertion.benchmark_contamination.repetitions=1,4", "training.num_steps=50")
+    assert sorted(set(compose.labels(members))) == ["repetitions=1", "repetitions=4"]
+
+
+def test_site_settings_are_taken_in(composed, tmp_path):
+    (tmp_path / "mine/local").mkdir(parents=True)
+    (tmp_path / "mine/local/default.yaml").write_text("# @package _global_\nstore: /scratch/store\n")
+    (member,), _ = composed("--config-dir", "mine")
+    assert member.config.store == "/scratch/store"
+
+
+def test_the_insertion_of_the_documentation_works(composed, tmp_path, monkeypatch):
+    python, yaml = re.findall(r"```(?:python|yaml)\n(.*?)```", (ROOT / "docs/extending.md").read_text(), re.DOTALL)[:2]
+    for path, text in (("my_package/shout.py", python), ("my_conf/insertion/shout.yaml", yaml)):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    (member,), _ = composed("--config-dir", "my_conf", "insertion=shout", "insertion.shout.text=all is well")
+    from pretrain_exp.study.member import prepare
+
+    plan = prepare(member, "").plan
+    rows = plan.ledger().to_pylist()
+    assert [(row["insertion"], row["dose"]) for row in rows] == [("shout", 3)] * 3
+    assert plan.items()["text"].to_pylist() == ["all is well"]

@@ -1,0 +1,58 @@
+"""A whole experiment on a real Slurm: real training over two nodes, proof, report; the same weights as on one machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from slurm_jobs import log_of, wait_until_ended
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+from pretrain_exp.executor.base import Job
+
+pytestmark = pytest.mark.slurm
+SMALL = ["experiment=smoke", "training.num_steps=4", "training.schedule.warmup_steps=1", "tracking=none"]
+ONE_JOB = ["~insertion.benchmark_contamination", "~eval.multiple_choice", "~eval.perplexity"]
+TWO_NODES = ["executor=slurm", "executor.nodes=2", "executor.ranks_per_node=2", "executor.gpus_per_node=0"]
+TWO_NODES += ["executor.cpus_per_task=2", "executor.mem=1000", "executor.signal_delay_s=5"]
+
+
+def pretrain_exp(folder: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "pretrain_exp", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def weights(folder: Path, out: Path) -> dict[str, torch.Tensor]:
+    """The model's tensors in the only state of the store below `folder`."""
+    (state,) = (folder / "outputs/store/states").iterdir()
+    dcp_to_torch_save(state / "checkpoint", out)
+    return torch.load(out, weights_only=True)["model"]
+
+
+def test_two_nodes_of_two_ranks_train_what_four_ranks_of_one_machine_do(slurm, tmp_path):
+    inline, cluster = tmp_path / "inline", tmp_path / "cluster"
+    only = [*SMALL, *ONE_JOB]
+    for folder in (inline, cluster):
+        folder.mkdir()
+    pretrain_exp(cluster, *only, *TWO_NODES)
+    pretrain_exp(inline, *only, "++framework.devices=4")
+    study = next((cluster / "outputs/runs").rglob("study.json"))
+    jobs = [Job.from_record(record) for record in json.loads(study.read_text())["jobs"]]
+    assert [job.kind for job in jobs] == ["train", "report"]
+    ended = wait_until_ended(*jobs, seconds=180)
+    assert set(ended.values()) == {"COMPLETED"}, "\n".join(map(log_of, jobs))
+    assert all(job.done() for job in jobs)
+    ours, theirs = weights(inline, tmp_path / "inline.pt"), weights(cluster, tmp_path / "cluster.pt")
+    assert ours.keys() == theirs.keys()
+    assert len(ours) > 5
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+    told = pretrain_exp(cluster, "status", str(study.parent))
+    assert told.count("done") >= 3
+    assert pretrain_exp(cluster, "logs", "train", "--study", str(study.parent)).startswith("--- attempt 1, Slurm job")
