@@ -32,8 +32,9 @@ def limits(study: StudyData, design: Design) -> list[Remark]:
     return sorted(found, key=lambda remark: SEVERITIES.index(remark.severity))
 
 
-def count(value: Any) -> int:
-    """A number of things, given as the number or as the list of them."""
+def count(proof: Mapping[str, Any], what: str) -> int:
+    """How many mismatches, missing or duplicate rows: `num_<what>`, else the number or the list under <what>."""
+    value = proof.get(f"num_{what}", proof.get(what))
     return int(value) if isinstance(value, (int, float)) else len(value or ())
 
 
@@ -52,8 +53,9 @@ def _integrity(study: StudyData) -> Iterator[Remark]:
         yield Remark("error", str(sentence))
     for proof in study.proofs:
         if not proof["ok"]:
-            found = ", ".join(f"{count(proof.get(key))} {key}" for key in ("mismatches", "missing", "duplicate"))
-            yield Remark("error", f"What was read is not what was planned ({where(proof)}): {found} rows.")
+            found = ", ".join(f"{count(proof, key):,} {key}" for key in ("mismatches", "missing", "duplicate"))
+            said = "; ".join([f"{found} rows", *proof.get("ledger_errors", ())])
+            yield Remark("error", f"What was read is not what was planned ({where(proof)}): {said}.")
     if not study.proofs:
         yield Remark("warning", "No proof of what was read: the batches were not held against the plan.")
     for audit in study.audits:

@@ -71,7 +71,8 @@ class StudyData:
     """The input of the analysis and of the report.
 
     results, items, ledger, curves: as above; further columns are kept and not looked at; None is an empty table.
-    proofs:   {member, seed, arm, rows_checked, mismatches, missing, duplicate, ok}; the three counts may be lists.
+    proofs:   {member, seed, arm, rows_checked, mismatches, missing, duplicate, ok}; a count is a number, a list, or a
+              number under num_<name>; ledger_errors, if any, are sentences.
     audits:   {member, seed, arm, ok, findings}; a finding is a string or a mapping.
     examples: {member, seed, insertion, item, dose, step, row, column, before, planted, after}: texts around an edit.
     varies:   seed name ("placement", "order", "init") -> its values over the study.

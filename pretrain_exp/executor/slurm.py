@@ -1,9 +1,9 @@
 """Submits every job of a study to Slurm, each depending on what it needs, and returns.
 
-    jobs --check--> sbatch, in the order of their needs --> slurm.json in each job's folder       (slurm_job.py runs them there)
+    jobs --check--> sbatch, in the order of their needs --> slurm.json in each job's folder   (slurm_job.py runs them)
 
-A job is submitted under a claim, by whichever of several studies comes first; one that waits or runs already is depended upon. If a
-submission fails, those of the same call are taken back. Nothing has to stay alive here.
+A job is submitted under a claim, by whichever of several studies comes first; one that waits or runs already is
+depended upon. If a submission fails, those of the same call are taken back. Nothing has to stay alive here.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from rich.console import Group
 
 from pretrain_exp.errors import Problems, UserError
@@ -35,6 +36,7 @@ from pretrain_exp.executor.slurm_site import missing_commands, missing_commands_
 from pretrain_exp.executor.slurm_status import standing
 from pretrain_exp.executor.slurm_submit import submit
 from pretrain_exp.framework.base import Framework
+from pretrain_exp.kinds import problems_of, signature_model
 from pretrain_exp.store.claims import claimed
 
 POLL_SECONDS = 10.0
@@ -43,7 +45,7 @@ CLAIM_POLL_SECONDS = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Slurm(Resources):
-    """The fields of Resources are those of a training job. evaluate, report: what differs for these, None is as for training."""
+    """Resources of a training job. evaluate, report: the fields that differ for these jobs."""
 
     cpu_partition: str | None = None  # for jobs without GPUs; None: partition
     evaluate: Mapping[str, Any] = field(default_factory=dict)
@@ -53,27 +55,33 @@ class Slurm(Resources):
 
     def __post_init__(self) -> None:
         for kind in ("evaluate", "report"):
-            unknown = sorted(set(getattr(self, kind)) - set(Resources.__dataclass_fields__))
-            if unknown:
-                known = ", ".join(sorted(Resources.__dataclass_fields__))
-                raise UserError("unknown key", key=f"{kind}.{unknown[0]}", fix=f"known here: {known}")
+            self._differing(kind)
 
     @property
     def waits(self) -> bool:
         return self.wait
 
     def resources(self, kind: str) -> Resources:
-        """What a job of this kind gets. Evaluations run in one process on one GPU, reports without any, unless it is said otherwise."""
+        """What a job of this kind gets. Evaluations run on one GPU and reports on none, unless it is said otherwise."""
         training = Resources(**{name: getattr(self, name) for name in Resources.__dataclass_fields__})
         if kind == "train":
             return training
         own: dict[str, Any] = {"nodes": 1, "ranks_per_node": None, "gpus_per_node": min(1, self.gpus_per_node)}
         if kind == "report":
             own["gpus_per_node"] = 0
-        own |= getattr(self, kind)
+        own |= self._differing(kind)
         if not own["gpus_per_node"]:
             own = {"partition": self.cpu_partition or self.partition, "constraint": None, "extra": {}, **own}
         return replace(training, **own)
+
+    def _differing(self, kind: str) -> dict[str, Any]:
+        """The fields given for a kind of jobs, checked. UserError with the first that is wrong."""
+        fields, given = signature_model(Resources), dict(getattr(self, kind))
+        try:
+            checked = fields.model_validate(given)
+        except ValidationError as error:
+            raise problems_of(error, kind, fields)[0] from None
+        return {name: getattr(checked, name) for name in given}
 
     def place(self, framework: Framework) -> Framework:
         """The framework, told what its jobs will find: not the GPUs of the machine that submits."""

@@ -1,10 +1,10 @@
-"""A node's share of a training job over several nodes: torchrun, made fit for Slurm. One process a node, started by srun.
+"""A node's share of a training job: torchrun, made fit for Slurm. One process a node, started by srun.
 
-    srun --> slurm_agent (a node) --torchrun, c10d rendezvous--> ranks          exit status: 0, 75 (saved, start again), 1
+    srun --> slurm_agent (a node) --torchrun, c10d rendezvous--> ranks      exit status: 0, 75 (saved, start again), 1
 
-torchrun alone would die of the USR2 that Slurm sends to every process of a step, would give its ranks half a minute on SIGTERM,
-and would forget with what status they ended. Here the ranks get Slurm's signals and all the time they need; this process only
-waits for them. Runs in the framework's Python: the standard library and torch.
+torchrun alone would die of the USR2 that Slurm sends to every process of a step, would give its ranks half a minute on
+SIGTERM, and would forget with what status they ended. Here the ranks get Slurm's signals and all the time they need;
+this process only waits for them. Runs in the framework's Python: the standard library and torch.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def master_address() -> str:
-    """The first node's address as the others reach it: the one that Slurm itself uses, since node names need not resolve."""
+    """The first node's address as the others reach it: Slurm's own, since names of nodes need not resolve."""
     address = os.environ.get("SLURM_LAUNCH_NODE_IPADDR")
     if address:
         return address

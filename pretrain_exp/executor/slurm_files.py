@@ -133,6 +133,6 @@ def read_attempts(folder: Path) -> Attempts:
 
 
 def clear_run(folder: Path) -> None:
-    """Before a job is submitted anew: what an earlier run counted, gave up or was told no longer holds. Its checkpoints do."""
+    """Before a job is submitted anew: what an earlier run counted or was told no longer holds; its checkpoints do."""
     for name in ("slurm/attempts.json", "slurm/cancelled", "error.json"):
         (folder / name).unlink(missing_ok=True)

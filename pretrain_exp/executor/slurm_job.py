@@ -5,9 +5,9 @@
                   |--- backoff ----|-------> failed, may pass
                                    |-------> hopeless                        exit status 1: what needs it is cancelled
 
-Slurm's USR2 (time is nearly over), a preemption's SIGTERM and `scancel --signal` reach the processes of the step and not this one, so
-it outlives them; SIGTERM here means that Slurm itself ends the job. Slurm counts a job as completed by the exit status of this
-process, which is 0 only when what the job makes is there.
+Slurm's USR2 (time is nearly over), a preemption's SIGTERM and `scancel --signal` reach the processes of the step and
+not this one, which outlives them; SIGTERM here means that Slurm itself ends the job. Whether a job was completed, Slurm
+sees by the exit status of this process, which is 0 only when what the job makes is there.
 """
 
 from __future__ import annotations
@@ -218,12 +218,12 @@ def step_command(spec: Spec, number: str, attempt: int) -> list[str]:
 
 
 def port_of(number: str, attempt: int) -> int:
-    """Where the nodes of a job meet: below the ports that systems hand out by themselves, another one for every attempt."""
+    """Where the nodes of a job meet: below the ports that systems hand out themselves, another one every attempt."""
     return 15000 + (int(number) * 7 + attempt) % 16000
 
 
 def fingerprint(folder: Path, code: int, furthest: int | None) -> str:
-    """The way and the step of a failure. Numbers in a message (ports, addresses, process ids) are no part of its way."""
+    """The way and the step of a failure. Numbers in a message (ports, addresses, ids) are no part of its way."""
     path = folder / "error.json"
     if not path.is_file():
         return f"exit status {code} at {furthest}"

@@ -1,6 +1,6 @@
 """What is asked of sbatch: resources as a person writes them --> long options, checked.
 
-Resources(nodes=2, gpus_per_node=8, time="12:00:00", extra={"exclusive": true}) --options--> {"nodes": 2, "time": 720, ...}
+Resources(nodes=2, gpus_per_node=8, time="12:00:00") --options--> {"nodes": 2, "gpus-per-node": 8, "time": 720, ...}
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _GPUS = {"gres", "gpus", "gpus-per-task", "gpus-per-node"}
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What one kind of job gets. None: the site's default. time: minutes, or Slurm's notation in quotes; extra: any option of sbatch."""
+    """What one kind of job gets; None: the site's default. time: minutes or Slurm's notation; extra: other options."""
 
     nodes: int = 1
     gpus_per_node: int = 1

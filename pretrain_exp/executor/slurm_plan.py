@@ -1,4 +1,4 @@
-"""What a study would ask of Slurm, before it asks: jobs, GPU-hours, how long the longest chain takes, the options of sbatch.
+"""What a study would ask of Slurm, before it asks: jobs, GPU-hours, how long the longest chain takes, sbatch's options.
 
 jobs, seconds a step, seconds an evaluation --describe--> one row a kind of job
 """

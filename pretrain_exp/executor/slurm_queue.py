@@ -39,7 +39,7 @@ class Queued:
 
     @property
     def alive(self) -> bool:
-        """Anything but ended: a state that a later Slurm invents counts as alive, since submitting twice is the worse error."""
+        """Not ended. A state that a later Slurm invents counts as alive: submitting twice is the worse error."""
         return self.state not in _ENDED
 
     @property
@@ -48,7 +48,7 @@ class Queued:
 
 
 def look(ids: Iterable[str]) -> dict[str, Queued]:
-    """What Slurm remembers of these jobs. Raises SlurmError where squeue does not answer: then nothing is known to have ended."""
+    """What Slurm remembers of these jobs. SlurmError where squeue does not answer: then none is known to have ended."""
     found: dict[str, Queued] = {}
     wanted = sorted(set(ids), key=int)
     for start in range(0, len(wanted), _IDS_A_CALL):

@@ -1,9 +1,9 @@
 """What this machine's Slurm is: its commands, its partitions, and whether it would take a job. Asks; changes nothing.
 
-    ask(command) --> stdout        partitions() --> name, time limit        refusal(options) --> why sbatch would refuse, or None
+    ask(command) --> what it prints     partitions() --> names, limits     refusal(options) --> why sbatch would refuse
 
-All questions are put without the variables of a job that this process may itself be running in: inherited, they would bind a new
-job's processes to the old one's CPUs, or contradict the options it asks for.
+All questions are put without the variables of a job that this process may itself be running in: inherited, they would
+bind a new job's processes to the old one's CPUs, or contradict the options it asks for.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Partition:
 
 
 def hidden_variables(environment: Mapping[str, str]) -> list[str]:
-    """The names of the variables that a new job must not inherit. The devices of this job count, those of a login shell do not."""
+    """The variables that a new job must not inherit: those of a job, its devices too, but not a login shell's."""
     inside = "SLURM_JOB_ID" in environment
     return sorted(
         name
@@ -53,7 +53,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def ask(*command: str) -> str:
-    """What a Slurm command prints. SlurmError with its own words where it fails, or does not answer within two minutes."""
+    """What a Slurm command prints. SlurmError with its own words where it fails, or gives no answer in two minutes."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=ANSWER_SECONDS, env=clean_environment(), check=False
@@ -99,7 +99,7 @@ def flags(options: Mapping[str, str | int | bool]) -> list[str]:
 
 
 def minutes(time: int | str) -> int:
-    """Slurm's notation of a time, in minutes rounded up: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S. ValueError where it is none of these."""
+    """Slurm's notation of a time (M, M:S, H:M:S, D-H, D-H:M, D-H:M:S) in minutes, rounded up; ValueError for others."""
     match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", str(time).strip())
     if match is None:
         raise ValueError(f"{time!r} is no time: give minutes, or H:MM:SS, or D-HH:MM:SS, in quotes")

@@ -29,7 +29,10 @@ def standings(jobs: Sequence[Job]) -> dict[str, Standing]:
 
 
 def standing(job: Job, queue: Mapping[str, Queued] | None, jobs: Mapping[str, Job]) -> Standing | None:
-    """How a job stands; None where it was never submitted. queue: None where squeue does not answer; jobs: all of the study."""
+    """How a job stands; None where it was never submitted.
+
+    queue: what squeue tells, None where it does not answer; jobs: all of the study, by id.
+    """
     submission = read_submission(job.folder)
     if submission is None:
         return None
@@ -69,7 +72,10 @@ def lost(job: Job, number: str, queued: Queued | None) -> str:
 
 
 def cancel_jobs(jobs: Sequence[Job]) -> list[str]:
-    """Ends the living jobs: those that wait at once, those that run after they have saved. Asked again, at once. Returns sentences."""
+    """Ends the living jobs: those that wait at once, those that run when they have saved; asked again, at once too.
+
+    Returns what was done, a sentence a job.
+    """
     submitted = [(job, found.id) for job in jobs if not job.done() and (found := read_submission(job.folder))]
     queue = look(number for _, number in submitted)
     at_once, said = [], []

@@ -1,8 +1,9 @@
 """One job through submitit to sbatch. Only the path of the job's folder crosses to the other side.
 
-submitit writes the batch script and reads the number that sbatch answers; its executor is used as a base for two reasons. sbatch
-runs without the variables of a job that this process may be running in, which submitit.helpers.clean_env would do, but together with
-the one that says where the cluster's configuration is. And no `wckey` is set, which sites that know no keys refuse.
+submitit writes the batch script and reads the number that sbatch answers. Its Slurm executor is used as a base, not the
+automatic one, for two reasons: sbatch has to run without the variables of a job that this process may be running in
+(submitit.helpers.clean_env would take with them the one that says where the cluster's configuration is), and no `wckey`
+may be set, since sites that know no keys refuse one.
 """
 
 from __future__ import annotations

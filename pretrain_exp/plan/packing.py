@@ -111,7 +111,7 @@ def _lay_out(
 def _gaps(words: list[int], counts: list[int], free: list[int]) -> np.ndarray:
     """How many free positions lie before each edit of its bin, every way to spread them equally likely.
 
-    That is a random subset of k of k + free places, drawn by Floyd's algorithm (Bentley and Floyd 1987), a word an edit.
+    That is a random subset of k of k + free places, drawn by Floyd's algorithm (Bentley and Floyd 1987).
     """
     out: list[int] = []
     for count, room in zip(counts, free, strict=True):

@@ -100,7 +100,8 @@ def proof_table(study: StudyData) -> Table | None:
     labels = ("Run", "Rows checked", "Mismatches", "Missing", "Duplicate", "")
     cells = []
     for proof in study.proofs:
-        numbers = [whole(count(proof.get(key))) for key in ("rows_checked", "mismatches", "missing", "duplicate")]
+        keys = ("rows_checked", "mismatches", "missing", "duplicate")
+        numbers = [whole(count(proof, key)) for key in keys]
         verdict = Cell("as planned" if proof["ok"] else "not as planned", strong=not proof["ok"])
         cells.append([Cell(where(proof), where(proof)), *numbers, verdict])
     caption = (

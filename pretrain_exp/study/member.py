@@ -129,6 +129,7 @@ def compile_plans(
             window=window,
             phases=phases,
             encode=data.tokenizer.encode,
+            vocab_size=data.tokenizer.vocab_size,
         )
         try:
             edits.append(insertion.edits(context))

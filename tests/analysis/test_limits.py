@@ -49,6 +49,8 @@ def severity(found: dict[str, str], words: str) -> str | None:
         ({"proofs": []}, "No proof of what was read", "warning"),
         ({"proofs": [{**PROOF, "mismatches": 3, "ok": False}]}, "treated, seed 0): 3 mismatches", "error"),
         ({"proofs": [{**PROOF, "mismatches": [{}, {}], "ok": False}]}, "2 mismatches", "error"),
+        ({"proofs": [{**PROOF, "num_missing": 700, "missing": [(0, 1)], "ok": False}]}, "700 missing", "error"),
+        ({"proofs": [{**PROOF, "ledger_errors": ["row 3 is torn"], "ok": False}]}, "rows; row 3 is torn.", "error"),
         (
             {"audits": [{"arm": "treated", "seed": 1, "ok": False}]},
             "audit of the plan failed (treated, seed 1)",

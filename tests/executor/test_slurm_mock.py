@@ -1,4 +1,4 @@
-"""The Slurm executor against commands that only pretend: what is asked of sbatch, and what happens when Slurm says no."""
+"""The Slurm executor against commands that only pretend: what sbatch is asked, and what happens when Slurm says no."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ COMMANDS = {
     "sbatch": """
 if [ "$1" = --test-only ]; then echo "$@" >>tests; [ ! -f refuse ] || { cat refuse >&2; exit 1; }; exit 0; fi
 n=$(($(cat count) + 1)); echo $n >count
-if [ -f fail_at ] && [ $n = $(cat fail_at) ]; then echo "sbatch: error: Node count specification invalid" >&2; exit 1; fi
+if [ -f fail_at ] && [ $n = $(cat fail_at) ]; then echo "sbatch: error: Node count invalid" >&2; exit 1; fi
 cp "$1" script.$n; env >environment.$n; echo "Submitted batch job $n" """,
     "squeue": '[ ! -f silent ] || { echo "squeue: error: Unable to contact slurm controller" >&2; exit 1; }; cat queue',
     "sinfo": "printf 'gpu|2:00:00\\ncpu|infinite\\n'",
@@ -145,7 +145,7 @@ def test_a_submission_that_fails_midway_takes_back_those_before(mock, tmp_path):
     (mock / "fail_at").write_text("3")
     first = job(tmp_path, "a")
     jobs = [first, job(tmp_path, "b", first), job(tmp_path, "c", first)]
-    with pytest.raises(SlurmError, match="sbatch refused c: sbatch: error: Node count specification invalid"):
+    with pytest.raises(SlurmError, match="sbatch refused c: sbatch: error: Node count invalid"):
         Slurm(gpus_per_node=0).run(jobs, tmp_path)
     assert (mock / "cancelled").read_text() == "1 2\n"
     assert [read_submission(one.folder) for one in jobs] == [None] * 3
@@ -224,8 +224,10 @@ def test_the_problems_of_all_kinds_of_jobs_are_told_at_once_in_sbatchs_own_words
         Slurm().run([train, job(tmp_path, "e", train, kind="evaluate")], tmp_path)
     assert [problem.key for problem in caught.value.problems] == ["executor", "executor.evaluate"]
     assert "invalid account; allocation failure: Invalid account" in caught.value.problems[0].problem
-    with pytest.raises(UserError, match="evaluate.timee: unknown key"):
+    with pytest.raises(UserError, match=r"evaluate\.timee: unknown key"):
         Slurm(evaluate={"timee": 3})
+    with pytest.raises(UserError, match=r"report\.gpus_per_node: .*valid integer"):
+        Slurm(report={"gpus_per_node": "some"})
 
 
 def test_a_site_that_asks_for_gpus_in_its_own_way(mock, tmp_path):

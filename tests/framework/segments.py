@@ -1,4 +1,4 @@
-"""Small jobs for the worker and what they leave: a stream of range(512), 4 rows of 16 a step, an Olmo2 of two layers."""
+"""Small jobs for the worker and what they leave: a stream of range(512), 4 rows of 16 a step, two layers of 32."""
 
 from __future__ import annotations
 

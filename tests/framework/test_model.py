@@ -1,4 +1,4 @@
-"""The model of a worker: its loss against that of transformers, documents kept apart, noise, heads that are not plain."""
+"""The model of a worker: its loss against that of transformers, documents kept apart, noise, unusual heads."""
 
 from __future__ import annotations
 

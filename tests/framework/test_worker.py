@@ -1,4 +1,4 @@
-"""The worker's promises: what was read, exact resume, the same losses however the work is split among ranks and threads."""
+"""The worker's promises: what was read, exact resume, the same losses however the work is split.
 
 Token v stands at position v of the stream, which is read in order: so row r of step t reads 64 t + 16 r + (0 ... 15).
 """

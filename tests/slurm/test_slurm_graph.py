@@ -119,7 +119,7 @@ def test_cancel_lets_running_jobs_save_and_a_new_submission_goes_on(submit, tmp_
 
 
 def test_a_controller_inside_a_job_submits_jobs_that_inherit_nothing_of_it(slurm, tmp_path):
-    """In a step with other memory options, bound to a CPU, with devices of its own: all of it would break an inner job."""
+    """In a step with other memory options, bound to a CPU, with its own devices: each would break an inner job."""
     store = tmp_path / "store"
     controller = f"{sys.executable} {HERE / 'slurm_jobs.py'} {store} main"
     outer = [

@@ -1,4 +1,4 @@
-"""Every way in which a job is stopped on a real Slurm: it saves, comes back and goes on, or it is said to have failed."""
+"""Every way in which a job is stopped on a real Slurm: it saves, comes back and goes on, or is said to have failed."""
 
 from __future__ import annotations
 

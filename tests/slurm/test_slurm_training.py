@@ -1,4 +1,4 @@
-"""A whole experiment on a real Slurm: real training over two nodes, proof, report; the same weights as on one machine."""
+"""A whole experiment on a real Slurm: training over two nodes, proof, report; the same weights as on one machine."""
 
 from __future__ import annotations
 
@@ -56,3 +56,16 @@ def test_two_nodes_of_two_ranks_train_what_four_ranks_of_one_machine_do(slurm, t
     told = pretrain_exp(cluster, "status", str(study.parent))
     assert told.count("done") >= 3
     assert pretrain_exp(cluster, "logs", "train", "--study", str(study.parent)).startswith("--- attempt 1, Slurm job")
+
+
+def test_a_member_that_runs_in_a_job_of_hydras_launcher_submits_and_waits_there(slurm, tmp_path):
+    """For controllers that must see results. The launcher's job asks for memory a CPU, the inner one for memory a node."""
+    launcher = ["-m", "seed=5", "hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=10"]
+    launcher += ["hydra.launcher.mem_gb=null", "hydra.launcher.mem_per_cpu=100"]
+    one_node = ["executor=slurm", "executor.gpus_per_node=0", "executor.mem=500", "executor.wait=true"]
+    pretrain_exp(tmp_path, *launcher, *SMALL, *ONE_JOB, *one_node)
+    (study,) = (tmp_path / "multirun_outputs").rglob("study.json")
+    assert json.loads(study.read_text())["status"] == "done"
+    assert (study.parent / "report/report.html").is_file()
+    (state,) = (tmp_path / "outputs/store/states").iterdir()
+    assert (state / "state.json").is_file()
