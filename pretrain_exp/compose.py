@@ -175,14 +175,14 @@ def refuse_duplicates(overrides: Sequence[str]) -> None:
 
 
 def named_seeds(overrides: Sequence[str]) -> list[str]:
-    """Beside `seed.order=5`, a plain `seed=3` means `seed.all=3`: Hydra would replace the whole mapping by the number."""
+    """Beside `seed.order=5`, a plain `seed=3` means `seed.all=3`: Hydra would replace the mapping by the number."""
     if not any(re.match(r"^\+*seed\.", override) for override in overrides):
         return list(overrides)
     return [re.sub(r"^seed=", "seed.all=", override) for override in overrides]
 
 
 def labels(members: Sequence[Composed]) -> list[str]:
-    """What tells each member from the others, seeds left out: the overrides that differ, by the last part of their key."""
+    """What tells members apart, seeds left out: the overrides that differ, by the last part of their key."""
     counts = Counter(override for member in members for override in set(member.overrides))
     out = []
     for member in members:

@@ -19,7 +19,10 @@ from pretrain_exp.errors import UserError
 
 @dataclass(frozen=True)
 class PreparedData:
-    """held_out: a JSONL file of {text, domain}; None where the source holds nothing out. Its digest is of its content."""
+    """held_out: a JSONL file of {text, domain}; None where the source holds nothing out.
+
+    Its digest is of its content.
+    """
 
     files: TokenFiles
     tokenizer: Tokenizer

@@ -1,6 +1,6 @@
 """Jobs, and what an executor does with them. A job is a command, a folder and what must be there before and after.
 
-jobs/<kind>-<key>/   job.json (what the command reads)  log.txt  metrics.jsonl (live)  error.json (a failure, in one message)
+jobs/<kind>-<key>/   job.json (what the command reads)  log.txt  metrics.jsonl (live)  error.json (a failure, in words)
 """
 
 from __future__ import annotations

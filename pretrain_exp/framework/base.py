@@ -63,7 +63,10 @@ class Framework(ABC):
         """The command that trains the job of this job.json with all its ranks."""
 
     def rank_command(self, job: Path) -> list[str]:
-        """What torchrun starts as each rank, `{device}` standing for cpu or cuda; empty where there is no such command."""
+        """What torchrun starts as each rank, `{device}` standing for cpu or cuda.
+
+        Empty where there is no such command.
+        """
         return []
 
     def elsewhere(self, ranks: int, device: str) -> Framework:

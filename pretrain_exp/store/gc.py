@@ -1,9 +1,10 @@
 """`pretrain-exp gc`: releases weights that no study needs any more.
 
-Only the weights go (`checkpoint/`); a state's record, metrics and log of what was read stay, so nothing is trained again
-for them and every proof can still be made. Never released: the last state of an arm (its weights exist nowhere else), a
-checkpoint that a study asked for (`training.checkpoint_interval`, `additional_checkpoint_steps`, `hub.steps`), and a state
-that no study of this store names. So what goes are the states where runs branched, or that were only there to be scored.
+Only the weights go (`checkpoint/`); a state's record, metrics and log of what was read stay, so nothing is trained
+again for them and every proof can still be made. Never released: the last state of an arm (its weights exist nowhere
+else), a checkpoint that a study asked for (`training.checkpoint_interval`, `additional_checkpoint_steps`,
+`hub.steps`), and a state that no study of this store names. So what goes are the states where runs branched, or that
+were only there to be scored.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From a study's graph to jobs: a folder each, with all that its process needs to know.
 
     segments   -> store/jobs/train-<key>/job.json      -> states/<key>/          (one process, or one torchrun)
-    states     -> store/jobs/evaluate-<key>/job.json   -> evals/<state>/<name>/  (one model load serves all evaluations of a state)
+    states     -> store/jobs/evaluate-<key>/job.json   -> evals/<state>/<name>/  (one model load serves all evaluations)
 
 A job names its inputs by keys of the store, so that the same job asked for by two studies is the same folder.
 """

@@ -4,7 +4,7 @@ configuration --> tokenizer, token files --> data order, phases
                                                  |
 insertions --edits--> plan (treated) --> placebo |  no edits (control)
                             |                    v
-                            +---------------> runs: a base key, the wanted steps, the digest of the plan before each step
+                            +---------------> runs: base key, wanted steps, digest of the plan before each step
 """
 
 from __future__ import annotations

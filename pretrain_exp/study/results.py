@@ -1,6 +1,6 @@
 """From a study's files to its report: what was scored, planted, read and spent, gathered by the keys in its records.
 
-    member.json -> states on the way of each arm -> metrics, reads;  evals/<state>/<fingerprint>/items.parquet;  plan folder
+    member.json -> states on the way of each arm -> metrics, reads;  evals/<state>/<fingerprint>/items.parquet;  plan
 
 Nothing here needs the process that ran the study, so a report can be made again at any time.
 """
@@ -57,8 +57,6 @@ def collect(folder: Path) -> StudyData:
     members = read_members(study)
     store = Path(study["store"])
     status = list(study["failures"])
-    if not any("control" in member["arms"] for member in members):
-        status.insert(0, "There is no control arm: what is shown can not be attributed to the edits.")
     proofs = [json.loads(path.read_text()) for path in sorted(folder.glob("proof/*.json"))]
     return StudyData(
         title=study["title"],

@@ -83,7 +83,8 @@ def test_the_checkpoint_step_can_be_swept(composed, tmp_path):
 def test_a_sweep_inside_an_experiment_file(composed, tmp_path):
     (tmp_path / "mine/experiment").mkdir(parents=True)
     (tmp_path / "mine/experiment/two_rates.yaml").write_text(
-        "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {training.optimizer.lr: '1e-3,2e-3', seed: '0,1'}}}\n"
+        "# @package _global_\n"
+        "hydra: {mode: MULTIRUN, sweeper: {params: {training.optimizer.lr: '1e-3,2e-3', seed: '0,1'}}}\n"
     )
     members, _ = composed("--config-dir", "mine", "experiment=two_rates")
     assert [(m.config.training.optimizer.lr, m.config.seed.all) for m in members] == [
@@ -112,14 +113,20 @@ def test_named_seeds(arguments, composed):
 def test_several_insertions_and_two_of_one_kind(composed, tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
     first = ["insertion=[benchmark_contamination,add_texts]", "insertion.add_texts.file=a.jsonl"]
-    second = ["+insertion@insertion.second=add_texts", "insertion.second.file=a.jsonl", "insertion.second.repetitions=3"]
+    second = [
+        "+insertion@insertion.second=add_texts",
+        "insertion.second.file=a.jsonl",
+        "insertion.second.repetitions=3",
+    ]
     (member,), _ = composed(*first, *second)
     assert set(member.kinds.insertions) == {"benchmark_contamination", "add_texts", "second"}
     assert member.kinds.insertions["second"].repetitions == 3
 
 
 def test_members_are_told_apart_by_what_differs_between_them(composed):
-    members, _ = composed("-m", "seed=0,1", "insertion.benchmark_contamination.repetitions=1,4", "training.num_steps=50")
+    members, _ = composed(
+        "-m", "seed=0,1", "insertion.benchmark_contamination.repetitions=1,4", "training.num_steps=50"
+    )
     assert sorted(set(compose.labels(members))) == ["repetitions=1", "repetitions=4"]
 
 

@@ -1,4 +1,4 @@
-"""Help and the verbs that only read: no heavy import, every group and choice named, and the same from an installed wheel."""
+"""Help and the verbs that only read: no heavy import, every group and choice named, the same from a wheel."""
 
 from __future__ import annotations
 
@@ -52,8 +52,12 @@ def test_a_wheel_holds_the_configuration_and_finds_it(tmp_path):
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     names = {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml") if "local" not in path.parts}
-    assert names <= {path.relative_to(site / "pretrain_exp/conf") for path in (site / "pretrain_exp/conf").rglob("*.yaml")}
-    code = "import sys; sys.path.insert(0, 'site'); import pretrain_exp.cli as c; print(c.__file__); print(c.help_text())"
+    assert names <= {
+        path.relative_to(site / "pretrain_exp/conf") for path in (site / "pretrain_exp/conf").rglob("*.yaml")
+    }
+    code = (
+        "import sys; sys.path.insert(0, 'site'); import pretrain_exp.cli as c; print(c.__file__); print(c.help_text())"
+    )
     done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert str(site) in done.stdout
     assert "benchmark_contamination" in done.stdout

@@ -1,4 +1,4 @@
-"""Wrong configurations and damaged inputs: each ends with status 2 and one message that names the key and the way out."""
+"""Wrong configurations and damaged inputs: each ends with status 2 and a message with the key and the way out."""
 
 from __future__ import annotations
 

@@ -35,7 +35,8 @@ def job(folder, name, code, needs=(), makes=None, retries=3):
 
 
 def make(name, before="pass"):
-    return f"import os, pathlib, sys, time, json; folder = pathlib.Path(os.environ['FOLDER']); {before}; (folder / '{name}.made').write_text(str(time.time()))"
+    start = "import os, pathlib, sys, time, json; folder = pathlib.Path(os.environ['FOLDER'])"
+    return f"{start}; {before}; (folder / '{name}.made').write_text(str(time.time()))"
 
 
 def attempts(folder, name):
@@ -87,7 +88,8 @@ def test_the_same_failure_at_the_same_step_is_not_retried_for_ever(tmp_path):
 
 def test_a_failure_of_the_user_is_not_retried_and_its_message_is_the_workers(tmp_path):
     said = {"kind": "user", "message": "the learning rate is a banana", "step": 0}
-    code = f"import os, pathlib; (pathlib.Path(os.environ['FOLDER']) / 'a' / 'error.json').write_text({json.dumps(json.dumps(said))}); raise SystemExit(2)"
+    path = "pathlib.Path(os.environ['FOLDER']) / 'a' / 'error.json'"
+    code = f"import os, pathlib; ({path}).write_text({json.dumps(said)!r}); raise SystemExit(2)"
     outcomes = Inline(parallel=1).run([job(tmp_path, "a", code)], tmp_path)
     assert outcomes["train-a"].message == "the learning rate is a banana"
     assert attempts(tmp_path, "a") == 1

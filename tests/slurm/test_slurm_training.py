@@ -59,7 +59,7 @@ def test_two_nodes_of_two_ranks_train_what_four_ranks_of_one_machine_do(slurm, t
 
 
 def test_a_member_that_runs_in_a_job_of_hydras_launcher_submits_and_waits_there(slurm, tmp_path):
-    """For controllers that must see results. The launcher's job asks for memory a CPU, the inner one for memory a node."""
+    """For controllers that must see results. The outer job asks for memory a CPU, the inner one for memory a node."""
     launcher = ["-m", "seed=5", "hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=10"]
     launcher += ["hydra.launcher.mem_gb=null", "hydra.launcher.mem_per_cpu=100"]
     one_node = ["executor=slurm", "executor.gpus_per_node=0", "executor.mem=500", "executor.wait=true"]

@@ -73,7 +73,9 @@ def test_runs_with_other_facts_share_nothing():
 
 @given(
     st.lists(
-        st.tuples(st.sets(st.integers(1, 9), min_size=1), st.lists(st.integers(0, 9), max_size=3)), min_size=1, max_size=5
+        st.tuples(st.sets(st.integers(1, 9), min_size=1), st.lists(st.integers(0, 9), max_size=3)),
+        min_size=1,
+        max_size=5,
     ),
     st.sets(st.integers(0, 40)),
 )
