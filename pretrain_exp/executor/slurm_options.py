@@ -64,7 +64,7 @@ class Resources:
         return self.ranks_per_node or max(1, self.gpus_per_node)
 
     @property
-    def device(self) -> str:
+    def device(self) -> Literal["cpu", "cuda"]:
         return "cuda" if self.gpus_per_node else "cpu"
 
     def options(self) -> dict[str, str | int | bool]:

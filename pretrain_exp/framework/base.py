@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pretrain_exp.data.order import DataOrder, ShuffledOrder
 from pretrain_exp.data.token_files import TokenFiles
@@ -69,7 +69,7 @@ class Framework(ABC):
         """
         return []
 
-    def elsewhere(self, ranks: int, device: str) -> Framework:
+    def elsewhere(self, ranks: int, device: Literal["cpu", "cuda"]) -> Framework:
         """This framework for jobs on other machines, whose executor gives `ranks` processes in all on `device`.
 
         Nothing is asked of this machine, which may have no GPU. UserError where the framework cannot have that.

@@ -127,7 +127,7 @@ class HuggingFace(Framework):
     def rank_command(self, job: Path) -> list[str]:
         return [self.python or sys.executable, "-m", f"{MODULES}.worker", str(job), "--device", "{device}"]
 
-    def elsewhere(self, ranks: int, device: str) -> HuggingFace:
+    def elsewhere(self, ranks: int, device: Literal["cpu", "cuda"]) -> HuggingFace:
         for key, own, given in (("devices", self.devices, ranks), ("device", self.device, device)):
             if own not in ("auto", given):
                 problem = f"differs from what the executor gives, {given}"
