@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.executor.slurm_site import Partition, minutes

@@ -16,7 +16,7 @@ from pretrain_exp.analysis.study import StudyData
 from pretrain_exp.report.tables import Table, effect_tables
 
 _STYLE = {"error": "bold red", "warning": "yellow", "note": "dim"}
-_MOST_TABLES = 4
+_MOST_TABLES = 2  # the rest stands on the page
 
 
 def print_report(study: StudyData, console: Console, analysis: Analysis | None = None) -> None:
@@ -36,7 +36,7 @@ def parts(study: StudyData, analysis: Analysis) -> Iterator[RenderableType]:
         yield Padding(Text(answer, style="bold green" if analysis.headline else "bold"), (1, 0, 0, 2))
     shown = [table for table in effect_tables(analysis) if not table.folded]
     for table in shown[:_MOST_TABLES]:
-        yield Padding(rich_table(table), (1, 0, 0, 2))
+        yield Padding(rich_table(table), (1, 0, 0, 0))
     yield Padding(_proof(study), (1, 0, 0, 0))
     for remark in analysis.remarks:
         if remark.severity != "error":
@@ -54,9 +54,13 @@ def rich_table(table: Table) -> RichTable:
         title_style="bold",
         caption_style="dim",
         pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
-    for column in table.columns:
-        rich.add_column(escape(column.label), justify="right" if column.number else "left")
+    for i, column in enumerate(table.columns):
+        widest = max((len(row[i].text) for row in table.rows), default=1)  # only headings are wrapped
+        rich.add_column(
+            escape(column.label), justify="right" if column.number else "left", min_width=widest, overflow="fold"
+        )
     for row in table.rows:
         rich.add_row(*(Text(cell.text, style="bold" if cell.strong else "") for cell in row))
     return rich

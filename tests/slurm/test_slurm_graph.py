@@ -122,18 +122,10 @@ def test_a_controller_inside_a_job_submits_jobs_that_inherit_nothing_of_it(slurm
     """In a step with other memory options, bound to a CPU, with its own devices: each would break an inner job."""
     store = tmp_path / "store"
     controller = f"{sys.executable} {HERE / 'slurm_jobs.py'} {store} main"
-    outer = [
-        "sbatch",
-        "--parsable",
-        "-n1",
-        "--mem-per-cpu=100",
-        f"--output={tmp_path}/outer.out",
-        f"-D{HERE.parents[1]}",
-    ]
     step = f"export CUDA_VISIBLE_DEVICES=9 RANK=7; srun --cpu-bind=cores {controller}"
-    number = subprocess.run(
-        [*outer, step], capture_output=True, text=True, check=True, cwd=HERE.parents[1]
-    ).stdout.strip()
+    outer = ["sbatch", "--parsable", "--ntasks=1", "--mem-per-cpu=100", f"--output={tmp_path}/outer.out"]
+    outer += [f"--chdir={HERE.parents[1]}", f"--wrap={step}"]
+    number = subprocess.run(outer, capture_output=True, text=True, check=True).stdout.strip()
     wait_for(lambda: not look([number])[number].alive)
     assert look([number])[number].state == "COMPLETED", (tmp_path / "outer.out").read_text()
     jobs = sweep(store, FOUR)
