@@ -37,7 +37,6 @@ class Partition:
 
 def hidden_variables(environment: Mapping[str, str]) -> list[str]:
     """The variables that a new job must not inherit: those of a job, its devices too, but not a login shell's."""
-    return []
     inside = "SLURM_JOB_ID" in environment
     return sorted(
         name

@@ -54,12 +54,15 @@ def rich_table(table: Table) -> RichTable:
         title_style="bold",
         caption_style="dim",
         pad_edge=False,
-        padding=(0, 1, 0, 0),
+        padding=0,
     )
     for i, column in enumerate(table.columns):
-        widest = max((len(row[i].text) for row in table.rows), default=1)  # only headings are wrapped
+        # headings wrap between words, values not at all
+        words = [*column.label.split(), *(row[i].text for row in table.rows)]
         rich.add_column(
-            escape(column.label), justify="right" if column.number else "left", min_width=widest, overflow="fold"
+            escape(column.label),
+            justify="right" if column.number else "left",
+            min_width=max(len(word) for word in words),
         )
     for row in table.rows:
         rich.add_row(*(Text(cell.text, style="bold" if cell.strong else "") for cell in row))
