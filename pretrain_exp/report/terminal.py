@@ -59,11 +59,8 @@ def rich_table(table: Table) -> RichTable:
     for i, column in enumerate(table.columns):
         # headings wrap between words, values not at all
         words = [*column.label.split(), *(row[i].text for row in table.rows)]
-        rich.add_column(
-            escape(column.label),
-            justify="right" if column.number else "left",
-            min_width=max(len(word) for word in words),
-        )
+        width = max(len(word) for word in words)
+        rich.add_column(escape(column.label), justify="right" if column.number else "left", width=width)
     for row in table.rows:
         rich.add_row(*(Text(cell.text, style="bold" if cell.strong else "") for cell in row))
     return rich
