@@ -35,6 +35,7 @@ def run(composed: Sequence[Composed], folder: Path, command: str) -> int:
     """Plans, trains, evaluates and reports a study. Returns 0, or 1 if anything failed."""
     console = Console(stderr=True)
     store = _store(composed[0].config)
+    check_hub(composed)
     members = prepare_all(composed, console)
     requests = {(id(m), arm): evaluation_requests(m, arm) for m in members for arm in m.runs}
     jobs, reused = study_jobs(members, [r for asked in requests.values() for r in asked], store)
@@ -63,6 +64,16 @@ def run(composed: Sequence[Composed], folder: Path, command: str) -> int:
         if outcome.state == "failed":
             console.print(f"\n[bold red]{outcome.job.title} failed[/] (log: {outcome.log})\n{outcome.message}")
     return status
+
+
+def check_hub(composed: Sequence[Composed]) -> None:
+    """Whether checkpoints can be pushed at all, asked before anything is trained."""
+    repositories = {one.config.hub.repo_id for one in composed} - {None}
+    if repositories:
+        from pretrain_exp.store.hub import check_push
+
+        for repository in sorted(repositories):
+            check_push(repository)
 
 
 def preview(composed: Sequence[Composed], folder: Path, command: str) -> int:
@@ -239,9 +250,12 @@ def default_title(members: list[Member]) -> str:
 
 
 def default_question(members: list[Member]) -> str:
-    config = members[0].config
-    what = " and ".join(name.replace("_", " ") for name in config.insertion) or "nothing"
-    return f"What does reading {what} during {config.training.num_steps} steps do to {config.model.name}?"
+    config, insertions = members[0].config, members[0].composed.kinds.insertions
+    what = [
+        kind.describe() if hasattr(kind, "describe") else f"what {name} plants" for name, kind in insertions.items()
+    ]
+    read = " and ".join(what) or "nothing but its data"
+    return f"What does reading {read} during {config.training.num_steps} steps do to {config.model.name}?"
 
 
 def cost_of(members: list[Member], jobs: list[Job], reused: list[str]) -> dict[str, Any]:

@@ -34,14 +34,22 @@ class BenchmarkContamination(Planting):
             raise UserError(
                 "items of a benchmark have no positions", key="mode", value=self.mode, fix="random or range"
             )
-        if self.too_long == "split":
-            problem = "a split item would no longer be the item that is scored"
-            raise UserError(problem, key="too_long", value="split", fix="set too_long: truncate or skip")
+        if self.too_long in ("split", "truncate"):
+            problem = "an item in pieces, or without its end, is not the item that is scored"
+            raise UserError(
+                problem, key="too_long", value=self.too_long, fix="set too_long: skip, or leave it at error"
+            )
         self._levels()
 
     def files(self) -> list[tuple[str, str]]:
         """(field, path) of the files that must exist."""
         return [("benchmark", self.benchmark)] if self.benchmark.endswith((".jsonl", ".jsonl.gz")) else []
+
+    def describe(self) -> str:
+        """What is read, for the question of a report."""
+        doses = self.repetitions if isinstance(self.repetitions, list) else [self.repetitions]
+        times = " or ".join(f"{dose:g}" for dose in sorted(doses) if dose)
+        return f"an item of {self.benchmark.partition(':')[2] or self.benchmark} {times} times"
 
     def edits(self, context: InsertionContext) -> Edits:
         """The edits of all items. UserErrors carry the full key, insertion.<name>.<field>."""
@@ -53,9 +61,7 @@ class BenchmarkContamination(Planting):
     def _edits(self, context: InsertionContext) -> Edits:
         from pretrain_exp.items.benchmarks import load_benchmark
 
-        benchmark = load_benchmark(
-            self.benchmark, self.limit
-        )  # the same items for every seed: arms and seeds are paired
+        benchmark = load_benchmark(self.benchmark, self.limit)  # the same for every seed: arms and seeds are paired
         items = list(benchmark)
         doses = self._doses([item.id for item in items], context)
         entries = [

@@ -71,7 +71,7 @@ def build_nodes(runs: Sequence[Run], stored: Callable[[str], bool] = lambda key:
     steps_of_base: dict[str, set[int]] = defaultdict(set)
     for run in runs:
         steps_of_base[run.base] |= run.steps
-        for step in run.steps:
+        for step in sorted(run.steps):
             nodes.setdefault(run.key(step), Node(run.key(step), step, run))
     for run in runs:
         on_the_way = [(s, run.key(s)) for s in sorted(steps_of_base[run.base]) if s <= run.last_step]
@@ -106,7 +106,8 @@ def build_segments(
                 needed.add(walker)
                 walker = nodes[walker].parent
     segments = []
-    for key in sorted(needed, key=lambda k: (nodes[k].step, k)):
+    place = {key: i for i, key in enumerate(nodes)}  # members in their order, so that the first is through first
+    for key in sorted(needed, key=lambda k: (nodes[k].step, place[k])):
         parent = nodes[key].parent
         if parent in needed and len(_needed_children(nodes, parent, needed)) == 1:
             continue  # the parent's segment goes on through this one

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.console import Console
 
@@ -57,6 +58,9 @@ def collect(folder: Path) -> StudyData:
     members = read_members(study)
     store = Path(study["store"])
     status = list(study["failures"])
+    skipped = {item for member in members for item in _skipped(member)}
+    if skipped:
+        status.append(f"{len(skipped)} items were too long to be planted and are left out of every comparison by dose.")
     proofs = [json.loads(path.read_text()) for path in sorted(folder.glob("proof/*.json"))]
     return StudyData(
         title=study["title"],
@@ -112,8 +116,17 @@ def _items(member: dict[str, Any]) -> pa.Table | None:
     if member["plan"] is None:
         return None
     table = pq.read_table(Path(member["plan"]) / "items.parquet")
+    table = table.filter(pc.invert(pc.is_in(table["item"], pa.array(sorted(_skipped(member)), pa.string()))))
     columns = [name for name in table.column_names if name not in ("tokens", "payload")]
     return _labelled(table.select(columns), {"member": member["label"], "seed": member["seed"]})
+
+
+def _skipped(member: dict[str, Any]) -> set[str]:
+    """Items that a declared policy left out in part or whole: their dose is not what was asked for."""
+    if member["plan"] is None:
+        return set()
+    ledger = pq.read_table(Path(member["plan"]) / "ledger.parquet", columns=["item", "status"])
+    return set(ledger.filter(pc.equal(ledger["status"], "skipped"))["item"].to_pylist())
 
 
 def _ledger(member: dict[str, Any]) -> pa.Table | None:

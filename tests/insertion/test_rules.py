@@ -284,7 +284,7 @@ def test_the_same_text_in_two_groups(write: Write, context: InsertionContext) ->
         ({"benchmark": "olmes:no_such_benchmark"}, "benchmark", "no_such_benchmark"),
         ({"benchmark": "nothing"}, "benchmark", "names no benchmark"),
         ({"mode": "explicit"}, "mode", "have no positions"),
-        ({"too_long": "split"}, "too_long", "no longer be the item that is scored"),
+        ({"too_long": "split"}, "too_long", "is not the item that is scored"),
         ({"repetitions": []}, "repetitions", "at least one"),
         ({"repetitions": [1, 1]}, "repetitions", "distinct doses"),
         ({"repetitions": [0, -1]}, "repetitions", "a number of 0 or more"),
