@@ -30,6 +30,7 @@ from pretrain_exp.config import Config, Kinds, plain, validate
 from pretrain_exp.errors import Problems, UserError
 from pretrain_exp.paths import conf_dir, group_choices
 
+WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
 SEED = re.compile(r"^\+*seed(\.\w+)?=")
 
 
@@ -55,17 +56,21 @@ def compose_and_run(verb: str, arguments: Sequence[str]) -> int:
     def task(composed: DictConfig) -> None:
         settings = HydraConfig.get()
         label = " ".join(settings.overrides.task) or "the default experiment"
+        folder = Path(settings.runtime.output_dir)
+        if _runs_elsewhere(settings):
+            # another process, perhaps on another machine: what fails there must end it as a failure
+            config, kinds = validate(raw := plain(composed))
+            member = Composed(config, kinds, raw, folder, tuple(settings.overrides.task))
+            if _run(verb, [member], folder, arguments, targets):
+                raise RuntimeError(f"{label}: failed; its log says why")
+            return
         try:
             raw = plain(composed)
             config, kinds = validate(raw)
         except Problems as problems:
             failures.append((label, problems))
             return
-        folder = Path(settings.runtime.output_dir)
         member = Composed(config, kinds, raw, folder, tuple(settings.overrides.task))
-        if _runs_elsewhere(settings):
-            _run(verb, [member], folder, arguments, targets)
-            return
         members.append(member)
         multirun = settings.mode == RunMode.MULTIRUN
         study[:] = [Path(settings.sweep.dir).absolute() if multirun else folder]
@@ -154,7 +159,10 @@ def _runs_elsewhere(settings: Any) -> bool:
 
 def split_targets(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """`evaluate A B eval=x` -> ([A, B], [eval=x]): what holds no `=` and is no flag is a checkpoint."""
-    targets = [a for a in arguments if "=" not in a and not a.startswith(("-", "~", "+"))]
+    taken = {i + 1 for i, a in enumerate(arguments) if a in WITH_VALUE}  # the value of a flag is no checkpoint
+    targets = [
+        a for i, a in enumerate(arguments) if i not in taken and "=" not in a and not a.startswith(("-", "~", "+"))
+    ]
     if not targets:
         fix = "pretrain-exp evaluate FOLDER_OR_HUB_NAME[@REVISION]... [overrides]"
         raise UserError("evaluate needs at least one checkpoint", fix=fix)
@@ -181,11 +189,29 @@ def named_seeds(overrides: Sequence[str]) -> list[str]:
     return [re.sub(r"^seed=", "seed.all=", override) for override in overrides]
 
 
-def labels(members: Sequence[Composed]) -> list[str]:
-    """What tells members apart, seeds left out: the overrides that differ, by the last part of their key."""
+def labels(members: Sequence[Composed]) -> list[tuple[str, int]]:
+    """What tells members apart: the overrides that differ, seeds left out, and the number of the repetition.
+
+    The number is `seed` itself; where only named seeds vary, the repetitions are counted instead. Raises UserError for
+    two members that are the same experiment.
+    """
     counts = Counter(override for member in members for override in set(member.overrides))
-    out = []
-    for member in members:
-        own = [o for o in member.overrides if counts[o] < len(members) and not SEED.match(o)]
-        out.append(", ".join(f"{o.partition('=')[0].rpartition('.')[2]}={o.partition('=')[2]}" for o in own))
-    return out
+    variants = [
+        ", ".join(
+            f"{override.partition('=')[0].rpartition('.')[2]}={override.partition('=')[2]}"
+            for override in member.overrides
+            if counts[override] < len(members) and not SEED.match(override)
+        )
+        for member in members
+    ]
+    numbers = [member.config.seed.all for member in members]
+    if len(set(zip(variants, numbers, strict=True))) < len(members):
+        seeds = [tuple(member.config.seed.resolved().values()) for member in members]
+        distinct = sorted(set(seeds))
+        numbers = [distinct.index(seed) for seed in seeds]
+    pairs = list(zip(variants, numbers, strict=True))
+    twice = next((pair for pair, count in Counter(pairs).items() if count > 1), None)
+    if twice is not None:
+        what = " ".join(part for part in (twice[0], f"seed {twice[1]}") if part)
+        raise UserError(f"two members of the sweep are the same experiment ({what})", fix="give each value once")
+    return pairs

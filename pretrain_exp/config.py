@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -46,7 +46,7 @@ class Seeds(Strict):
 
 class OptimizerConfig(Strict):
     lr: float = Field(gt=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.1, ge=0)
 
@@ -73,7 +73,6 @@ class ModelConfig(Strict):
     optimizer: OptimizerConfig  # what the model's own run used: the default of training.optimizer
     schedule: ScheduleConfig = ScheduleConfig()
     attn_implementation: str | None = None
-    dtype: str | None = None
 
     @model_validator(mode="after")
     def _source(self) -> ModelConfig:
@@ -131,8 +130,8 @@ class EvaluationConfig(Strict):
     on_load: bool = False
     steps: list[int] = []
     every_checkpoint: bool = False
-    device: str = "auto"
-    dtype: str = "float32"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
 
 
 class HubConfig(Strict):

@@ -18,23 +18,27 @@ from typing import Any
 from rich.console import Console
 
 from pretrain_exp.compose import Composed, labels
-from pretrain_exp.config import Config, training_facts
+from pretrain_exp.config import training_facts
 from pretrain_exp.errors import Problems, UserError
 from pretrain_exp.executor.base import Job, Outcome
-from pretrain_exp.provenance import versions
+from pretrain_exp.provenance import code_version, versions
 from pretrain_exp.store.keys import digest
 from pretrain_exp.store.states import can_start, is_complete, read_record
 from pretrain_exp.study.finish import finish
 from pretrain_exp.study.graph import build_nodes, build_segments, way
-from pretrain_exp.study.jobs import EvaluationRequest, evaluate_job, evaluation_specs, train_job
-from pretrain_exp.study.member import Member, checkpoint_steps, model_facts, prepare
-from pretrain_exp.study.registry import write_member, write_study
+from pretrain_exp.study.jobs import EvaluationRequest, evaluate_job, evaluation_specs, missing_specs, train_job
+from pretrain_exp.study.member import Member, checkpoint_steps, init_matters, model_facts, prepare
+from pretrain_exp.study.registry import known_steps, remember_steps, write_member, write_study
 
 
 def run(composed: Sequence[Composed], folder: Path, command: str) -> int:
     """Plans, trains, evaluates and reports a study. Returns 0, or 1 if anything failed."""
     console = Console(stderr=True)
-    store = _store(composed[0].config)
+    store = _store(composed)
+    if len(composed) > 1 and any(one.config.export_plan for one in composed):
+        raise UserError(
+            "each member would replace the table of the one before", key="export_plan", fix="export one plan"
+        )
     check_hub(composed)
     members = prepare_all(composed, console)
     requests = {(id(m), arm): evaluation_requests(m, arm) for m in members for arm in m.runs}
@@ -45,15 +49,20 @@ def run(composed: Sequence[Composed], folder: Path, command: str) -> int:
     for remark in remarks(members, reused, store):
         console.print(f"[yellow]note:[/] {remark}", highlight=False)
     write_study(folder, record)
+    remember_steps(store, [run for member in members for run in member.runs.values()])
     console.print(f"{len(jobs)} jobs to run, {len(reused)} states are in the store already", highlight=False)
     executor = composed[0].kinds.executor
     if not executor.waits and jobs:
         jobs = [*jobs, finish_job(folder, jobs)]
         write_study(folder, {**record, "jobs": [job.record() for job in jobs], "controller": None})
+    ended = {**record, "controller": None}
     try:
         outcomes = executor.run(jobs, store)
     except KeyboardInterrupt:
-        write_study(folder, {**record, "status": "interrupted", "controller": None})
+        write_study(folder, {**ended, "status": "interrupted", "ended": time.time()})
+        raise
+    except (UserError, Problems):
+        write_study(folder, {**ended, "status": "refused", "ended": time.time()})
         raise
     if not executor.waits and jobs:
         console.print(f"submitted; follow it with: pretrain-exp status {folder} --watch", highlight=False)
@@ -68,7 +77,7 @@ def run(composed: Sequence[Composed], folder: Path, command: str) -> int:
 
 def check_hub(composed: Sequence[Composed]) -> None:
     """Whether checkpoints can be pushed at all, asked before anything is trained."""
-    repositories = {one.config.hub.repo_id for one in composed} - {None}
+    repositories = {one.config.hub.repo_id for one in composed if one.config.hub.repo_id is not None}
     if repositories:
         from pretrain_exp.store.hub import check_push
 
@@ -81,7 +90,7 @@ def preview(composed: Sequence[Composed], folder: Path, command: str) -> int:
     from pretrain_exp.study.preview import print_cost, print_plan
 
     console = Console()
-    store = _store(composed[0].config)
+    store = _store(composed)
     members = prepare_all(composed, Console(stderr=True))
     for member in members:
         print_plan(member, console)
@@ -104,9 +113,9 @@ def prepare_all(composed: Sequence[Composed], console: Console) -> list[Member]:
     """Prepares every member; all problems of all members are reported before anything is trained."""
     members: list[Member] = []
     problems: list[UserError] = []
-    for one, label in zip(composed, labels(composed), strict=True):
+    for one, (label, seed) in zip(composed, labels(composed), strict=True):
         try:
-            members.append(prepare(one, label))
+            members.append(prepare(one, label, seed))
         except Problems as found:
             problems += found.problems
         except UserError as error:
@@ -122,8 +131,9 @@ def study_jobs(
 ) -> tuple[list[Job], list[str]]:
     """The jobs that make what the store lacks, and the keys of the states that it holds already."""
     runs = [run for member in members for run in member.runs.values()]
-    nodes = build_nodes(runs, lambda key: can_start(store, key))
-    segments = build_segments(nodes, lambda key: is_complete(store, key), lambda key: can_start(store, key))
+    nodes = build_nodes(runs, lambda key: can_start(store, key), lambda base: known_steps(store, base))
+    unscored = {request.state for request in requests if missing_specs(request, store)}
+    segments = build_segments(nodes, lambda key: is_complete(store, key), lambda key: can_start(store, key), unscored)
     owner = {id(run): member for member in members for run in member.runs.values()}
     maker: dict[str, Job] = {}
     for segment in segments:
@@ -169,13 +179,14 @@ def member_record(member: Member, requests: dict[tuple[int, str], list[Evaluatio
         plan = member.plans[arm]
         asked = {request.state: request for request in requests[id(member), arm]}
         states = {str(step): run_.key(step) for step in sorted(run_.steps)}
-        asked_for = checkpoint_steps(member.config) | {member.config.last_step, *(member.config.hub.steps or ())}
+        asked_for = {member.config.last_step, *checkpoint_steps(member.config), *member.evaluated_steps()}
+        asked_for |= set(member.config.hub.steps or ())
         arms[arm] = {
             "plan": None if plan is None else str(plan.folder.absolute()),
             "base": run_.base,
             "last": run_.key(run_.last_step),
             "states": states,
-            "keep": sorted(run_.key(step) for step in asked_for),
+            "keep": sorted({run_.key(step) for step in asked_for}),
             "evaluations": {
                 step: {spec.name: spec.fingerprint for spec in asked[key].evaluations}
                 for step, key in states.items()
@@ -185,8 +196,10 @@ def member_record(member: Member, requests: dict[tuple[int, str], list[Evaluatio
     plan = member.plan
     return {
         "label": member.label,
-        "seed": member.config.seed.all,
-        "seeds": member.seeds,
+        "seed": member.seed,
+        "seeds": {name: seed for name, seed in member.seeds.items() if name != "init" or init_matters(member.initial)},
+        "held_out": None if member.data.held_out is None else str(member.data.held_out),
+        "held_out_digest": member.data.held_out_digest,
         "overrides": list(member.composed.overrides),
         "config": member.composed.raw,
         "plan": None if plan is None else str(plan.folder.absolute()),
@@ -227,21 +240,22 @@ def remarks(members: Sequence[Member], reused: Sequence[str], store: Path) -> li
 
     Raises UserError where the policy `numerics: refuse` forbids to go on from such states or to compare with them.
     """
-    found: dict[str, None] = {}
+    found: dict[str, int] = {}
     for member in members:
         framework, training = member.composed.kinds.framework, training_facts(member.config)
-        found |= dict.fromkeys(framework.warnings(model_facts(member.config, member.data), training))
-        here = framework.numerics(training)
+        found |= dict.fromkeys(framework.warnings(model_facts(member.config, member.data), training), 0)
+        here = {**framework.numerics(training), "code": code_version()}
         for key in reused:
             there = read_record(store, key).get("numerics", {})
             differing = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
             if differing:
                 what = ", ".join(f"{name} {there.get(name)} there, {here.get(name)} here" for name in differing)
-                problem = f"state {key} of the store was trained under other numerics ({what})"
+                problem = f"states of the store were trained under other numerics ({what})"
                 if member.config.numerics == "refuse":
-                    raise UserError(problem, key="numerics", value="refuse", fix="numerics=warn, or another store=...")
-                found[problem] = None
-    return list(found)
+                    fix = "numerics=warn, or another store=..."
+                    raise UserError(f"{problem}, such as {key}", key="numerics", value="refuse", fix=fix)
+                found[problem] = found.get(problem, 0) + 1
+    return [f"{count} {remark}" if count else remark for remark, count in found.items()]
 
 
 def default_title(members: list[Member]) -> str:
@@ -272,15 +286,17 @@ def cost_of(members: list[Member], jobs: list[Job], reused: list[str]) -> dict[s
 
 def finish_job(folder: Path, jobs: Sequence[Job]) -> Job:
     """The last job of a study whose jobs run elsewhere: proof and report, whatever the others came to."""
+    key = digest([str(folder.absolute()), sorted(job.id for job in jobs)])
+    mark = folder.absolute() / "finished" / key  # not the report: one of an earlier submission may stand there
     return Job(
-        key=digest([str(folder.absolute())]),
+        key=key,
         kind="report",
         title="report",
-        folder=folder,
-        command=(sys.executable, "-m", "pretrain_exp.study.finish", str(folder.absolute())),
+        folder=folder / "finish",
+        command=(sys.executable, "-m", "pretrain_exp.study.finish", str(folder.absolute()), str(mark)),
         environment={},
         needs=frozenset(job.id for job in jobs),
-        makes=(folder / "report" / "report.html",),
+        makes=(mark,),
     )
 
 
@@ -288,5 +304,12 @@ def failure_sentence(outcome: Outcome) -> str:
     return f"{outcome.job.title}: {outcome.state}: {outcome.message.splitlines()[0] if outcome.message else ''}"
 
 
-def _store(config: Config) -> Path:
-    return Path(config.store).absolute()
+def _store(composed: Sequence[Composed]) -> Path:
+    """The one store of a study. UserError where its members disagree on where or by whom they are run."""
+    for key in ("store", "executor"):
+        found = {str(getattr(one.config, key)) for one in composed}
+        if len(found) > 1:
+            raise UserError(
+                "must be the same for all members of a study", key=key, value=sorted(found), fix="do not sweep it"
+            )
+    return Path(composed[0].config.store).absolute()

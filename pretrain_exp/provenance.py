@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -22,6 +23,12 @@ def versions() -> dict[str, str]:
     return found | ({"commit": commit} if commit else {})
 
 
+def code_version() -> str:
+    """This code, as the numerics of a state name it: the commit of a checkout, else the installed version."""
+    return code_commit() or version("pretrain-exp")
+
+
+@cache
 def code_commit() -> str | None:
     """The commit of this checkout, marked where it was changed since; None outside of one."""
     root = Path(__file__).resolve().parent.parent

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.study.registry import all_studies, find_study, read_study
+from pretrain_exp.study.registry import all_studies, find_study, last_store, read_study
 
 
 class _Parser(argparse.ArgumentParser):
@@ -147,13 +147,14 @@ def _sync(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int
 
 
 def _gc(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
-    parser.add_argument("--store", default="outputs/store")
+    parser.add_argument("--store")
     parser.add_argument("--apply", action="store_true")
 
     def gc(given: argparse.Namespace) -> int:
         from pretrain_exp.store.gc import collect
 
-        collect(Path(given.store), all_studies(Path(given.store)), apply=given.apply)
+        store = Path(given.store) if given.store else last_store()
+        collect(store, all_studies(store), apply=given.apply)
         return 0
 
     return gc

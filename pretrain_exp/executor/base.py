@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from pretrain_exp.store.states import write_json
+
 Kind = Literal["train", "evaluate", "report"]
 State = Literal["done", "failed", "skipped", "submitted"]
 PREEMPTED = 75  # exit status (EX_TEMPFAIL): saved at a step boundary on a signal, to be started again
@@ -28,6 +30,8 @@ class Job:
     environment: Mapping[str, str]
     needs: frozenset[str]  # ids of jobs that must be done before
     makes: tuple[Path, ...]  # what is there when it is done, and only then
+    payload: Mapping[str, Any] | None = None  # job.json, written when the job is started or submitted
+    tokens_per_step: int = 0  # of a training job
     first: int = 0  # progress counts from here
     total: int = 0  # to here: steps of training, items of evaluation
     unit: str = "step"
@@ -42,6 +46,12 @@ class Job:
     def done(self) -> bool:
         return all(path.exists() for path in self.makes)
 
+    def write(self) -> None:
+        """Makes the job's folder and writes job.json: under the job's claim, before its command is started."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.payload is not None:
+            write_json(self.folder / "job.json", dict(self.payload))
+
     def record(self) -> dict[str, Any]:
         """What study.json keeps of a job."""
         return {
@@ -52,6 +62,7 @@ class Job:
             "folder": str(self.folder),
             "needs": sorted(self.needs),
             "makes": [str(path) for path in self.makes],
+            "tokens_per_step": self.tokens_per_step,
             "first": self.first,
             "total": self.total,
             "unit": self.unit,

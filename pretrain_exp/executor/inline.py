@@ -85,6 +85,8 @@ class Inline:
                     return Outcome(
                         job, "skipped", "interrupted", time.time() - started, attempts, job.folder / "log.txt"
                     )
+                if not attempts:
+                    job.write()
                 attempts += 1
                 line.attempt(attempts)
                 before = _last_step(job.folder)

@@ -147,6 +147,7 @@ class Slurm(Resources):
                 (job.folder / "slurm" / "cancelled").unlink(missing_ok=True)
                 ids[job.id] = before.id
                 return Outcome(job, "submitted", f"Slurm job {before.id}, submitted before", log=job.folder / "log.txt")
+            job.write()
             clear_run(job.folder)
             needed = sorted({ids[need] for need in job.needs if need in ids}, key=int)
             resources = self.resources(job.kind)

@@ -41,7 +41,8 @@ class Attempts:
     failures: int = 0
     furthest: int | None = None
     last_failure: str = ""  # its way and its step; the same twice is not tried again
-    late_stops: int = 0  # times in a row that the time was over without a step of progress
+    idle_stops: int = 0  # times in a row that a signal stopped it without a step of progress
+    late_stops: int = 0  # those among them where the time was over
     given_up: str = ""  # why, for a person; empty while there is hope
 
 

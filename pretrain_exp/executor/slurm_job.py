@@ -32,7 +32,7 @@ from pretrain_exp.store.claims import claimed
 
 LONGEST_WAIT = 600.0
 POLL_SECONDS = 0.5
-LATE_STOPS = 2  # so often may the time be over without a step of progress
+LATE_STOPS, IDLE_STOPS = 2, 20  # so often in a row may a job be stopped without a step: time over, any signal
 OTHERS_SECONDS = 60  # what the other nodes get to end after the first has
 REQUEUE_SECONDS = 300.0
 _SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
@@ -132,14 +132,15 @@ class Batch:
 
     def _stopped(self, progressed: bool) -> Verdict:
         """On a signal. A job that never gets anywhere within its time would be requeued for ever."""
-        late = time.time() >= self.deadline
-        self.attempts.late_stops = self.attempts.late_stops + 1 if late and not progressed else 0
-        if self.attempts.late_stops >= LATE_STOPS:
-            times = f"{LATE_STOPS} times in a row"
-            return self._give_up(
-                f"{self.spec.minutes} min were over {times} without a step of progress: raise executor.time"
-            )
-        write_attempts(self.folder, self.attempts)
+        kept = self.attempts
+        kept.idle_stops = 0 if progressed else kept.idle_stops + 1
+        kept.late_stops = 0 if progressed else kept.late_stops + (time.time() >= self.deadline)
+        without = "times in a row without a step of progress"
+        if kept.late_stops >= LATE_STOPS:
+            return self._give_up(f"{self.spec.minutes} min were over {LATE_STOPS} {without}: raise executor.time")
+        if kept.idle_stops >= IDLE_STOPS:
+            return self._give_up(f"stopped by a signal {IDLE_STOPS} {without}")
+        write_attempts(self.folder, kept)
         return "stopped"
 
     def _may_pass(self, code: int) -> bool:

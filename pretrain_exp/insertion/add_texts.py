@@ -14,7 +14,7 @@ from pretrain_exp.errors import UserError
 from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, check_repetitions, named
 from pretrain_exp.items.content import content_id
 from pretrain_exp.plan.edits import Edits
-from pretrain_exp.plan.rows import Row, field, read_rows
+from pretrain_exp.plan.rows import Row, field, position_of, read_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,8 @@ class FilePlanting(Planting):
         group = Path(self.file).name.split(".")[0]
         if self.group_key is not None:
             group = str(field(row, self.group_key, self.file, "group_key"))
-        position = self._position(row) if self.mode == "explicit" else None
+        explicit = self.mode == "explicit"
+        position = position_of(row, self.position_key, self.file, "position_key") if explicit else None
         content = self.content(field(row, self.key, self.file, "key"), origin)
         return Entry(origin=origin, group=group, repetitions=self._repetitions(group), position=position, **content)
 
@@ -78,21 +79,6 @@ class FilePlanting(Planting):
             if unused:
                 problem, fix = f"the file has no group {unused[0]!r}", f"groups there: {', '.join(there)}"
                 raise UserError(problem, key="repetitions", value=dict(self.repetitions), fix=fix)
-
-    def _position(self, row: Row) -> int:
-        value = field(row, self.position_key, self.file, "position_key")
-        try:
-            position = int(value)
-        except (TypeError, ValueError):
-            position = -1
-        if position < 0 or (isinstance(value, float) and value != position) or isinstance(value, bool):
-            raise UserError(
-                f"row {row[0]} of {self.file} has no position of 0 or more",
-                key="position_key",
-                value=value,
-                fix="give the position in tokens from the start of training",
-            )
-        return position
 
 
 @dataclass(frozen=True, kw_only=True)

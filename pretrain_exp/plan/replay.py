@@ -1,8 +1,15 @@
 """Replay: a plan out to a table of `position, text, experiment`, and such a table back in as explicit edits.
 
-The three columns are those of published plans. What this package writes has more: item and group, and the exact tokens,
-since a text alone does not say where an EOS was put. A table without `tokens` is encoded as it stands, no EOS added.
-Files: .parquet, .jsonl, .csv (tokens separated by spaces there).
+The three columns are those of published plans. What this package writes has more:
+
+    item, group   as the plan names them
+    tokens        as planted: a text alone does not say where an EOS was put, or where it was cut
+    tokenizer     fingerprint of the tokenizer that they are ids of
+    payload       the scored item, so that a replay scores what the plan scored
+
+Items of dose 0 (holdouts) follow at the end, with position -1: scored and not planted. Copies that were skipped are no
+part of the table. Under another tokenizer the texts are encoded anew as they stand, as those of a table without tokens
+are: whole, and no EOS added. Files: .parquet, .jsonl, .csv (tokens separated by spaces there).
 """
 
 from __future__ import annotations
@@ -11,7 +18,9 @@ import csv
 import json
 import os
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +35,21 @@ from pretrain_exp.plan.digest import row_digest
 from pretrain_exp.plan.edits import EditItem, Edits
 from pretrain_exp.plan.folder import Plan
 from pretrain_exp.plan.ledger import planted
-from pretrain_exp.plan.rows import Row, field, read_rows
+from pretrain_exp.plan.rows import Row, field, position_of, read_rows
 
 Encode = Callable[[list[str]], list[np.ndarray]]
-COLUMNS = ("position", "text", "experiment", "item", "group", "tokens")
-_SCHEMA = pa.schema(
-    [("position", pa.int64())] + [(name, pa.string()) for name in COLUMNS[1:-1]] + [("tokens", pa.list_(pa.uint32()))]
-)
+COLUMNS = ("position", "text", "experiment", "item", "group", "tokens", "tokenizer", "payload")
+_KINDS = {"position": pa.int64(), "tokens": pa.list_(pa.uint32())}
+_SCHEMA = pa.schema([(name, _KINDS.get(name, pa.string())) for name in COLUMNS])
 _BATCH = 8192  # rows in memory at once, each with its tokens
+_HELD_OUT = -1  # the position of an item that is scored and not planted
 
 
-def export_table(plan: Plan, path: Path | str) -> int:
-    """Writes every planted edit of a plan, by position; returns how many. Written elsewhere, then moved.
+def export_table(plan: Plan, path: Path | str, tokenizer_fingerprint: str = "") -> int:
+    """Writes every planted edit of a plan, by position, then its holdouts; returns the number of edits.
 
-    UserError for a plan that refers to other text of the stream (a placebo), and for a suffix that is not known.
+    tokenizer_fingerprint: of the tokenizer that made the plan's tokens. Written elsewhere, then moved. UserError for a
+    plan that refers to other text of the stream (a placebo), and for a suffix that is not known.
     """
     path = Path(path)
     writers = {".parquet": _write_parquet, ".jsonl": _write_jsonl, ".csv": _write_csv}
@@ -51,97 +61,121 @@ def export_table(plan: Plan, path: Path | str) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
     try:
-        writers[path.suffix](_batches(ledger, plan.items()), temporary)
+        writers[path.suffix](_batches(ledger, plan.items(), tokenizer_fingerprint), temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return ledger.num_rows
 
 
-def load_table(path: Path | str, encode: Encode | None = None) -> list[Edits]:
+def load_table(
+    path: Path | str, encode: Encode | None = None, fingerprint: str = "", vocab_size: int | None = None
+) -> list[Edits]:
     """The edits of a table, all explicit: one Edits for each value of `experiment`, by name.
 
-    encode: needed where the table has no tokens. UserError, with the row, where a field is missing or wrong.
+    encode, fingerprint, vocab_size: of the tokenizer in use. Token ids count where their `tokenizer` is this
+    fingerprint ("" is none on either side); else the text is encoded. UserError, with the row, where a field is missing
+    or wrong, an id is not below vocab_size, or a row cannot be encoded: no text, or only a piece of its text.
     """
     path = str(path)
-    rows = list(read_rows(path))
+    rows = list(read_rows(path, ""))
     if not rows:
-        raise UserError("the table has no rows", key="file", value=path)
-    tokens = _tokens(rows, path, encode)
+        raise UserError("the table has no rows", value=path)
+    tokens, encoded = _tokens(rows, path, encode, fingerprint)
     found: dict[str, dict[str, tuple[EditItem, list[int]]]] = {}
-    for row, run in zip(rows, tokens, strict=True):
+    anew: Counter[str] = Counter()
+    for row, run, was_encoded in zip(rows, tokens, encoded, strict=True):
         fields = row[1]
-        text = str(fields.get("text") or "")
+        if vocab_size is not None and int(run.max()) >= vocab_size:
+            problem = f"row {row[0]} of {path} holds token {int(run.max())}, the vocabulary has {vocab_size}"
+            raise UserError(problem, value=path, fix="replay it with the tokenizer that it was exported with")
+        text, group, payload = (str(fields.get(name) or "") for name in ("text", "group", "payload"))
         name = str(fields.get("item") or content_id(text, row_digest(run).hex()))
-        experiment = found.setdefault(str(field(row, "experiment", path, "file")), {})
-        item, positions = experiment.setdefault(name, (EditItem(name, run, text, str(fields.get("group") or "")), []))
+        experiment = str(field(row, "experiment", path, ""))
+        items = found.setdefault(experiment, {})
+        item, positions = items.setdefault(name, (EditItem(name, run, text, group, payload=payload), []))
         if not np.array_equal(item.tokens, run):
-            raise UserError(f"row {row[0]} of {path}: item {name} has other tokens than before", key="file", value=path)
-        positions.append(_position(row, path))
-    return [_explicit(name, experiment) for name, experiment in sorted(found.items())]
+            raise UserError(f"row {row[0]} of {path}: item {name} has other tokens than before", value=path)
+        positions.append(position_of(row, "position", path, "", lowest=_HELD_OUT))
+        if len(positions) > 1 and _HELD_OUT in positions:
+            problem = f"row {row[0]} of {path}: item {name} is planted and held out, or held out twice"
+            raise UserError(problem, value=path, fix=f"keep the rows with a position, or the one with {_HELD_OUT}")
+        anew[experiment] += was_encoded and fields.get("tokens") is not None
+    return [_explicit(name, items, anew[name]) for name, items in sorted(found.items())]
 
 
-def _explicit(name: str, items: dict[str, tuple[EditItem, list[int]]]) -> Edits:
-    planted_items = [
-        EditItem(item.id, item.tokens, item.text, item.group, len(positions)) for item, positions in items.values()
-    ]
-    counts = [len(positions) for _, positions in items.values()]
+def _explicit(name: str, items: dict[str, tuple[EditItem, list[int]]], anew: int) -> Edits:
+    places = [[each for each in positions if each != _HELD_OUT] for _, positions in items.values()]
+    counts = [len(each) for each in places]
+    note = f"{anew:,} rows hold ids of another tokenizer: their texts were encoded anew, and no EOS was added"
     return Edits(
         insertion=name,
-        items=planted_items,
+        items=[replace(item, dose=count) for (item, _), count in zip(items.values(), counts, strict=True)],
         item=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
         copy=np.concatenate([np.arange(count, dtype=np.int32) for count in counts]),
         mode="explicit",
-        position=np.concatenate([np.sort(np.array(positions, dtype=np.int64)) for _, positions in items.values()]),
+        position=np.concatenate([np.sort(np.array(each, dtype=np.int64)) for each in places]),
+        notes=[note] if anew else [],
     )
 
 
-def _position(row: Row, path: str) -> int:
-    value = field(row, "position", path, "file")
-    try:
-        position = int(value)
-    except (TypeError, ValueError):
-        position = -1
-    if position < 0 or isinstance(value, bool) or (isinstance(value, float) and value != position):
-        raise UserError(f"row {row[0]} of {path} has no position of 0 or more", key="file", value=value)
-    return position
-
-
-def _tokens(rows: list[Row], path: str, encode: Encode | None) -> list[np.ndarray]:
-    if any(fields.get("tokens") is not None for _, fields in rows):
-        return [_listed(row, path) for row in rows]
-    if encode is None:
-        raise UserError("the table has texts only", key="file", value=path, fix="give the tokenizer of the model")
-    texts = [str(field(row, "text", path, "file")) for row in rows]
-    distinct = list(dict.fromkeys(texts))
-    known = dict(zip(distinct, (np.asarray(run, np.uint32) for run in encode(distinct)), strict=True))
-    empty = next((row[0] for row, text in zip(rows, texts, strict=True) if not len(known[text])), None)
-    if empty is not None:
-        raise UserError(f"row {empty} of {path} has no tokens", key="file", value=path, fix="remove it")
-    return [known[text] for text in texts]
+def _tokens(rows: list[Row], path: str, encode: Encode | None, fingerprint: str) -> tuple[list[np.ndarray], list[bool]]:
+    """The tokens of each row, and whether they are its text encoded rather than its ids."""
+    ids = [None if row[1].get("tokens") is None else _listed(row, path) for row in rows]
+    foreign = [
+        run is None or str(row[1].get("tokenizer") or "") != fingerprint for row, run in zip(rows, ids, strict=True)
+    ]
+    texts: dict[str, np.ndarray | None] = {}
+    pieces: dict[tuple[str, str], np.ndarray] = {}
+    for row, run, other in zip(rows, ids, foreign, strict=True):
+        if not other:
+            continue
+        if run is not None and not row[1].get("text"):
+            problem = f"row {row[0]} of {path} holds ids of another tokenizer, and no text to encode"
+            raise UserError(problem, value=path, fix="replay it with the tokenizer that it was exported with")
+        text = str(field(row, "text", path, ""))
+        texts[text] = None
+        of = str(row[1].get("experiment")), text
+        if run is not None and not np.array_equal(pieces.setdefault(of, run), run):
+            problem = f"row {row[0]} of {path} holds a piece of its text, with ids of another tokenizer"
+            raise UserError(problem, value=path, fix="replay it with the tokenizer that it was exported with")
+    if texts and encode is None:
+        raise UserError("the table has to be encoded", value=path, fix="give the tokenizer of the model")
+    if encode is not None and texts:
+        texts |= zip(texts, (np.asarray(run, np.uint32) for run in encode(list(texts))), strict=True)
+    out = []
+    for row, run, other in zip(rows, ids, foreign, strict=True):
+        found = texts[str(row[1]["text"])] if other else run
+        if found is None or not len(found):
+            raise UserError(f"row {row[0]} of {path} has no tokens", value=path, fix="remove it")
+        out.append(found)
+    return out, foreign
 
 
 def _listed(row: Row, path: str) -> np.ndarray:
-    value = field(row, "tokens", path, "file")
+    value = field(row, "tokens", path, "")
     try:
         run = [int(token) for token in (value.split() if isinstance(value, str) else value)]
     except (TypeError, ValueError):
         run = [-1]
     if not run or min(run) < 0 or max(run) >= 1 << 32:
-        raise UserError(f"row {row[0]} of {path}: tokens must be token ids, at least one", key="file", value=value)
+        raise UserError(f"row {row[0]} of {path}: tokens must be token ids, at least one", value=value)
     return np.array(run, dtype=np.uint32)
 
 
-def _batches(ledger: pa.Table, items: pa.Table) -> Iterator[list[dict[str, Any]]]:
+def _batches(ledger: pa.Table, items: pa.Table, fingerprint: str) -> Iterator[list[dict[str, Any]]]:
     names = zip(items["insertion"].to_pylist(), items["item"].to_pylist(), strict=True)
     index = {name: i for i, name in enumerate(names)}
-    for batch in ledger.select(["insertion", "item", "group", "position"]).to_batches(max_chunksize=_BATCH):
-        rows = batch.to_pylist()
-        held = items.take(pa.array([index[row["insertion"], row["item"]] for row in rows], pa.int64()))
+    held_out = items.filter(pc.equal(items["dose"], 0)).select(["insertion", "item"])
+    held_out = held_out.append_column("position", pa.array([_HELD_OUT] * len(held_out), pa.int64()))
+    rows = pa.concat_tables([ledger.select(held_out.column_names), held_out])
+    for batch in rows.to_batches(max_chunksize=_BATCH):
+        which = [index[row["insertion"], row["item"]] for row in batch.to_pylist()]
+        held = items.take(pa.array(which, pa.int64())).to_pylist()
         yield [
-            {"position": row["position"], "text": text, "experiment": row["insertion"]}
-            | {"item": row["item"], "group": row["group"], "tokens": run}
-            for row, text, run in zip(rows, held["text"].to_pylist(), held["tokens"].to_pylist(), strict=True)
+            {"position": position, "experiment": item["insertion"], "tokenizer": fingerprint}
+            | {name: item[name] for name in ("text", "item", "group", "tokens", "payload")}
+            for position, item in zip(batch["position"].to_pylist(), held, strict=True)
         ]
 
 

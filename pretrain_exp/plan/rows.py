@@ -56,6 +56,23 @@ def field(row: Row, name: str, path: str, key: str) -> Any:
     return fields[name]
 
 
+def position_of(row: Row, name: str, path: str, key: str, lowest: int = 0) -> int:
+    """A field that is a position in tokens from the start of training; UserError where it is none, or below lowest."""
+    value = field(row, name, path, key)
+    try:
+        position = int(value)
+    except (TypeError, ValueError):
+        position = lowest - 1
+    if position < lowest or isinstance(value, bool) or (isinstance(value, float) and value != position):
+        raise UserError(
+            f"row {row[0]} of {path} has no position of 0 or more",
+            key=key,
+            value=value,
+            fix="give the position in tokens from the start of training",
+        )
+    return position
+
+
 def _jsonl(path: str, key: str) -> Iterator[Row]:
     number = 0
     try:

@@ -3,8 +3,8 @@
 Only the weights go (`checkpoint/`); a state's record, metrics and log of what was read stay, so nothing is trained
 again for them and every proof can still be made. Never released: the last state of an arm (its weights exist nowhere
 else), a checkpoint that a study asked for (`training.checkpoint_interval`, `additional_checkpoint_steps`,
-`hub.steps`), and a state that no study of this store names. So what goes are the states where runs branched, or that
-were only there to be scored.
+`hub.steps`) or scores, any state of a study that has not ended, and a state that no study of this store names. So what
+goes are the states where runs branched.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ def collect(store: Path, studies: Sequence[Path], *, apply: bool) -> list[str]:
     named: set[str] = set()
     kept: set[str] = set()
     for folder in studies:
-        for member in read_members(read_study(folder)):
+        study = read_study(folder)
+        for member in read_members(study):
             for arm in member["arms"].values():
-                named |= _way(store, arm["last"])
-                kept |= {arm["last"], *arm["keep"]}
+                way = _way(store, arm["last"])
+                named |= way
+                # jobs of a study that has not ended may start from any state on its ways
+                kept |= {arm["last"], *arm["keep"]} if study.get("ended") else way | set(arm["states"].values())
     released = sorted(key for key in named - kept if can_start(store, key))
     total = 0
     for key in released:

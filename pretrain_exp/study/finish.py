@@ -1,6 +1,6 @@
 """The end of a study: proof, checkpoints pushed, report, mirrors. From files alone, so any process can do it.
 
-`python -m pretrain_exp.study.finish STUDY` is the last job of a study whose jobs run elsewhere.
+`python -m pretrain_exp.study.finish STUDY MARK` is the last job of a study whose jobs run elsewhere.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from pretrain_exp.errors import UserError
 from pretrain_exp.executor.base import Job, job_failure
 from pretrain_exp.executor.slurm_status import standings
 from pretrain_exp.study.mirror import mirror_study
@@ -32,9 +33,14 @@ def finish(folder: Path, failures: Sequence[str]) -> int:
     study |= {"failures": failed, "status": "failed" if failed else "done", "ended": time.time(), "controller": None}
     study["cost"] = {"seconds": round(seconds, 1), **study["cost"]}
     write_study(folder, study)
-    push_study(folder)
     report_study(folder)
     mirror_study(folder)
+    try:
+        push_study(folder)
+    except UserError as error:  # the report stands; a push can be done again by running the command again
+        failed.append(f"checkpoints were not pushed: {error.render()}")
+        write_study(folder, {**study, "failures": failed, "status": "failed"})
+        console.print(failed[-1], style="bold red", highlight=False)
     return 1 if failed else 0
 
 
@@ -42,14 +48,19 @@ def proof_sentence(proof: dict[str, Any]) -> str:
     found = [
         f"{proof[f'num_{name}']} rows {what}"
         for name, what in (("mismatches", "differ"), ("missing", "missing"), ("duplicate", "read twice"))
-        if proof[f"num_{name}"]
-    ] + list(proof["ledger_errors"])
+        if proof.get(f"num_{name}")
+    ] + list(proof.get("ledger_errors", []))
+    if proof.get("reason"):
+        found.append(proof["reason"])
     run = " ".join(part for part in (proof["arm"], proof["member"], f"seed {proof['seed']}") if part)
     return f"what {run} read is not what was planned: {', '.join(found)}"
 
 
-def main(folder: Path) -> int:
-    """Finishes a study whose jobs ran elsewhere; a job without what it should have made has failed."""
+def main(folder: Path, mark: Path) -> int:
+    """Finishes a study whose jobs ran elsewhere; a job without what it should have made has failed.
+
+    mark: a file that says that this was done, whatever came out.
+    """
     jobs = [Job.from_record(job) for job in read_study(folder)["jobs"] if job["kind"] != "report"]
     told = standings(jobs)
     failures = [
@@ -57,8 +68,11 @@ def main(folder: Path) -> int:
         for job in jobs
         if not job.done()
     ]
-    return finish(folder, failures)
+    status = finish(folder, failures)
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    return status
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))

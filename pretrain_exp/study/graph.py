@@ -10,7 +10,7 @@ before it. States without a branch between them are trained by one segment, whic
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,16 +65,25 @@ class Segment:
         return self.saves[-1][0]
 
 
-def build_nodes(runs: Sequence[Run], stored: Callable[[str], bool] = lambda key: False) -> dict[str, Node]:
-    """Every wanted state with its parent. `stored` says whether the store holds a state that can be gone on from."""
+def build_nodes(
+    runs: Sequence[Run],
+    stored: Callable[[str], bool] = lambda key: False,
+    known_steps: Callable[[str], Iterable[int]] = lambda base: (),
+) -> dict[str, Node]:
+    """Every wanted state with its parent.
+
+    stored(key): the store holds the state, and it can be gone on from. known_steps(base): steps at which runs of these
+    facts were ever saved, so that states of other studies are found on a run's way.
+    """
     nodes: dict[str, Node] = {}
     steps_of_base: dict[str, set[int]] = defaultdict(set)
     for run in runs:
-        steps_of_base[run.base] |= run.steps
+        steps_of_base[run.base] |= {*run.steps, *known_steps(run.base)}
         for step in sorted(run.steps):
             nodes.setdefault(run.key(step), Node(run.key(step), step, run))
     for run in runs:
-        on_the_way = [(s, run.key(s)) for s in sorted(steps_of_base[run.base]) if s <= run.last_step]
+        steps = [step for step in sorted(steps_of_base[run.base]) if run.first_step <= step <= run.last_step]
+        on_the_way = [(step, run.key(step)) for step in steps]
         previous: str | None = None
         for step, key in on_the_way:
             if key in nodes:
@@ -91,16 +100,20 @@ def build_nodes(runs: Sequence[Run], stored: Callable[[str], bool] = lambda key:
 
 
 def build_segments(
-    nodes: dict[str, Node], is_complete: Callable[[str], bool], can_start: Callable[[str], bool]
+    nodes: dict[str, Node],
+    is_complete: Callable[[str], bool],
+    can_start: Callable[[str], bool],
+    weights_needed: Collection[str] = (),
 ) -> list[Segment]:
     """The segments that train what is missing, parents before children.
 
     is_complete(key): the state was trained (its weights may have been released since).
     can_start(key): its weights are there, so a segment can go on from it.
+    weights_needed: states whose weights are needed for something else than training, such as being scored.
     """
     needed: set[str] = set()
     for key in nodes:
-        if not is_complete(key):
+        if not is_complete(key) or key in weights_needed:
             walker: str | None = key
             while walker is not None and walker not in needed and not can_start(walker):
                 needed.add(walker)

@@ -19,8 +19,9 @@ from pretrain_exp.eval.job import EvalTask, fingerprint
 from pretrain_exp.eval.worker import planted_items
 from pretrain_exp.executor.base import Job
 from pretrain_exp.framework.base import Framework
+from pretrain_exp.provenance import code_version
 from pretrain_exp.store.keys import digest
-from pretrain_exp.store.states import state_dir, write_json
+from pretrain_exp.store.states import state_dir
 from pretrain_exp.study.graph import Segment
 
 JOB_SCHEMA = 1
@@ -71,38 +72,42 @@ def evaluation_specs(config: Config, items: str | None, held_out_digest: str = "
 
 
 def train_job(segment: Segment, framework: Framework, config: Config, store: Path, maker: Mapping[str, Job]) -> Job:
-    """Writes the job of a segment and returns it.
+    """The job of a segment, named by where it begins and what it saves: a folder never serves two spans of steps.
 
     maker: the jobs of the segments before it, by the states they make.
     """
-    folder = store / "jobs" / f"train-{segment.key}"
-    folder.mkdir(parents=True, exist_ok=True)
-    numerics = framework.numerics(training_facts(config))
+    numerics = {**framework.numerics(training_facts(config)), "code": code_version()}
+    shape = {"sequence_length": config.training.sequence_length, "batch_size": config.training.batch_size}
     saves, parent, parent_step = [], segment.start_key, segment.start_step if segment.start_key else None
     for step, key in segment.saves:
         record = {"step": step, "base": segment.run.base, "parent": parent, "parent_step": parent_step}
-        record |= {"sequence_length": config.training.sequence_length, "batch_size": config.training.batch_size}
-        record |= {"numerics": numerics}
-        saves.append({"step": step, "key": key, "record": record})
+        saves.append({"step": step, "key": key, "record": {**record, **shape, "numerics": numerics}})
         parent, parent_step = key, step
-    start = {
-        "state": None if segment.start_key is None else str(state_dir(store, segment.start_key)),
-        "step": segment.start_step,
+    key = digest([segment.start_key, segment.saves])
+    folder = store / "jobs" / f"train-{key}"
+    start = None if segment.start_key is None else str(state_dir(store, segment.start_key))
+    payload = {
+        **segment.run.job,
+        "schema": JOB_SCHEMA,
+        "start": {"state": start, "step": segment.start_step},
+        "stop": segment.stop,
+        "save": saves,
+        "live": str(folder),
+        "store": str(store),
     }
-    job = {"schema": JOB_SCHEMA, "start": start, "stop": segment.stop, "save": saves, "live": str(folder)}
-    path = folder / "job.json"
-    write_json(path, {**segment.run.job, **job, "store": str(store)})
     records = tuple(state_dir(store, key) / "state.json" for _, key in segment.saves)
     return Job(
-        key=segment.key,
+        key=key,
         kind="train",
         title=f"train {segment.run.label}",
         folder=folder,
-        command=tuple(framework.command(path)),
-        rank_command=tuple(framework.rank_command(path)),
+        command=tuple(framework.command(folder / "job.json")),
+        rank_command=tuple(framework.rank_command(folder / "job.json")),
         environment=framework.environment(),
         needs=frozenset(maker[key].id for key in [segment.start_key] if key is not None and key in maker),
         makes=(*records, state_dir(store, segment.key) / "checkpoint"),
+        payload=payload,
+        tokens_per_step=config.training.batch_size * config.training.sequence_length,
         first=segment.start_step,
         total=segment.stop,
         retries=config.training.retries,
@@ -110,17 +115,18 @@ def train_job(segment: Segment, framework: Framework, config: Config, store: Pat
     )
 
 
-def evaluate_job(request: EvaluationRequest, store: Path, maker: Mapping[str, Job]) -> Job | None:
-    """Writes the job that scores what is missing of a request; None where nothing is.
+def missing_specs(request: EvaluationRequest, store: Path) -> list[EvaluationSpec]:
+    """The evaluations of a request that the store does not hold."""
+    return [spec for spec in request.evaluations if not (spec.folder(store, request.state) / "eval.json").is_file()]
 
-    maker: the job of each state to come.
-    """
-    missing = [spec for spec in request.evaluations if not (spec.folder(store, request.state) / "eval.json").is_file()]
+
+def evaluate_job(request: EvaluationRequest, store: Path, maker: Mapping[str, Job]) -> Job | None:
+    """The job that scores what is missing of a request; None where nothing is. maker: the job of each state to come."""
+    missing = missing_specs(request, store)
     if not missing:
         return None
     key = digest([request.state, sorted(spec.fingerprint for spec in missing)])
     folder = store / "jobs" / f"evaluate-{key}"
-    folder.mkdir(parents=True, exist_ok=True)
     evaluations = [
         {
             "name": spec.name,
@@ -130,7 +136,7 @@ def evaluate_job(request: EvaluationRequest, store: Path, maker: Mapping[str, Jo
         }
         for spec in missing
     ]
-    job = {
+    payload = {
         "schema": JOB_SCHEMA,
         "framework": dict(request.framework),
         "state": str(state_dir(store, request.state)),
@@ -140,17 +146,16 @@ def evaluate_job(request: EvaluationRequest, store: Path, maker: Mapping[str, Jo
         "live": str(folder),
         **request.inputs,
     }
-    path = folder / "job.json"
-    write_json(path, job)
     return Job(
         key=key,
         kind="evaluate",
         title=f"evaluate {request.label}",
         folder=folder,
-        command=(sys.executable, "-m", "pretrain_exp.eval.state", str(path)),
+        command=(sys.executable, "-m", "pretrain_exp.eval.state", str(folder / "job.json")),
         environment={"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
         needs=frozenset({maker[request.state].id} if request.state in maker else ()),
         makes=tuple(spec.folder(store, request.state) / "eval.json" for spec in missing),
+        payload=payload,
         total=100,
         unit="percent",
         retries=min(2, request.retries),

@@ -9,6 +9,8 @@ insertions --edits--> plan (treated) --> placebo |  no edits (control)
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ class Member:
 
     composed: Composed
     label: str
+    seed: int  # the number of this repetition: `seed`, or a count where named seeds vary alone
     data: PreparedData
     order: DataOrder
     phases: Phases
@@ -71,10 +74,10 @@ def checkpoint_steps(config: Config) -> set[int]:
     return {*grid, *config.training.additional_checkpoint_steps}
 
 
-def prepare(composed: Composed, label: str) -> Member:
+def prepare(composed: Composed, label: str, seed: int) -> Member:
     """Prepares the data, compiles the plans and names the states of one member. Raises UserError or Problems."""
     config, framework = fetched(composed.config), composed.kinds.framework
-    store = Path(config.store)
+    store = Path(config.store).absolute()
     data = prepare_data(composed.kinds.data, config.model.tokenizer, store / "data")
     seeds = config.seed.resolved()
     order = framework.order(data.files, config.training.sequence_length, seeds["order"])
@@ -91,10 +94,10 @@ def prepare(composed: Composed, label: str) -> Member:
     steps |= cut_steps(first_edits, config.first_step, config.last_step) if "control" in plans else frozenset()
     runs = {}
     for arm, plan in plans.items():
-        name = " ".join(part for part in (arm, label, f"seed {config.seed.all}") if part)
+        name = " ".join(part for part in (arm, label, f"seed {seed}") if part)
         job = worker_job(config, data, order, phases, initial, seeds, plan)
         runs[arm] = Run(name, base_key(facts), config.first_step, steps, prefix_of(plan, phases), job)
-    return Member(composed, label, data, order, phases, seeds, initial, plans, runs)
+    return Member(composed, label, seed, data, order, phases, seeds, initial, plans, runs)
 
 
 def fetched(config: Config) -> Config:
@@ -117,7 +120,7 @@ def compile_plans(
 ) -> dict[str, Plan | None]:
     """A plan for each arm. All insertions' problems are reported at once."""
     config = composed.config
-    root = Path(config.store) / "plans"
+    root = Path(config.store).absolute() / "plans"
     window = Window(config.first_step, config.last_step)
     edits, problems = [], []
     for name, insertion in composed.kinds.insertions.items():
@@ -145,6 +148,7 @@ def compile_plans(
     plans: dict[str, Plan | None] = {}
     if edits:
         treated = plans["treated"] = compile_plan(edits, phases, window, seeds["placement"], "treated", root)
+        refuse_failed_audit(treated)
         if config.export_plan is not None:
             export_table(treated, config.export_plan)
     if config.arms.control or not edits:
@@ -152,6 +156,14 @@ def compile_plans(
     if config.arms.placebo and edits:
         plans["placebo"] = placebo_plan(treated, order.num_sequences, root)
     return plans
+
+
+def refuse_failed_audit(plan: Plan) -> None:
+    """Raises Problems with what the audit found wrong: a plan that is not what was asked for is never trained."""
+    if not plan.audit["ok"]:
+        found = [finding for finding in plan.audit["findings"] if finding["level"] == "error"]
+        problems = [UserError(finding["message"], key=f"plan.{finding['check']}") for finding in found]
+        raise Problems(problems, f"the plan failed its audit ({plan.folder / 'audit.json'})")
 
 
 def prefix_of(plan: Plan | None, phases: Phases) -> Any:
@@ -181,11 +193,29 @@ def run_facts(
         "tokenizer": data.tokenizer.fingerprint,
         "shape": [config.training.sequence_length, config.training.batch_size],
         "training": {name: training[name] for name in KEY_FIELDS},
-        "schedule": training["schedule"],
+        "schedule": schedule_facts(training["schedule"]),
         "order": order.fingerprint(),
-        "init_seed": seeds["init"],
+        "init_seed": seeds["init"] if init_matters(initial) else None,
         "first_step": config.first_step,
     }
+
+
+def schedule_facts(schedule: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a schedule of this name reads, so that what has no effect does not make another run."""
+    used = {"constant": (), "wsd": ("total_steps", "decay_steps", "min_lr_ratio")}
+    names = ("name", "warmup_steps", *used.get(schedule["name"], ("total_steps", "min_lr_ratio")))
+    return {name: schedule[name] for name in names}
+
+
+def init_matters(initial: Mapping[str, Any]) -> bool:
+    """Whether `seed.init` changes anything: weights from scratch, or dropout that a checkpoint's config asks for."""
+    if initial["kind"] == "scratch":
+        return True
+    config = Path(str(initial["checkpoint"])) / "config.json"
+    if not config.is_file():
+        return True  # a hub name: its config is not at hand
+    fields = json.loads(config.read_text())
+    return any(value for name, value in fields.items() if ("drop" in name) and isinstance(value, int | float))
 
 
 def worker_job(

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from pretrain_exp.store.keys import digest
 from pretrain_exp.store.states import state_dir
 from pretrain_exp.study.registry import read_members, read_study
 from pretrain_exp.study.results import arms_of, states_on_way
@@ -28,13 +29,13 @@ def mirror_study(folder: Path, console: Console | None = None) -> int:
             parts = [tracking.wandb.name or study["title"], arm, member["label"], f"seed {member['seed']}"]
             contents = Contents(
                 name=" ".join(part for part in parts if part),
-                group=str(folder.name),
+                group=f"{folder.absolute().parent.name}-{folder.absolute().name}",
                 config=member["config"],
                 metrics=_metrics(Path(study["store"]), record["last"]),
                 evaluations=_evaluations(Path(study["store"]), record),
                 pictures=pictures if arm == "treated" else {},
             )
-            mirrors = Path(study["store"]) / "mirrors" / f"{folder.name}-{record['last']}"
+            mirrors = Path(study["store"]) / "mirrors" / f"{digest(str(folder.absolute()))}-{record['last']}"
             for one in sync(mirrors, sinks, contents):
                 sent += one.rows + one.files
                 console.print(f"{contents.name}: {one.rows} rows to {one.destination}", style="dim", highlight=False)

@@ -11,14 +11,19 @@ The weights and results themselves are in the store; these files only name them.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pretrain_exp.errors import UserError
+from pretrain_exp.store.claims import claimed
 from pretrain_exp.store.keys import digest
 from pretrain_exp.store.states import write_json
 
-DEFAULT_STORE = Path("outputs/store")
+if TYPE_CHECKING:
+    from pretrain_exp.study.graph import Run
+
+LAST = Path("outputs/last_study.json")  # below the folder where commands are typed
 
 
 def write_member(folder: Path, record: dict[str, Any]) -> None:
@@ -35,6 +40,8 @@ def write_study(folder: Path, record: dict[str, Any]) -> None:
     entry = index / f"{digest(str(folder.absolute()))}.json"
     if not entry.is_file():
         write_json(entry, {"folder": str(folder.absolute())})
+    LAST.parent.mkdir(parents=True, exist_ok=True)
+    write_json(LAST, {"folder": str(folder.absolute()), "store": str(record["store"])})
 
 
 def read_study(folder: Path) -> dict[str, Any]:
@@ -47,23 +54,51 @@ def read_study(folder: Path) -> dict[str, Any]:
 
 
 def read_members(study: dict[str, Any]) -> list[dict[str, Any]]:
-    return [json.loads((Path(folder) / "member.json").read_text()) for folder in study["members"]]
+    """member.json of every member. UserError where a member's folder was deleted."""
+    paths = [Path(folder) / "member.json" for folder in study["members"]]
+    for path in paths:
+        if not path.is_file():
+            fix = "run the study again (it trains nothing), or delete the whole study folder"
+            raise UserError("a member of the study was deleted", value=str(path.parent), fix=fix)
+    return [json.loads(path.read_text()) for path in paths]
 
 
-def all_studies(store: Path = DEFAULT_STORE) -> list[Path]:
+def remember_steps(store: Path, runs: Sequence[Run]) -> None:
+    """Notes at which steps runs of the same facts are saved, so that later studies find these states on their way."""
+    for base in {run.base for run in runs}:
+        path = store / "bases" / f"{base}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with claimed(store, f"base-{base}", poll=0.05):
+            steps = {*known_steps(store, base), *(step for run in runs if run.base == base for step in run.steps)}
+            write_json(path, sorted(steps))
+
+
+def known_steps(store: Path, base: str) -> list[int]:
+    path = store / "bases" / f"{base}.json"
+    return json.loads(path.read_text()) if path.is_file() else []
+
+
+def all_studies(store: Path) -> list[Path]:
     """The folder of every study that used a store, newest first; one that was deleted is left out."""
     entries = sorted((store / "studies").glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     folders = [Path(json.loads(path.read_text())["folder"]) for path in entries]
     return [folder for folder in folders if (folder / "study.json").is_file()]
 
 
+def last_store() -> Path:
+    """The store of the study that was run last from this folder, wherever it is."""
+    return Path(_last()["store"])
+
+
 def find_study(given: str | None) -> Path:
-    """The folder `given`, or the newest study of the store below the current folder."""
-    if given is not None:
-        read_study(Path(given))
-        return Path(given)
-    newest = next(iter(all_studies()), None)
-    if newest is None:
+    """The folder `given`, or the study that was run last from this folder."""
+    folder = Path(given) if given is not None else Path(_last()["folder"])
+    read_study(folder)
+    return folder
+
+
+def _last() -> dict[str, Any]:
+    if not LAST.is_file():
         fix = "run one: pretrain-exp, or name a study's folder"
-        raise UserError(f"no study is known to {DEFAULT_STORE} below this folder", fix=fix)
-    return newest
+        raise UserError("no study was run from this folder yet", fix=fix)
+    return json.loads(LAST.read_text())

@@ -8,6 +8,7 @@ Nothing here needs the process that ran the study, so a report can be made again
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -58,9 +59,6 @@ def collect(folder: Path) -> StudyData:
     members = read_members(study)
     store = Path(study["store"])
     status = list(study["failures"])
-    skipped = {item for member in members for item in _skipped(member)}
-    if skipped:
-        status.append(f"{len(skipped)} items were too long to be planted and are left out of every comparison by dose.")
     proofs = [json.loads(path.read_text()) for path in sorted(folder.glob("proof/*.json"))]
     return StudyData(
         title=study["title"],
@@ -116,17 +114,19 @@ def _items(member: dict[str, Any]) -> pa.Table | None:
     if member["plan"] is None:
         return None
     table = pq.read_table(Path(member["plan"]) / "items.parquet")
-    table = table.filter(pc.invert(pc.is_in(table["item"], pa.array(sorted(_skipped(member)), pa.string()))))
+    skipped = _skipped(member)
+    if skipped:
+        pairs = zip(table["insertion"].to_pylist(), table["item"].to_pylist(), strict=True)
+        table = table.filter(pa.array([pair not in skipped for pair in pairs]))
     columns = [name for name in table.column_names if name not in ("tokens", "payload")]
     return _labelled(table.select(columns), {"member": member["label"], "seed": member["seed"]})
 
 
-def _skipped(member: dict[str, Any]) -> set[str]:
-    """Items that a declared policy left out in part or whole: their dose is not what was asked for."""
-    if member["plan"] is None:
-        return set()
-    ledger = pq.read_table(Path(member["plan"]) / "ledger.parquet", columns=["item", "status"])
-    return set(ledger.filter(pc.equal(ledger["status"], "skipped"))["item"].to_pylist())
+def _skipped(member: dict[str, Any]) -> set[tuple[str, str]]:
+    """(insertion, item) that a declared policy left out in part or whole: their dose is not what was asked for."""
+    table = pq.read_table(Path(member["plan"]) / "ledger.parquet", columns=["insertion", "item", "status"])
+    table = table.filter(pc.equal(table["status"], "skipped"))
+    return set(zip(table["insertion"].to_pylist(), table["item"].to_pylist(), strict=True))
 
 
 def _ledger(member: dict[str, Any]) -> pa.Table | None:
@@ -167,6 +167,10 @@ def _curves(members: list[dict[str, Any]], store: Path) -> pa.Table:
 
 def _audit(member: dict[str, Any]) -> dict[str, Any]:
     audit = json.loads((Path(member["plan"]) / "audit.json").read_text())
+    skipped = len(_skipped(member))
+    if skipped:
+        message = f"{skipped} items were too long to be planted and are left out of every comparison by dose"
+        audit["findings"].append({"level": "warning", "check": "skipped", "message": message})
     return {"member": member["label"], "seed": member["seed"], "arm": "treated", **audit}
 
 
@@ -220,16 +224,20 @@ def prove(folder: Path) -> list[dict[str, Any]]:
     study = read_study(folder)
     store = Path(study["store"])
     found = []
-    (folder / "proof").mkdir(exist_ok=True)
+    shutil.rmtree(folder / "proof", ignore_errors=True)  # of an earlier configuration of the same folder
+    (folder / "proof").mkdir()
     for index, member in enumerate(read_members(study)):
         for arm, record in arms_of(member):
+            label = {"member": member["label"], "seed": member["seed"], "arm": arm}
             if not is_complete(store, record["last"]):
+                found.append({**label, "ok": False, "reason": "it was not trained to its end", "rows_checked": 0})
+                write_json(folder / "proof" / f"{index}-{arm}.json", found[-1])
                 continue
             plan = Path(record["plan"]) if record["plan"] else None
             phases = Phases.from_json(member["phases"])
             steps = range(member["first_step"], member["last_step"])
             result = verify_reads(member["order"], plan, load_reads(store, record["last"]), phases, steps)
-            proof = {"member": member["label"], "seed": member["seed"], "arm": arm, "ok": result.ok, **asdict(result)}
+            proof = {**label, "ok": result.ok, **asdict(result)}
             write_json(folder / "proof" / f"{index}-{arm}.json", proof)
             found.append(proof)
     return found

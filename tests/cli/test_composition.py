@@ -9,6 +9,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from pretrain_exp import compose, experiment
+from pretrain_exp.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -127,7 +128,33 @@ def test_members_are_told_apart_by_what_differs_between_them(composed):
     members, _ = composed(
         "-m", "seed=0,1", "insertion.benchmark_contamination.repetitions=1,4", "training.num_steps=50"
     )
-    assert sorted(set(compose.labels(members))) == ["repetitions=1", "repetitions=4"]
+    pairs = [("repetitions=1", 0), ("repetitions=4", 0), ("repetitions=1", 1), ("repetitions=4", 1)]
+    assert sorted(compose.labels(members)) == sorted(pairs)
+
+
+NAMED = {
+    "a named seed alone": (["-m", "seed.order=3,5,9"], [("", 0), ("", 1), ("", 2)]),
+    "two named seeds": (["-m", "seed.order=1,2", "seed.init=1,2"], [("", i) for i in range(4)]),
+    "the seed itself": (["-m", "seed=4,6"], [("", 4), ("", 6)]),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_repetitions_are_numbered(name, composed):
+    arguments, expected = NAMED[name]
+    members, _ = composed(*arguments)
+    assert compose.labels(members) == expected
+
+
+def test_the_same_experiment_twice_is_refused(composed):
+    members, _ = composed("-m", "seed=1,1")
+    with pytest.raises(UserError, match="the same experiment"):
+        compose.labels(members)
+
+
+def test_what_a_launcher_of_jobs_runs_fails_loudly(command):
+    status, said = command("-m", "training.num_steps=-1,-2", "hydra/launcher=submitit_local")
+    assert status != 0
 
 
 def test_site_settings_are_taken_in(composed, tmp_path):
@@ -146,7 +173,7 @@ def test_the_insertion_of_the_documentation_works(composed, tmp_path, monkeypatc
     (member,), _ = composed("--config-dir", "my_conf", "insertion=shout", "insertion.shout.text=all is well")
     from pretrain_exp.study.member import prepare
 
-    plan = prepare(member, "").plan
+    plan = prepare(member, "", 0).plan
     rows = plan.ledger().to_pylist()
     assert [(row["insertion"], row["dose"]) for row in rows] == [("shout", 3)] * 3
     assert plan.items()["text"].to_pylist() == ["all is well"]

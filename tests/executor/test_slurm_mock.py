@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pretrain_exp.errors import Problems, UserError
 from pretrain_exp.executor import slurm_agent, slurm_job
@@ -28,6 +29,9 @@ from pretrain_exp.executor.slurm_plan import describe, longest_chain
 from pretrain_exp.executor.slurm_queue import Queued, alive, look
 from pretrain_exp.executor.slurm_site import SlurmError, hidden_variables, minutes, partitions
 from pretrain_exp.executor.slurm_status import cancel_jobs, standings
+from pretrain_exp.study.registry import write_study
+from pretrain_exp.study.status import print_status
+from pretrain_exp.verbs import read_verb
 
 COMMANDS = {
     "sbatch": """
@@ -152,10 +156,14 @@ def test_a_submission_that_fails_midway_takes_back_those_before(mock, tmp_path):
 
 
 def test_a_job_that_lives_is_not_submitted_again_but_depended_upon(mock, tmp_path):
-    first = job(tmp_path, "a")
+    first = job(tmp_path, "a", payload={"steps": 1})
+    second = job(tmp_path, "b", first, payload={"steps": 2})
     write_submission(first.folder, Submission("41", 0.0, [], {}))
     (mock / "queue").write_text("41|PENDING|Priority|\n")
-    outcomes = Slurm(gpus_per_node=0).run([first, job(tmp_path, "b", first)], tmp_path)
+    outcomes = Slurm(gpus_per_node=0).run([first, second], tmp_path)
+    # nor is what it reads written under its hands
+    assert not (first.folder / "job.json").exists()
+    assert json.loads((second.folder / "job.json").read_text()) == {"steps": 2}
     assert (mock / "count").read_text().strip() == "1"
     assert options(mock, 1)["dependency"] == "afterok:41"
     assert {key: outcome.state for key, outcome in outcomes.items()} == {"train-a": "submitted", "train-b": "submitted"}
@@ -271,6 +279,29 @@ def test_cancel_ends_what_waits_and_asks_what_runs_and_insists_the_second_time(m
     assert (mock / "cancelled").read_text().endswith("\n1\n")
 
 
+def test_status_logs_and_cancel_of_a_study_in_the_queue(mock, tmp_path, capsys):
+    train = job(tmp_path, "t")
+    jobs = [train, job(tmp_path, "e", train, kind="evaluate")]
+    Slurm(gpus_per_node=0).run(jobs, tmp_path)
+    (mock / "queue").write_text("1|RUNNING|None|n[1-2]\n2|PENDING|Dependency|\n")
+    record = {"title": "x", "store": str(tmp_path), "status": "running", "reused": [], "members": []}
+    write_study(tmp_path / "study", {**record, "jobs": [one.record() for one in jobs], "controller": None})
+    console = Console(width=200, record=True)
+    assert print_status(tmp_path / "study", console)
+    shown = console.export_text()
+    assert "Slurm job 1 on n[1-2]" in shown
+    assert "Slurm job 2: Dependency" in shown
+    (train.folder / "slurm" / "1_0_log.out").write_text("module: command not found\n")
+    capsys.readouterr()
+    assert read_verb("logs", ["train-t", "--study", str(tmp_path / "study")]) == 0
+    assert capsys.readouterr().out == "module: command not found\n"
+    assert read_verb("cancel", [str(tmp_path / "study")]) == 0
+    assert (mock / "cancelled").read_text() == "--signal=USR2 1\n2\n"
+    (mock / "queue").write_text("1|FAILED|None|n1\n")
+    assert not print_status(tmp_path / "study", console)
+    assert console.export_text().count("cancelled") >= 2
+
+
 def test_what_a_study_would_ask_for(tmp_path):
     first = job(tmp_path, "a", total=3600)
     second = replace(job(tmp_path, "b", first), first=3600, total=7200)
@@ -345,6 +376,12 @@ def test_a_job_that_never_gets_anywhere_within_its_time_is_given_up(batch, mock,
     assert "10 min were over 2 times in a row without a step of progress" in read_attempts(made.folder).given_up
 
 
+def test_a_job_that_something_stops_again_and_again_is_given_up_in_the_end(batch, mock, monkeypatch):
+    monkeypatch.setattr(slurm_job, "REQUEUE_SECONDS", 0.0)
+    monkeypatch.setattr(slurm_job, "IDLE_STOPS", 2)
+    assert [batch("exit 143").run() for _ in range(3)] == [75, 75, 1]
+
+
 def test_near_the_end_of_its_time_a_job_is_requeued_instead_of_waiting(batch, mock, monkeypatch):
     monkeypatch.setattr(slurm_job, "REQUEUE_SECONDS", 0.0)
     made = batch("exit 1", retries=3, retry_seconds=600.0)
@@ -414,7 +451,7 @@ def test_the_address_where_nodes_meet_needs_no_name_that_resolves(mock, monkeypa
 
 def test_the_agent_imports_nothing_but_the_standard_library_until_it_runs():
     """It runs in the Python of a framework, which may have none of our dependencies."""
-    code = "import sys, pretrain_exp.executor.slurm_agent; print(sorted({m.split('.')[0] for m in sys.modules}))"
+    code = "import sys, pretrain_exp.executor.slurm_agent; print(*{m.split('.')[0] for m in sys.modules})"
     done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True)
-    ours = [name for name in eval(done.stdout) if name not in sys.stdlib_module_names]
+    ours = [name for name in done.stdout.split() if name not in sys.stdlib_module_names]
     assert [name for name in ours if not name.startswith("_")] == ["pretrain_exp"]

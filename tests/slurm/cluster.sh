@@ -2,15 +2,15 @@
 # A real Slurm on one machine for the tests: two nodes that are two slurmd processes, four pretended GPUs each, no accounting
 # (so no sacct), no cgroups, everything below one folder.
 #
-#   cluster.sh up FOLDER      starts munged, slurmctld and the nodes; then SLURM_CONF=FOLDER/slurm.conf reaches them
-#   cluster.sh down FOLDER    cancels what runs and ends them, by their pid files
+#   cluster.sh up FOLDER PORT   starts munged, slurmctld (at PORT) and the nodes (at the next two ports);
+#                               then SLURM_CONF=FOLDER/slurm.conf reaches them
+#   cluster.sh down FOLDER      cancels what runs and ends them, by their pid files
 #
 # Needs root and the packages slurmctld, slurmd, slurm-client and munge. Partitions: main (its jobs can be preempted and are then
 # requeued), high (preempts main), short (at most two minutes).
 set -euo pipefail
-action=$1 home=$2
+action=$1 home=$2 first_port=${3:-26817}
 nodes=2 cpus=16 gpus=4
-first_port=$((20000 + $(id -u) % 100 + 6817)) # away from a Slurm that runs on this machine already
 host=$(hostname -s)
 
 running() { [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }

@@ -5,8 +5,11 @@ Where none can be started they skip and say why; PRETRAIN_EXP_SLURM=1 makes that
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +32,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     missing = [name for name in programs if not shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")]
     why = f"not installed: {', '.join(missing)}" if missing else "" if os.geteuid() == 0 else "not root"
     if not why:
-        started = subprocess.run([CLUSTER, "up", home], capture_output=True, text=True, check=False)
+        started = subprocess.run([CLUSTER, "up", home, str(free_ports(3))], capture_output=True, text=True, check=False)
         why = started.stderr if started.returncode else ""
     if why and os.environ.get("PRETRAIN_EXP_SLURM") == "1":
         subprocess.run([CLUSTER, "down", home], check=False)
@@ -41,6 +44,16 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("SLURM_CONF", f"{home}/slurm.conf")
         yield home
     subprocess.run([CLUSTER, "down", home], check=True)
+
+
+def free_ports(number: int) -> int:
+    """The first of some ports in a row that nobody listens on, so that clusters of several test runs do not meet."""
+    while True:
+        first = random.randrange(20000, 30000)
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+            for port in range(first, first + number):
+                held.enter_context(socket.socket()).bind(("", port))
+            return first
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """What stands for training on several nodes: each rank adds its number to a sum over all of them, step by step.
 
 `python ranks.py job.json DEVICE` under torchrun. Saves on a signal, agreed by all ranks, and resumes. job.json: steps,
-seconds (a step), folder, out.
+seconds (a step), save_seconds, folder, out.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def main(path: str, device: str) -> int:
         agreed = torch.tensor([len(signalled)])
         dist.all_reduce(agreed)
         if int(agreed):
+            time.sleep(job["save_seconds"])
             if rank == 0:
                 write_json(saved, state)
             dist.barrier()

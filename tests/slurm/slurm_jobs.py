@@ -45,8 +45,8 @@ def counting_job(
 
 
 def rank_job(store: Path, key: str, steps: int, seconds: float) -> Job:
-    """A job of ranks.py, for any number of nodes and ranks."""
-    job = counting_job(store, key, steps, seconds)
+    """A job of ranks.py, for any number of nodes and ranks. Its saving takes a while, as that of large models does."""
+    job = counting_job(store, key, steps, seconds, save_seconds=1.0)
     environment = {"PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1"}
     command = (sys.executable, str(HERE / "ranks.py"), str(job.folder / "job.json"), "{device}")
     return Job(**{**vars(job), "command": ("false",), "rank_command": command, "environment": environment})

@@ -22,11 +22,12 @@ def member(policy, here):
 def _plain_facts(monkeypatch):
     monkeypatch.setattr(experiment, "training_facts", lambda config: {})
     monkeypatch.setattr(experiment, "model_facts", lambda config, data: {})
+    monkeypatch.setattr(experiment, "code_version", lambda: "c0de")
 
 
 @pytest.fixture
 def store(tmp_path):
-    commit(tmp_path, stage(tmp_path, "k"), "k", {"step": 1, "numerics": {"world": 2, "torch": "2.13"}})
+    commit(tmp_path, stage(tmp_path, "k"), "k", {"step": 1, "numerics": {"world": 2, "torch": "2.13", "code": "c0de"}})
     return tmp_path
 
 
@@ -41,5 +42,5 @@ def test_another_class_is_said(store):
 
 
 def test_another_class_is_refused_where_that_is_the_policy(store):
-    with pytest.raises(UserError, match="torch 2.13 there, 2.14 here"):
+    with pytest.raises(UserError, match=r"torch 2\.13 there, 2\.14 here"):
         experiment.remarks([member("refuse", {"world": 2, "torch": "2.14"})], ["k"], store)
