@@ -56,29 +56,29 @@ def answers(rows: Sequence[Estimate]) -> list[str]:
 def _answer(rows: Sequence[Estimate], row: Estimate, name: str) -> str:
     m = metric(row.metric, True)
     times = "once" if row.dose == 1 else f"{row.dose} times"
-    against = "control" if row.contrast == "treated_vs_control" else "holdout items of the same run"
+    against = "control" if row.contrast == "treated_vs_control" else f"holdout {m.thing}s of the same run"
     lead = f"{name}: reading" if name else "Reading"
     tests = _tests(rows, row)
     sentence = (
-        f"{lead} an item {times} {_effect(row, m)} "
+        f"{lead} {m.a_thing} {times} {_effect(row, m)} "
         f"({_interval(row, m)}; {against} {m.level(row.reference)} → treated {m.level(row.value)}{tests})."
     )
     holdout = matching(rows, row, dose=0)
     if holdout is None:
         return sentence
-    reached = "" if _holds_zero(holdout) else ", so the planted items changed items that were never read"
+    reached = "" if _holds_zero(holdout) else f", so what was planted changed {m.thing}s that were never read"
     interval = f"no interval: {holdout.flag}" if math.isnan(holdout.low) else m.interval(holdout.low, holdout.high)
-    return f"{sentence} Holdout items: {m.difference(holdout.estimate)} {m.unit} ({interval}){reached}."
+    return f"{sentence} Holdout {m.thing}s: {m.difference(holdout.estimate)} {m.unit} ({interval}){reached}."
 
 
 def _effect(row: Estimate, m: Metric) -> str:
     if math.isnan(row.low):
-        return f"changed {m.label} on it by {m.difference(row.estimate)} {m.unit}".rstrip()
+        return f"changed {m.changed} by {m.difference(row.estimate)} {m.unit}".rstrip()
     if _holds_zero(row):
         size = f"{m.difference(row.estimate)} {m.unit}".rstrip()
-        return f"changed {m.label} on it by {size}, which this study cannot tell from no effect"
+        return f"changed {m.changed} by {size}, which this study cannot tell from no effect"
     verb = "raised" if row.estimate > 0 else "lowered"
-    return f"{verb} {m.label} on it by {m.difference(abs(row.estimate), sign=False)} {m.unit}".rstrip()
+    return f"{verb} {m.changed} by {m.difference(abs(row.estimate), sign=False)} {m.unit}".rstrip()
 
 
 def _interval(row: Estimate, m: Metric) -> str:

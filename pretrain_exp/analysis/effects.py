@@ -1,7 +1,7 @@
 """From scores and doses to effects: the story of one study.
 
 scores (item x arm x seed x step)  +  doses (item x seed)
-    for each panel (a variant of the sweep, or all of them where they differ only in dose)
+    for each panel (a variant of the sweep, or those together that differ only in dose)
     and each insertion, metric, item group and dose
         treated − control, placebo − control, treated − placebo      the same items, paired
         dose − holdout, and its difference between the arms          different items
@@ -10,6 +10,7 @@ scores (item x arm x seed x step)  +  doses (item x seed)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,9 +19,10 @@ from numpy.typing import NDArray
 
 from pretrain_exp.analysis.contrasts import Pair, Vector, independent_rows, mean_over_runs, paired_rows
 from pretrain_exp.analysis.estimate import Estimate
-from pretrain_exp.analysis.metrics import HEADLINE
+from pretrain_exp.analysis.metrics import HEADLINE, SIZES
 from pretrain_exp.analysis.scores import Doses, Scores, Series, Unit, in_order
 
+_DOSE = "repetitions"  # the part of a variant's label that says its dose
 _ARMS_OF = {
     "treated_vs_control": ("treated", "control"),
     "placebo_vs_control": ("placebo", "control"),
@@ -76,7 +78,9 @@ class Design:
         return cells + ([Cell(insertion, g, d) for g, d in sorted(pairs)] if crossed else [])
 
     def series(self, panel: Panel, insertion: str) -> list[Series]:
-        return [s for s in self.scores.series if any(self._planted(s, u, insertion) for u in panel.units)]
+        """What was measured on the insertion's items."""
+        outcomes = [series for series in self.scores.series if series.metric not in SIZES]
+        return [s for s in outcomes if any(self._planted(s, u, insertion) for u in panel.units)]
 
     def _planted(self, series: Series, unit: Unit, insertion: str) -> bool:
         vector, dose = self.at_end(series, unit, "treated"), self.doses.dose.get((unit, insertion))
@@ -147,17 +151,38 @@ class Design:
 
 
 def panels_of(doses: Doses, treated: Sequence[Unit]) -> list[Panel]:
-    """All units in one panel when no non-zero dose is held by two variants (a sweep over doses), else one each."""
+    """Variants whose labels differ in nothing but `repetitions` share a panel where no two hold the same non-zero dose.
+
+    Any other variant has a panel of its own. The label of a shared panel is what its variants have in common.
+    """
     units = in_order({*doses.units, *treated})
-    members = list(dict.fromkeys(unit.member for unit in units))
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for member in dict.fromkeys(unit.member for unit in units):
+        alike.setdefault(_but_dose(member), []).append(member)
+    together: list[tuple[str, list[str]]] = []
+    for rest, members in alike.items():
+        if len(members) > 1 and _doses_differ(doses, members):
+            together.append((", ".join(rest) or " / ".join(members), members))
+        else:
+            together += [(member, [member]) for member in members]
+    if len(together) == 1:
+        return [Panel("", tuple(units))]
+    return [Panel(label, tuple(u for u in units if u.member in members)) for label, members in together]
+
+
+def _but_dose(label: str) -> tuple[str, ...]:
+    """("lr=1e-3",) of "lr=1e-3, repetitions=4". A comma inside a value, as in "[0, 4]", parts nothing."""
+    parts = re.split(r", (?=[\w@/.]+=)", label)
+    return tuple(part for part in parts if part.partition("=")[0] != _DOSE)
+
+
+def _doses_differ(doses: Doses, members: Sequence[str]) -> bool:
     held: dict[int, set[str]] = {}
     for unit in doses.units:
-        for insertion in doses.insertions:
+        for insertion in doses.insertions if unit.member in members else ():
             for dose in doses.of(unit, insertion):
                 held.setdefault(dose, set()).add(unit.member)
-    if len(members) <= 1 or all(len(who) == 1 for dose, who in held.items() if dose):
-        return [Panel("", tuple(units))] if units else []
-    return [Panel(member, tuple(u for u in units if u.member == member)) for member in members]
+    return all(len(who) == 1 for dose, who in held.items() if dose)
 
 
 def effects(design: Design) -> list[Estimate]:
@@ -212,9 +237,13 @@ def _between_members(design: Design) -> Iterator[Estimate]:
 
 
 def _member_pair(design: Design, series: Series, cell: Cell, first: Panel, other: Panel, seed: int) -> Pair | None:
-    sides: list[Sequence[Unit]] = [other.of_seed(seed), first.of_seed(seed)]
-    if not all(len(units) == 1 for units in sides):
-        return None
-    mine, reference = (design.pair(series, units[0], ("treated", "control"), cell) for units in sides)
+    sides = []
+    for panel in (other, first):
+        runs = [design.pair(series, unit, ("treated", "control"), cell) for unit in panel.of_seed(seed)]
+        runs = [pair for pair in runs if len(pair.item)]
+        if not runs:
+            return None
+        sides.append(mean_over_runs(runs))
+    mine, reference = sides
     item, i, j = np.intersect1d(mine.item, reference.item, return_indices=True)
     return Pair(seed, item, mine.difference[i], reference.difference[j])

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Metric:
-    """label: as in a sentence; unit: of a difference; scale: a difference is printed times this; better: +1, -1, 0."""
+    """label: as in a sentence; unit: of a difference; scale: a difference is printed times this; better: +1, -1, 0.
+
+    thing: what is read, "item" or "text"; of_it: what changes, after it was named; "" is "<label> on it".
+    """
 
     label: str
     unit: str
@@ -16,6 +19,17 @@ class Metric:
     digits: int = 3  # of a level; a difference has them after scaling, see `difference`
     better: int = 0
     difference_digits: int = 3
+    thing: str = "item"
+    of_it: str = ""
+
+    @property
+    def a_thing(self) -> str:
+        return f"{'an' if self.thing[0] in 'aeiou' else 'a'} {self.thing}"
+
+    @property
+    def changed(self) -> str:
+        """What reading it raised or lowered."""
+        return self.of_it or f"{self.label} on it"
 
     def level(self, value: float) -> str:
         return "–" if math.isnan(value) else f"{value:.{self.digits}f}".replace("-", "−")
@@ -38,13 +52,15 @@ METRICS = {
     "acc": Metric("accuracy", "points", 100, 3, +1, 1),
     "acc_norm": Metric("accuracy (options normalised by length)", "points", 100, 3, +1, 1),
     "gold_ce": Metric("cross-entropy of the right answer", "nats per token", better=-1),
+    "ce": Metric("cross-entropy", "nats per token", better=-1, thing="text", of_it="its cross-entropy"),
     "gold_nll": Metric("negative log-likelihood of the right answer", "nats", better=-1, digits=2, difference_digits=2),
     "gold_bits_per_byte": Metric("bits per byte of the right answer", "bits per byte", better=-1),
     "margin": Metric("margin of the right answer", "nats", better=+1),
     "nats_per_token": Metric("loss", "nats per token", better=-1, digits=4, difference_digits=4),
     "bits_per_byte": Metric("bits per byte", "bits per byte", better=-1, digits=4, difference_digits=4),
 }
-HEADLINE = ("acc", "gold_ce")  # shown first and drawn; the others are in folded tables
+SIZES = frozenset({"tokens", "bytes", "words"})  # of what is scored: no outcomes
+HEADLINE = ("acc", "gold_ce", "ce")  # shown first and drawn; the others are in folded tables
 _ORDER = {name: index for index, name in enumerate(METRICS)}
 
 
@@ -56,5 +72,5 @@ def metric(name: str, binary: bool = False) -> Metric:
 
 
 def metric_rank(name: str) -> tuple[int, str]:
-    """Sorting key: accuracy first, then the cross-entropy of the right answer, unknown metrics last."""
+    """Sorting key: accuracy first, then cross-entropy, of the right answer or of a text; unknown metrics last."""
     return _ORDER.get(name, len(_ORDER)), name

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from pretrain_exp.errors import Problems, UserError
 from pretrain_exp.items.choice import ChoiceItem
+from pretrain_exp.items.planned import PlantedText
 from pretrain_exp.kinds import check_kind
 
 if TYPE_CHECKING:
@@ -65,12 +66,14 @@ class EvalContext:
     """What an evaluation may use besides the model.
 
     items:    the multiple-choice items of the plan, all doses, holdout included; each once.
+    texts:    its other items, texts and token runs as they are planted, all doses.
     held_out: documents that the data source keeps from training (a file for `Perplexity`), if there are any.
     progress: to be called with (done, total).
     notes:    what a reader of the result should know (`3 items truncated`); kept in eval.json.
     """
 
     items: Sequence[ChoiceItem] = ()
+    texts: Sequence[PlantedText] = ()
     held_out: Path | None = None
     progress: Callable[[int, int], None] = lambda done, total: None
     notes: list[str] = field(default_factory=list)
@@ -85,12 +88,16 @@ class Evaluation(Protocol):
     def fingerprint(self, items: Sequence[ChoiceItem]) -> dict[str, Any]:
         """All that changes the scores, in JSON values, apart from weights, tokenizer, dtype and held-out documents.
 
-        items: those of the plan. What only moves the rounding (batch size, device) does not belong here.
+        items: those of the plan, as `PlannedItems` where there is one, whose `texts` are what is planted beside
+        multiple choice. What only moves the rounding (batch size, device) does not belong here.
         """
         ...
 
     def run(self, model: LoadedModel, context: EvalContext) -> list[Score]:
-        """Score every item. Each (task, item, metric) once; all values finite."""
+        """Score every item. Each (task, item, metric) once; all values finite.
+
+        Where there is nothing to score, no scores and a note that says so.
+        """
         ...
 
 

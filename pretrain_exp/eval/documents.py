@@ -9,12 +9,14 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from pretrain_exp.data.readers import _opened as opened_binary
 from pretrain_exp.errors import UserError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".txt")
@@ -92,15 +94,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 @contextmanager
 def _opened(path: Path) -> Iterator[TextIO]:
     """The text of a file, decompressed; damage found while reading becomes a UserError."""
-    import zstandard
-
     try:
-        if path.suffix == ".zst":
-            with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
-                yield io.TextIOWrapper(stream, encoding="utf-8")
-        else:
-            opened = gzip.open if path.suffix == ".gz" else open
-            with opened(path, "rt", encoding="utf-8") as file:
-                yield file
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zstandard.ZstdError) as error:
+        with io.TextIOWrapper(opened_binary(str(path), lambda count: None), encoding="utf-8") as file:
+            yield file
+    except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"damaged: {error}", key="files", value=str(path), fix="replace the file") from error

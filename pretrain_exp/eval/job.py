@@ -7,17 +7,17 @@ job.json    what to load and what to run                       (whoever wants a 
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.eval.base import instantiate
 from pretrain_exp.items.choice import ChoiceItem
+from pretrain_exp.store.states import write_json
 
 SCHEMA = 1
 
@@ -56,8 +56,11 @@ class EvalJob:
     log: str | None = None
     threads: int | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, **asdict(self)}
+
     def write(self, path: Path) -> None:
-        write_json(path, {"schema": SCHEMA, **asdict(self)})
+        write_json(path, self.to_json())
 
     @classmethod
     def read(cls, path: Path) -> EvalJob:
@@ -98,15 +101,5 @@ def fingerprint(task: EvalTask, items: Sequence[ChoiceItem], dtype: str) -> str:
 
 def digest_file(path: Path) -> str:
     """Content hash of a file, 32 hex digits."""
-    digest = blake2b(digest_size=16)
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Written whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -63,18 +63,11 @@ class MultipleChoice:
         }
 
     def items(self, planted: Sequence[ChoiceItem]) -> list[ChoiceItem]:
-        """The items to score, each once. Raises UserError where there are none, or fewer than the limit."""
+        """The items to score, each once; none where the plan has none. UserError for fewer than the limit."""
         if self.benchmark != "planted":
             return list(load_benchmark(self.benchmark, self.limit, self.seed).items)
-        if not planted:
-            raise UserError(
-                "the plan holds no multiple-choice items",
-                key="benchmark",
-                value=self.benchmark,
-                fix="name a benchmark, such as olmes:arc_easy, or add insertion=benchmark_contamination",
-            )
         items = tuple({item.id: item for item in planted}.values())
-        if self.limit is None:
+        if self.limit is None or not items:
             return list(items)
         if self.limit > len(items):
             raise UserError(f"the plan holds {len(items)} items", key="limit", value=self.limit, fix="lower the limit")
@@ -88,7 +81,11 @@ class MultipleChoice:
         from pretrain_exp.eval.harness import ScoringLM
 
         by_benchmark: dict[str, list[ChoiceItem]] = {}
-        for item in self.items(context.items):
+        chosen = self.items(context.items)
+        if not chosen:
+            context.notes.append("the plan holds no multiple-choice items: nothing to score")
+            return []
+        for item in chosen:
             by_benchmark.setdefault(item.benchmark, []).append(item)
         lm = ScoringLM(model, self.batch_size, context)
         loaded = TaskManager(include_defaults=False).load(

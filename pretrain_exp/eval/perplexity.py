@@ -1,12 +1,7 @@
 """Perplexity by domain: documents in, per document nats, tokens, bytes and bits per byte out.
 
 A document is read after the tokenizer's BOS token (EOS where there is none, which separates documents in training), so
-each of its tokens is scored exactly once. One longer than the model's context is cut into windows that do not overlap:
-a window reads the last token of the one before and scores as many tokens as the model reads at once.
-
-    scored   |0 1 2 3|4 5 6 7|8 9|      context length 4
-    read     |s 0 1 2|3 4 5 6|7 8|      s = start token
-
+each of its tokens is scored exactly once, in windows that do not overlap where it is long (text_loss.py).
 The task of a score is the domain, its item the content id of the text (or of the tokens).
 """
 
@@ -14,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +20,7 @@ from pretrain_exp.errors import UserError
 from pretrain_exp.eval.base import EvalContext, LoadedModel, Score
 from pretrain_exp.eval.documents import Document, read_documents
 from pretrain_exp.eval.job import digest_file
+from pretrain_exp.eval.text_loss import Run, losses
 from pretrain_exp.items.choice import ChoiceItem
 from pretrain_exp.items.content import content_id
 
@@ -68,20 +64,10 @@ class Perplexity:
         }
 
     def run(self, model: LoadedModel, context: EvalContext) -> list[Score]:
-        from pretrain_exp.eval.scoring import Span, log_likelihoods
-
         documents = self._documents(context)
         tokens = _tokens(documents, model)
-        length = self._length(model)
-        spans, owners = [], []
-        for owner, read in enumerate(tokens):
-            for before, scored in windows(read, length, model.start_token):
-                spans.append(Span([before, *scored], len(scored)))
-                owners.append(owner)
-        nats = [0.0] * len(documents)
-        likelihoods = log_likelihoods(model.model, spans, self.batch_size, context.progress)
-        for owner, likelihood in zip(owners, likelihoods, strict=True):
-            nats[owner] -= likelihood.log_likelihood
+        runs = [Run(model.start_token, read) for read in tokens]
+        nats = losses(model, runs, self._length(model), self.batch_size, context)
         scores: list[Score] = []
         for ((domain, item), document), read, nll in zip(documents.items(), tokens, nats, strict=True):
             text = document.text if document.text is not None else str(model.tokenizer.decode(list(read)))
@@ -147,12 +133,6 @@ def _existing(files: Sequence[str]) -> list[Path]:
         if not Path(file).is_file():
             raise UserError("no such file", key="files", value=file, fix="check the path")
     return [Path(file) for file in files]
-
-
-def windows(tokens: Sequence[int], length: int, start_token: int) -> Iterator[tuple[int, Sequence[int]]]:
-    """(token before, tokens to score) of each window; together the windows score each token once."""
-    for start in range(0, len(tokens), length):
-        yield tokens[start - 1] if start else start_token, tokens[start : start + length]
 
 
 def _tokens(documents: dict[tuple[str, str], Document], model: LoadedModel) -> list[Sequence[int]]:

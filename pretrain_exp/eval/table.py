@@ -1,4 +1,4 @@
-"""The item table: scores in, one long Parquet table out, joined to the plan's items and summarised.
+"""The item table: scores in, one long Parquet table out, and its summary.
 
     evaluation        task                       item              metric   value
     multiple_choice   olmes:arc_easy/rc_0shot    1f0c5b7a9be03d42  acc      1.0
@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,9 +33,9 @@ SCHEMA = pa.schema(
 
 
 def to_table(evaluation: str, scores: Sequence[Score]) -> pa.Table:
-    """The item table of one evaluation. Raises ValueError for no scores, a repeated one, one that is not finite."""
+    """The item table of one evaluation. Raises ValueError for a repeated score, or one that is not finite."""
     if not scores:
-        raise ValueError(f"{evaluation} returned no scores")
+        return SCHEMA.empty_table()
     key, times = Counter(score[:3] for score in scores).most_common(1)[0]
     if times > 1:
         raise ValueError(f"{evaluation} gave {times} scores for {key}")
@@ -53,24 +53,6 @@ def write_table(path: Path, table: pa.Table) -> None:
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     pq.write_table(table, partial, compression="zstd")
     os.replace(partial, path)
-
-
-def read_tables(paths: Iterable[Path]) -> pa.Table:
-    """The item tables of several results, one after the other."""
-    tables = [pq.read_table(path, schema=SCHEMA) for path in paths]
-    return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
-
-
-def join_plan(results: pa.Table, items: pa.Table) -> pa.Table:
-    """Results with the columns insertion, group and dose of the plan's items.
-
-    An item that two insertions plant has a row for each; one that the plan does not hold has nulls.
-    """
-    plan = items.select(["insertion", "item", "group", "dose"])
-    joined = results.join(plan, keys="item", join_type="left outer", use_threads=False)
-    order = [name for name in (*results.column_names, "insertion") if name != "value"]
-    joined = joined.sort_by([(name, "ascending") for name in order])
-    return joined.select([*results.column_names, "insertion", "group", "dose"])
 
 
 def summarize(table: pa.Table) -> dict[str, dict[str, float]]:

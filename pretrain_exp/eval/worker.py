@@ -16,17 +16,17 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from pretrain_exp.errors import Problems, UserError
 from pretrain_exp.eval.base import EvalContext, LoadedModel, instantiate
-from pretrain_exp.eval.job import SCHEMA, EvalJob, EvalTask, error_path, write_json
-from pretrain_exp.items.choice import ChoiceItem
+from pretrain_exp.eval.job import SCHEMA, EvalJob, EvalTask, error_path
+from pretrain_exp.items.planned import PlannedItems, planted_items
+from pretrain_exp.provenance import versions
+from pretrain_exp.store.states import write_json
 
 log = logging.getLogger("pretrain_exp.eval")
-PACKAGES = ("pretrain-exp", "lm_eval", "torch", "transformers", "tokenizers")
 USER = (UserError, Problems)  # what the user can mend; anything else is shown with its traceback
 TAIL = 40  # lines of the log that an error quotes
 
@@ -46,13 +46,15 @@ def main(arguments: Sequence[str]) -> int:
     try:
         model = load_model(job)
         items = planted_items(job.items)
+        facts = {"model": job.model, "revision": job.revision, "versions": versions()}
     except Exception as error:  # the edge of the process: whatever it is, each evaluation reports it
         for task in job.evaluations:
             _fail(job, task, error)
         return 1
     log.info("%s loaded in %.1f s", job.model, time.perf_counter() - started)
-    failed = [task for number, task in enumerate(job.evaluations) if not _attempt(job, number, model, items)]
-    return 1 if failed else 0
+    facts |= {"dtype": str(model.model.dtype).removeprefix("torch."), "device": str(model.model.device)}
+    done = [_attempt(job, number, model, items, facts) for number in range(len(job.evaluations))]
+    return 0 if all(done) else 1
 
 
 def load_model(job: EvalJob) -> LoadedModel:
@@ -71,49 +73,26 @@ def load_model(job: EvalJob) -> LoadedModel:
     return LoadedModel(model.eval(), tokenizer)
 
 
-def planted_items(path: str | None) -> list[ChoiceItem]:
-    """The multiple-choice items of a plan, each once, whatever its dose."""
-    if path is None:
-        return []
-    import pyarrow.parquet as pq
-
-    payloads = pq.read_table(path, columns=["payload"])["payload"].to_pylist()
-    items = [ChoiceItem.from_json(payload) for payload in payloads if payload]
-    return list({item.id: item for item in items}.values())
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on; a checkout that is not installed has none."""
-    installed = {}
-    for package in PACKAGES:
-        try:
-            installed[package] = version(package)
-        except PackageNotFoundError:
-            installed[package] = "not installed"
-    return installed
-
-
-def _attempt(job: EvalJob, number: int, model: LoadedModel, items: list[ChoiceItem]) -> bool:
-    """Run one evaluation and write what came of it; whether it succeeded."""
+def _attempt(job: EvalJob, number: int, model: LoadedModel, items: PlannedItems, facts: dict[str, Any]) -> bool:
+    """Run one evaluation and write what came of it; whether it succeeded. facts: what the records have in common."""
     task = job.evaluations[number]
     started = time.perf_counter()
     try:
         context = EvalContext(
             items=items,
+            texts=items.texts,
             held_out=Path(job.held_out) if job.held_out else None,
             progress=_reporter(job, number),
         )
         evaluation = instantiate(task.target, task.args)
         scores = evaluation.run(model, context)
+        if not scores and not context.notes:
+            raise ValueError(f"{task.name} returned no scores, and no note that says why")
         record = {
+            **facts,
             "schema": SCHEMA,
             "evaluation": asdict(task),
-            "model": job.model,
-            "revision": job.revision,
-            "dtype": str(model.model.dtype).removeprefix("torch."),
-            "device": str(model.model.device),
             "fingerprint": evaluation.fingerprint(items),
-            "versions": versions(),
             "notes": context.notes,
             "seconds": round(time.perf_counter() - started, 3),
         }

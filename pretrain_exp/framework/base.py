@@ -8,7 +8,7 @@ Checkpoint  one state: its step and shape, and the way to a Hugging Face folder.
 from __future__ import annotations
 
 import json
-import tempfile
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal
 from pretrain_exp.data.order import DataOrder, ShuffledOrder
 from pretrain_exp.data.token_files import TokenFiles
 from pretrain_exp.errors import UserError
+from pretrain_exp.store.states import stage
 
 
 class Framework(ABC):
@@ -53,6 +54,10 @@ class Framework(ABC):
     @abstractmethod
     def check(self, model: dict[str, Any], training: dict[str, Any]) -> list[UserError]:
         """All that would stop a job, found before any starts."""
+
+    def check_data(self, model: dict[str, Any], tokenizer_vocab_size: int, sequence_length: int) -> list[UserError]:
+        """What would stop a job and is known once the data are prepared: whether the model takes them."""
+        return []
 
     def warnings(self, model: dict[str, Any], training: dict[str, Any]) -> list[str]:
         """What will run and should be known."""
@@ -107,6 +112,9 @@ class Checkpoint:
 
     @contextmanager
     def as_hf(self) -> Iterator[Path]:
-        """The same in a temporary folder, gone afterwards."""
-        with tempfile.TemporaryDirectory(prefix="pretrain-exp-") as folder:
-            yield self.framework.to_hf(self.state, Path(folder) / "hf")
+        """The same in a folder of the store's own staging/, which has room for weights; gone afterwards."""
+        folder = stage(self.state.parent.parent, f"hf-{self.state.name}")
+        try:
+            yield self.framework.to_hf(self.state, folder / "hf")
+        finally:
+            shutil.rmtree(folder)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,7 +122,7 @@ def load_jsonl(path: Path) -> Benchmark:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     rows.append(_row(line, f"{path}, line {number}", path.name))
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+    except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(
             f"cannot be read after {len(rows)} items: {error}", key="benchmark", value=str(path), fix="replace the file"
         ) from error

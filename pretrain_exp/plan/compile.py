@@ -55,16 +55,16 @@ def placebo_plan(plan: Plan, num_sequences: int, root: Path | str, arm: str = "p
     """The same spans as `plan`, filled with text of the stream that the run does not read: what planting alone does.
 
     num_sequences: sequences of one epoch of the data order. Each item stands for one span of unread text, drawn by
-    hash from the slots after the window up to the end of the epoch; its copies repeat it, so doses are the items'.
-    UserError where too little of the epoch is left. An edit over several sequences becomes a ledger row for each.
+    hash from the epoch that the window lies in: from the slots after the window or, where they hold too little, from
+    those before it. Its copies repeat it, so doses are the items'. UserError where the epoch has no such room, or the
+    window reaches into another epoch. An edit over several sequences becomes a ledger row for each.
     """
     phases, window = plan.phases, plan.window
-    unread = _unread_span(phases, window, num_sequences)
     ledger = planted(plan.ledger())
     position, length = ledger["position"].to_numpy(), ledger["length"].to_numpy().astype(np.int64)
     pieces = split_at_sequences(position, length, phases)
     rows = ledger.take(pa.array(pieces.row))
-    source_slot, source_column = _sources(rows, pieces, unread, phases, window, plan.seed)
+    source_slot, source_column = _sources(rows, pieces, num_sequences, phases, window, plan.seed)
     ops = Ops.base(pieces.slot, pieces.column, pieces.length, source_slot, source_column)
     step, row = phases.step_row(pieces.slot)
     digests = [base_digest(*pair) for pair in zip(source_slot.tolist(), source_column.tolist(), strict=True)]
@@ -245,27 +245,44 @@ def split_at_sequences(position: np.ndarray, length: np.ndarray, phases: Phases)
     return Pieces(*found)
 
 
-def _unread_span(phases: Phases, window: Window, num_sequences: int) -> tuple[int, int]:
-    """The positions after the window up to the end of the first epoch."""
-    stop = phases.first_slot(window.last_step)
-    if stop >= num_sequences:
-        raise UserError(
-            f"a placebo needs text that the run does not read, but it reads {stop:,} sequences and an epoch has "
-            f"{num_sequences:,}",
-            fix="train fewer steps, give more data, or switch the placebo arm off",
+def _unread_span(phases: Phases, window: Window, num_sequences: int, needed: int) -> tuple[int, int]:
+    """Positions of the window's epoch that the window does not read and that hold `needed` tokens."""
+    start, stop = phases.first_slot(window.first_step), phases.first_slot(window.last_step)
+    epoch = start // num_sequences
+    begin, end = epoch * num_sequences, (epoch + 1) * num_sequences
+    reads = f"a placebo needs text that the run does not read; it reads slots {start:,} to {stop:,}"
+    fix = "train fewer steps, give more data, or set arms.placebo=false"
+    if stop > end:
+        fix = (
+            f"let the run begin and end in one epoch, a multiple of {num_sequences:,} slots; or set arms.placebo=false"
         )
-    first, last = phases.position(np.array([stop, num_sequences]), np.array([0, 0]))
-    return int(first), int(last)
+        raise UserError(
+            f"{reads}, which lie in {(stop - 1) // num_sequences - epoch + 1} epochs of {num_sequences:,} sequences",
+            key="arms.placebo",
+            fix=fix,
+        )
+    edges = phases.position(np.array([begin, start, stop, end]), np.zeros(4, dtype=np.int64)).tolist()
+    after, before = (edges[2], edges[3]), (edges[0], edges[1])
+    for low, high in (after, before):
+        if high - low >= max(needed, 1):
+            return low, high
+    raise UserError(
+        f"{reads} of epoch {epoch}, which leaves {after[1] - after[0]:,} tokens after it and {before[1] - before[0]:,} "
+        f"before it; the placebo needs {needed:,}",
+        key="arms.placebo",
+        fix=fix,
+    )
 
 
 def _sources(
-    rows: pa.Table, pieces: Pieces, unread: tuple[int, int], phases: Phases, window: Window, seed: int
+    rows: pa.Table, pieces: Pieces, num_sequences: int, phases: Phases, window: Window, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where the text for each piece comes from: slot and column. Copies of one item share it."""
     insertion, names = codes(rows["insertion"])
     item, ids = codes(rows["item"])
     keys = np.stack([insertion, item, pieces.offset, pieces.length])
     distinct, which = np.unique(keys, axis=1, return_inverse=True)
+    unread = _unread_span(phases, window, num_sequences, int(distinct[3].sum()))
     # an id of its own for each piece; lengths matter, so tokens of that length stand in
     units = [
         EditItem(f"{names[a]}/{ids[b]}/{offset}+{length}", np.zeros(length, dtype=np.uint32), dose=1)

@@ -46,18 +46,18 @@ def stage(store: Path | str, key: str) -> Path:
 
 
 def commit(store: Path | str, staging: Path, key: str, record: dict) -> Path:
-    """Moves a filled staging folder to its key in one rename; a state that is already there wins, unless it lost its
-    weights.
+    """Moves a filled staging folder to its key in one rename; a state that is already there wins.
+
+    One that is there without its weights gets these, and keeps its own record and logs.
 
     record: what state.json holds beside {schema, key, created}: step, base, parent, parent_step, numerics, seconds.
     """
     target = state_dir(store, key)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_json(staging / "state.json", {"schema": SCHEMA, "key": key, "created": time.time(), **record})
     if (target / RELEASED).exists():
-        released = staging.with_name(f"{staging.name}-released")
-        os.rename(target, released)
-        shutil.rmtree(released)
+        _restore(target, staging, record)
+        return target
+    write_json(staging / "state.json", {"schema": SCHEMA, "key": key, "created": time.time(), **record})
     try:
         os.rename(staging, target)
     except OSError:
@@ -65,6 +65,18 @@ def commit(store: Path | str, staging: Path, key: str, record: dict) -> Path:
             raise
         shutil.rmtree(staging)
     return target
+
+
+def _restore(target: Path, staging: Path, record: dict) -> None:
+    """Moves weights and their probe into a released state. Until the marker goes, last, it counts as released."""
+    shutil.rmtree(target / "checkpoint", ignore_errors=True)  # what a release left that was cut short
+    os.rename(staging / "checkpoint", target / "checkpoint")
+    if (staging / "probe.json").exists():
+        os.replace(staging / "probe.json", target / "probe.json")  # trained again, the last digits may differ
+    restored = {"created": time.time(), "numerics": record.get("numerics")}
+    write_json(target / "state.json", {**json.loads((target / "state.json").read_text()), "restored": restored})
+    (target / RELEASED).unlink(missing_ok=True)
+    shutil.rmtree(staging)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -153,7 +153,7 @@ def test_the_same_experiment_twice_is_refused(composed):
 
 
 def test_what_a_launcher_of_jobs_runs_fails_loudly(command):
-    status, said = command("-m", "training.num_steps=-1,-2", "hydra/launcher=submitit_local")
+    status, _ = command("-m", "training.num_steps=-1,-2", "hydra/launcher=submitit_local")
     assert status != 0
 
 

@@ -15,8 +15,10 @@ from segments import OLMO2, TRAINING
 
 from pretrain_exp.config import ModelConfig
 from pretrain_exp.errors import UserError
+from pretrain_exp.framework.base import Checkpoint
 from pretrain_exp.framework.huggingface.checks import config_fields, model_types
 from pretrain_exp.framework.huggingface.framework import HuggingFace
+from pretrain_exp.store.states import write_json
 
 
 def changed(base: dict[str, Any], path: str, value: object) -> dict[str, Any]:
@@ -42,9 +44,11 @@ def test_a_right_configuration_has_no_problems() -> None:
         (HuggingFace(), "training.micro_batch_size", 3, "one of [1, 2, 4]"),
         (HuggingFace(), "training.precision", "fp16", "fp32 or bf16"),
         (HuggingFace(), "training.schedule.name", "cosin", "one of cosine, linear, wsd, constant"),
-        (HuggingFace(), "training.schedule.warmup_steps", 7, "longer than the run of 6 steps"),
         (HuggingFace(), "training.schedule.min_lr_ratio", 1.5, "between 0 and 1"),
         (HuggingFace(), "training.optimizer.lr", 0.0, "must be positive"),
+        (HuggingFace(), "training.optimizer.betas", [0.9, 1.0], "training.optimizer.betas.1: must be at least 0"),
+        (HuggingFace(), "training.optimizer.betas", [-0.1, 0.9], "training.optimizer.betas.0: must be at least 0"),
+        (HuggingFace(), "training.args", {"nonsense": 5}, "framework huggingface takes no training.args"),
         (HuggingFace(device="cuda", devices=64), "training.batch_size", 64, "64 GPUs are asked for"),
         (HuggingFace(), "model.config.model_type", "olmo22", "near names: olmo2"),
         (HuggingFace(), "model.config.hiden_size", 64, "did you mean hidden_size?"),
@@ -57,6 +61,70 @@ def test_each_problem_is_named(framework: HuggingFace, path: str, value: object,
     problems = framework.check(whole["model"], whole["training"])
     assert len(problems) == 1
     assert says in problems[0].render()
+
+
+SCRATCH, FOLDER = {"vocab_size": 512, "max_position_embeddings": 64}, {"vocab_size": 512, "n_positions": 64}
+MULTIMODAL = {"text_config": {"vocab_size": 512, "max_position_embeddings": 64}}
+
+
+@pytest.mark.parametrize("config", [SCRATCH, FOLDER, MULTIMODAL])
+@pytest.mark.parametrize("where", ["scratch", "folder", "cache"])
+@pytest.mark.parametrize(
+    ("vocab_size", "length", "says"),
+    [
+        (512, 64, []),
+        (513, 64, ["the model has 512 token ids, the tokenizer 513"]),
+        (512, 65, ["longer than the 64 positions"]),
+        (600, 100, ["512 token ids", "64 positions"]),
+    ],
+)
+def test_data_that_the_model_cannot_take_are_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    config: dict[str, Any],
+    where: str,
+    vocab_size: int,
+    length: int,
+    says: list[str],
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = {"checkpoint": str(tmp_path), "tokenizer": "t"} if where == "folder" else {"config": config}
+    if where == "cache":
+        model = {"checkpoint": "me/model", "revision": "v1", "tokenizer": "t"}
+        asked = {("me/model", "config.json", "v1"): str(tmp_path / "config.json")}
+        monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *a, revision: asked[(*a, revision)])
+    problems = HuggingFace().check_data(model, vocab_size, length)
+    assert len(problems) == len(says)
+    for problem, words in zip(problems, says, strict=True):
+        assert words in problem.render()
+    keys = {"model.config.vocab_size" if where == "scratch" else "model.tokenizer", "training.sequence_length"}
+    assert {problem.key for problem in problems} <= keys
+
+
+def test_a_checkpoint_that_lies_elsewhere_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *a, revision: None)
+    assert HuggingFace().check_data({"checkpoint": "me/model", "revision": None}, 10**6, 10**6) == []
+
+
+def test_a_checkpoint_is_converted_on_the_stores_file_system(tmp_path: Path) -> None:
+    class Framework(HuggingFace):
+        def to_hf(self, state: Path, out: Path) -> Path:
+            out.mkdir()
+            (out / "config.json").write_text(state.name)
+            return out
+
+    state = tmp_path / "store" / "states" / "key"
+    state.mkdir(parents=True)
+    write_json(state / "state.json", {"step": 3, "sequence_length": 16, "batch_size": 4})
+    with Checkpoint.of(Framework(), state).as_hf() as folder:
+        assert folder.is_relative_to(tmp_path / "store" / "staging")
+        assert (folder / "config.json").read_text() == "key"
+    assert not list((tmp_path / "store" / "staging").iterdir())
+
+
+@pytest.mark.parametrize("warmup", [5, 7])
+def test_a_warm_up_is_judged_by_the_configuration_alone(warmup: int) -> None:
+    assert HuggingFace().check({"config": OLMO2}, changed(TRAINING, "schedule.warmup_steps", warmup)) == []
 
 
 def test_wsd_needs_its_decay() -> None:

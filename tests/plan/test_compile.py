@@ -268,11 +268,35 @@ class TestPlacebo:
         found = [{(r["item"], r["source_slot"], r["source_column"]) for r in rows(p)} for p in (both, one)]
         assert found[1] < found[0]
 
+    @pytest.mark.parametrize(
+        ("num_sequences", "sources"),
+        [
+            (400, (240, 400)),  # the run reads slots 40 to 240 of its epoch
+            (248, (240, 248)),
+            (244, (0, 40)),  # 128 tokens are left after it: too little
+            (240, (0, 40)),
+        ],
+    )
+    @pytest.mark.parametrize("epoch", [0, 1, 7])
+    def test_sources_lie_in_the_epoch_of_the_run(
+        self, tmp_path: Path, num_sequences: int, sources: tuple[int, int], epoch: int
+    ) -> None:
+        earlier = epoch * num_sequences // 4
+        window = Window(10 + earlier, 60 + earlier)
+        span = (PHASES.position_of_step(window.first_step), PHASES.position_of_step(window.last_step))
+        asked = edits("a", [30, 32, 30, 31, 20, 12], [3, 1, 20, 2, 2, 0], span)
+        plan = compile_plan([asked], PHASES, window, 0, "treated", tmp_path)
+        placebo = placebo_plan(plan, num_sequences, tmp_path)
+        found = placebo.overlay.arrays["ref"] - epoch * num_sequences
+        assert (found >= sources[0]).all()
+        assert (found < sources[1]).all()
+
     def test_without_unread_text(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="reads 240 sequences and an epoch has 240"):
-            placebo_plan(compiled(tmp_path), 240, tmp_path)
-        with pytest.raises(UserError, match=r"the range is full|fit no sequence"):
-            placebo_plan(compiled(tmp_path), 241, tmp_path)
+        with pytest.raises(UserError, match=r"slots 40 to 240, which lie in 2 epochs of 239 sequences"):
+            placebo_plan(compiled(tmp_path), 239, tmp_path)
+        full = [edits("a", [S] * 60)]
+        with pytest.raises(UserError, match=r"epoch 0, which leaves 320 tokens after it and 1,280 before it.*1,920"):
+            placebo_plan(compiled(tmp_path, full), 250, tmp_path)
 
 
 def _spans(plan: Plan) -> list[tuple[int, int, int]]:

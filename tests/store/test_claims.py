@@ -1,7 +1,8 @@
-"""One writer at a time, also after a crash, also with many who want to write."""
+"""One writer at a time, also after a crash, also with many who want to write, also when one of them sleeps."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -9,7 +10,36 @@ import sys
 import threading
 import time
 
-from pretrain_exp.store.claims import claimed, try_claim
+import pytest
+
+from pretrain_exp.store import claims
+from pretrain_exp.store.claims import ClaimLost, Watch, claimed, demand_claim, try_claim, wait_for_claim
+
+
+class Clock:
+    """A watcher's own clock."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def of_another_machine(store, key="k", number=1):
+    path = store / "claims" / key / f"{number}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"owner": "x", "host": "elsewhere", "boot": "b", "pid": 1, "started": 1}))
+    return path
+
+
+def watched_to_be_dead(store):
+    """A watch that saw the claim stand still for a minute and a second."""
+    clock = Clock()
+    watch = Watch(clock)
+    assert try_claim(store, "k", watch, stale=60) is None
+    clock.now += 61
+    return watch
 
 
 def test_a_held_claim_is_refused_and_a_released_one_is_free(tmp_path):
@@ -20,51 +50,146 @@ def test_a_held_claim_is_refused_and_a_released_one_is_free(tmp_path):
     second = try_claim(tmp_path, "k")
     assert second is not None
     second.release()
+    assert len(list((tmp_path / "claims/k").iterdir())) == 1
 
 
 def test_the_claim_of_a_dead_process_on_this_machine_is_taken_at_once(tmp_path):
     code = f"import os; from pretrain_exp.store.claims import try_claim; try_claim({str(tmp_path)!r}, 'k'); os._exit(1)"
     subprocess.run([sys.executable, "-c", code], check=False)
-    assert (tmp_path / "claims/k.json").is_file()
+    assert json.loads((tmp_path / "claims/k/1.json").read_text())["owner"]
     claim = try_claim(tmp_path, "k")
     assert claim is not None
     claim.release()
 
 
-def test_a_claim_of_another_machine_is_taken_when_its_heartbeat_stopped(tmp_path):
-    path = tmp_path / "claims/k.json"
-    path.parent.mkdir()
-    path.write_text(json.dumps({"owner": "x", "host": "elsewhere", "pid": 1}))
-    assert try_claim(tmp_path, "k", stale=60) is None
-    os.utime(path, (time.time() - 61, time.time() - 61))
-    claim = try_claim(tmp_path, "k", stale=60)
+@pytest.mark.parametrize("age", [-(10**6), 0, 10**6])
+def test_the_clock_of_another_machine_is_not_believed(tmp_path, age):
+    """Whatever date a heartbeat bears: alive while it changes, dead when it was watched not to."""
+    path, clock = of_another_machine(tmp_path), Clock()
+    watch = Watch(clock)
+    for beat in range(3):
+        os.utime(path, (time.time() - age + beat, time.time() - age + beat))
+        assert try_claim(tmp_path, "k", watch, stale=60) is None
+        clock.now += 59
+        assert try_claim(tmp_path, "k", watch, stale=60) is None
+    clock.now += 2
+    claim = try_claim(tmp_path, "k", watch, stale=60)
     assert claim is not None
     assert claim.held()
     claim.release()
 
 
+def test_an_empty_file_is_waited_out_like_a_silent_claim(tmp_path):
+    of_another_machine(tmp_path).write_text("")
+    claim = try_claim(tmp_path, "k", watched_to_be_dead(tmp_path))
+    assert claim is not None
+    claim.release()
+
+
 def test_of_many_takers_of_a_stale_claim_one_gets_it(tmp_path):
-    path = tmp_path / "claims/k.json"
-    path.parent.mkdir()
-    path.write_text(json.dumps({"owner": "x", "host": "elsewhere", "pid": 1}))
-    os.utime(path, (1, 1))
+    of_another_machine(tmp_path)
+    watches = [watched_to_be_dead(tmp_path) for _ in range(8)]
     got = []
     barrier = threading.Barrier(8)
 
-    def take():
+    def take(watch):
         barrier.wait()
-        claim = try_claim(tmp_path, "k")
+        claim = try_claim(tmp_path, "k", watch)
         if claim is not None:
             got.append(claim)
 
-    threads = [threading.Thread(target=take) for _ in range(8)]
+    threads = [threading.Thread(target=take, args=(watch,)) for watch in watches]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sum(claim.held() for claim in got) == 1
-    for claim in got:
+    assert len(got) == 1
+    assert got[0].held()
+    got[0].release()
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_a_taker_that_slept_between_its_look_and_its_link_gets_nothing(tmp_path, released, monkeypatch):
+    """It saw claim 1 dead; before it links 2, that number was taken, released, taken again and cleared away."""
+    of_another_machine(tmp_path)
+    watch, other, link = watched_to_be_dead(tmp_path), watched_to_be_dead(tmp_path), os.link
+    holders = []
+
+    def slow(source, target):
+        monkeypatch.setattr(os, "link", link)
+        try_claim(tmp_path, "k", other).release()
+        holders.append(try_claim(tmp_path, "k"))
+        if released:
+            holders.pop().release()
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", slow)
+    assert try_claim(tmp_path, "k", watch) is None
+    for claim in holders:
+        assert claim.held()
+        assert try_claim(tmp_path, "k") is None
         claim.release()
+
+
+def test_one_that_slept_past_its_time_knows_it_and_harms_nobody(tmp_path):
+    first = try_claim(tmp_path, "k")
+    environment = first.environment()
+    demand_claim(environment)
+    second = try_claim(tmp_path, "k", watched_to_be_dead(tmp_path))
+    assert not first.held()
+    with pytest.raises(ClaimLost, match=r"claims/k/1\.json"):
+        demand_claim(environment)
+    first.release()
+    assert second.held()
+    assert try_claim(tmp_path, "k") is None
+    second.release()
+
+
+def test_without_a_claim_none_is_demanded():
+    demand_claim({})
+
+
+def test_a_file_system_that_fails_for_a_moment_does_not_end_the_heartbeat(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.01)
+    claim = try_claim(tmp_path, "k")
+    failed, utime = threading.Event(), os.utime
+
+    def stale(path):
+        failed.set()
+        raise OSError(errno.ESTALE, "stale file handle")
+
+    monkeypatch.setattr(os, "utime", stale)
+    assert failed.wait(20)
+    monkeypatch.setattr(os, "utime", utime)
+    os.rename(tmp_path / "claims", tmp_path / "away")
+    time.sleep(0.1)
+    os.rename(tmp_path / "away", tmp_path / "claims")
+    os.utime(claim.path, (1, 1))
+    deadline = time.monotonic() + 20
+    while claim.path.stat().st_mtime == 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert claim.path.stat().st_mtime > 1
+    assert not claim.lost.is_set()
+    claim.release()
+
+
+def test_the_heartbeat_tells_when_the_claim_is_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.01)
+    claim = try_claim(tmp_path, "k")
+    of_another_machine(tmp_path, number=2)
+    assert claim.lost.wait(20)
+    claim.release()
+
+
+def test_waiting_for_a_claim_can_be_stopped(tmp_path):
+    of_another_machine(tmp_path)
+    stop = threading.Event()
+    found = []
+    waiting = threading.Thread(target=lambda: found.append(wait_for_claim(tmp_path, "k", stop=stop)), daemon=True)
+    waiting.start()
+    stop.set()
+    waiting.join(20)
+    assert found == [None]
 
 
 def test_claimed_waits_its_turn(tmp_path):

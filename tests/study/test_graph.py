@@ -66,6 +66,32 @@ def test_released_weights_are_trained_again_only_if_something_starts_from_them()
     assert spans(longer) == [(10, 30)]
 
 
+def test_a_longer_run_goes_on_from_the_state_of_another_study():
+    """Its own steps do not name the state; that runs of these facts were saved there does."""
+    earlier, longer = run("control", {500}), run("control", {1000})
+    complete = {earlier.key(500)}
+    nodes = build_nodes([longer], complete.__contains__, lambda base: [250, 500, 2000])
+    segs = build_segments(nodes, complete.__contains__, complete.__contains__)
+    assert spans(segs) == [(500, 1000)]
+    assert segs[0].start_key == earlier.key(500)
+
+
+def test_a_state_of_another_plan_is_not_on_the_way():
+    earlier, other = run("treated", {500}, edits=[7]), run("control", {1000})
+    complete = {earlier.key(500)}
+    nodes = build_nodes([other], complete.__contains__, lambda base: [500])
+    assert spans(build_segments(nodes, complete.__contains__, complete.__contains__)) == [(0, 1000)]
+
+
+def test_released_weights_are_trained_again_where_they_are_to_be_scored():
+    only = run("control", {10, 20})
+    nodes = build_nodes([only])
+    complete, there = {only.key(10), only.key(20)}, {only.key(20)}
+    assert build_segments(nodes, complete.__contains__, there.__contains__) == []
+    segs = build_segments(nodes, complete.__contains__, there.__contains__, {only.key(10)})
+    assert spans(segs) == [(0, 10)]
+
+
 def test_runs_with_other_facts_share_nothing():
     _, segs = segments([run("a", {10}, base="a"), run("b", {10}, base="b")])
     assert spans(segs) == [(0, 10), (0, 10)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib.util import find_spec
@@ -42,14 +43,18 @@ def check_training(training: dict[str, Any], world: int) -> list[UserError]:
     total, warmup, decay = schedule["total_steps"], schedule.get("warmup_steps") or 0, schedule.get("decay_steps") or 0
     if schedule["name"] not in NAMES:
         wrong("unknown schedule", "schedule.name", schedule["name"], f"one of {', '.join(NAMES)}")
-    elif warmup > total:
-        wrong(f"the warm-up is longer than the run of {total} steps", "schedule.warmup_steps", warmup)
-    elif schedule["name"] == "wsd" and not 1 <= decay <= total - warmup:
+    elif schedule["name"] == "wsd" and warmup <= total and not 1 <= decay <= total - warmup:
         wrong(f"must lie between 1 and the {total - warmup} steps after the warm-up", "schedule.decay_steps", decay)
     if not 0.0 <= (schedule.get("min_lr_ratio") or 0.0) <= 1.0:
         wrong("must lie between 0 and 1", "schedule.min_lr_ratio", schedule["min_lr_ratio"])
     if not training["optimizer"]["lr"] > 0:
         wrong("must be positive", "optimizer.lr", training["optimizer"]["lr"])
+    for i, beta in enumerate(training["optimizer"]["betas"]):
+        if not 0.0 <= beta < 1.0:
+            wrong("must be at least 0 and below 1", f"optimizer.betas.{i}", beta)
+    if training.get("args"):
+        fix = "remove them: nothing would read them"
+        wrong("framework huggingface takes no training.args", "args", training["args"], fix)
     return found
 
 
@@ -84,6 +89,44 @@ def check_model(model: dict[str, Any], sequence_length: int) -> list[UserError]:
             UserError("shorter than a sequence", key="model.config.max_position_embeddings", value=longest, fix=fix)
         )
     return found
+
+
+def check_data(model: dict[str, Any], vocab_size: int, sequence_length: int) -> list[UserError]:
+    """The model's own config against the tokenizer's ids and the length of a sequence.
+
+    Read from model.config, a checkpoint's folder or the hub's local cache; what lies nowhere here is not judged.
+    """
+    scratch = model.get("config")
+    config = scratch or _checkpoint_config(model)
+    # models that read more than text keep the numbers of their language model below
+    text = config if "vocab_size" in config else config.get("text_config") or {}
+    known = text.get("vocab_size")
+    longest = text.get("max_position_embeddings") or text.get("n_positions")
+    found: list[UserError] = []
+    if known is not None and known < vocab_size:
+        problem = f"the model has {known:,} token ids, the tokenizer {vocab_size:,}"
+        if scratch:
+            key, fix = "model.config.vocab_size", f"at least {vocab_size}, or leave it out"
+            found.append(UserError(problem, key=key, value=known, fix=fix))
+        else:
+            fix = "name the tokenizer of this checkpoint"
+            found.append(UserError(problem, key="model.tokenizer", value=model.get("tokenizer"), fix=fix))
+    if longest is not None and longest < sequence_length:
+        problem = f"longer than the {longest:,} positions that the model takes"
+        key, fix = "training.sequence_length", f"at most {longest}"
+        found.append(UserError(problem, key=key, value=sequence_length, fix=fix))
+    return found
+
+
+def _checkpoint_config(model: dict[str, Any]) -> dict[str, Any]:
+    """config.json of a checkpoint, {} where it is not on this machine."""
+    name = model.get("checkpoint") or ""
+    path: object = Path(name) / "config.json"
+    if not Path(name).is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        path = try_to_load_from_cache(name, "config.json", revision=model.get("revision"))
+    return json.loads(Path(path).read_text()) if isinstance(path, str | Path) and Path(path).is_file() else {}
 
 
 @lru_cache(maxsize=1)

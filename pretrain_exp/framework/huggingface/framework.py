@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.framework.base import Framework
-from pretrain_exp.framework.huggingface.checks import check_model, check_training
+from pretrain_exp.framework.huggingface.checks import check_data, check_model, check_training
 from pretrain_exp.store.hub import resolve_revision
 from pretrain_exp.store.keys import digest
 
@@ -112,6 +112,9 @@ class HuggingFace(Framework):
                 )
             )
         return found
+
+    def check_data(self, model: dict[str, Any], tokenizer_vocab_size: int, sequence_length: int) -> list[UserError]:
+        return check_data(model, tokenizer_vocab_size, sequence_length)
 
     def warnings(self, model: dict[str, Any], training: dict[str, Any]) -> list[str]:
         if training["precision"] == "bf16" and self.device_type == "cpu":

@@ -1,0 +1,60 @@
+"""What enters a key and what does not, and plans that are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from pretrain_exp.errors import Problems
+from pretrain_exp.study.member import init_matters, refuse_failed_audit, schedule_facts
+
+SCHEDULE = {"name": "cosine", "warmup_steps": 5, "total_steps": 100, "decay_steps": 10, "min_lr_ratio": 0.1}
+
+NO_EFFECT = [
+    ("constant", "total_steps", 200),
+    ("constant", "decay_steps", 20),
+    ("constant", "min_lr_ratio", 0.5),
+    ("cosine", "decay_steps", 20),
+    ("linear", "decay_steps", 20),
+]
+EFFECT = [
+    ("constant", "warmup_steps", 6),
+    ("cosine", "total_steps", 200),
+    ("linear", "min_lr_ratio", 0.5),
+    ("wsd", "decay_steps", 20),
+    ("wsd", "total_steps", 200),
+]
+
+
+@pytest.mark.parametrize(("name", "field", "value"), NO_EFFECT)
+def test_a_field_that_the_schedule_does_not_read_is_in_no_key(name, field, value):
+    assert schedule_facts({**SCHEDULE, "name": name}) == schedule_facts({**SCHEDULE, "name": name, field: value})
+
+
+@pytest.mark.parametrize(("name", "field", "value"), EFFECT)
+def test_a_field_that_it_reads_is(name, field, value):
+    assert schedule_facts({**SCHEDULE, "name": name}) != schedule_facts({**SCHEDULE, "name": name, field: value})
+
+
+@pytest.mark.parametrize(
+    ("config", "matters"),
+    [({"attention_dropout": 0.0}, False), ({"resid_pdrop": 0.1}, True), ({"hidden_dropout": 0.1}, True), ({}, False)],
+)
+def test_the_init_seed_of_a_checkpoint_matters_where_there_is_dropout(config, matters, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert init_matters({"kind": "hf", "checkpoint": str(tmp_path)}) is matters
+
+
+def test_the_init_seed_matters_from_scratch():
+    assert init_matters({"kind": "scratch"})
+
+
+def test_a_plan_that_failed_its_audit_is_never_trained():
+    finding = {"level": "error", "check": "dose", "message": "item x was planted 3 times, not 4"}
+    plan = SimpleNamespace(audit={"ok": False, "findings": [finding]}, folder=Path("plans/x"))
+    with pytest.raises(Problems, match="planted 3 times"):
+        refuse_failed_audit(plan)
+    refuse_failed_audit(SimpleNamespace(audit={"ok": True, "findings": [finding]}, folder=Path("plans/x")))
