@@ -23,7 +23,7 @@ import torch
 from pretrain_exp.data.order import ShuffledOrder
 from pretrain_exp.data.phases import Phase, Phases
 from pretrain_exp.data.token_files import TokenFile, TokenFiles
-from pretrain_exp.framework.huggingface.checkpoint import Checkpointer
+from pretrain_exp.framework.huggingface.checkpoint import Beginning, Checkpointer
 from pretrain_exp.framework.huggingface.job import Job
 from pretrain_exp.framework.huggingface.journal import Journal
 from pretrain_exp.framework.huggingface.loader import Loader
@@ -122,7 +122,7 @@ def build_ours(options: argparse.Namespace, folder: Path) -> Training:
     model = build_model(job, ranks)
     optimizer = build_optimizer(model.hf, settings["optimizer"])
     checkpointer = Checkpointer(job, ranks, model, optimizer, Journal(job.live, ranks))
-    checkpointer.load(None)
+    checkpointer.load(Beginning.at(0, None))
     model.find_head(probe_tokens(options.vocab, options.length).to(ranks.device))
     return Training(checkpointer, 0, StopSignal())
 

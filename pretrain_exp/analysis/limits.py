@@ -142,7 +142,7 @@ def _coverage(study: StudyData, design: Design) -> Iterator[Remark]:
     yield from _unpaired(design)
     if len(design.panels) > 1:
         names = ", ".join(panel.label or "(unnamed)" for panel in design.panels)
-        yield Remark("note", f"{len(design.panels)} conditions are analysed apart and then compared: {names}.")
+        yield Remark("note", f"{len(design.panels)} variants are analysed apart and then compared: {names}.")
     if any(len({unit.member for unit in panel.units}) > 1 for panel in design.panels):
         yield Remark("note", "Variants that differ in their doses alone are analysed together as one dose-response.")
     if study.varies and len(study.results) == 0:

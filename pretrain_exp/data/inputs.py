@@ -10,12 +10,13 @@ import hashlib
 import os
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from pretrain_exp.errors import UserError
 
 _BLOCK = 1 << 22  # bytes
-_WHOLE = 64 << 20  # bytes; smaller files are always read whole
+_WHOLE = 64 << 20  # bytes; smaller files are always read whole, also where samples are asked for
 _SAMPLE = 1 << 16  # bytes of one probe of a sampled digest
 _PROBES = 16
 _SETTLED = 2.0  # seconds; a file changed more recently may change again without its time stamp telling
@@ -56,18 +57,21 @@ def names(paths: list[str]) -> list[str]:
     return [os.path.relpath(path, common) for path in absolute]
 
 
-def file_digest(path: str, cache: Path, *, offset: int = 0, whole: bool = True) -> str:
+def file_digest(
+    path: str, cache: Path, *, offset: int = 0, whole: bool = True, advance: Callable[[int], None] = lambda n: None
+) -> str:
     """32 hex digits of the bytes from `offset` on, kept in `cache` as long as the file's size and time stamps stay.
 
     whole=False reads 16 probes of 64 KiB, evenly spread and both ends included, and the size; such a digest begins
-    with "sampled-". It tells files apart and finds truncation, not a flipped byte. Files of up to 64 MiB are read
-    whole anyway.
+    with "sampled-". It tells files apart and finds truncation, not a change between the probes. Files of up to 64 MiB
+    are read whole anyway. advance: told of the bytes that are done, `size - offset` of them in all.
     """
     stat = os.stat(path)
     whole = whole or stat.st_size - offset <= _WHOLE
     what = [os.path.abspath(path), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, offset, whole]
     kept = cache / "digests" / hashlib.blake2b(repr(what).encode(), digest_size=16).hexdigest()
     if kept.is_file():
+        advance(stat.st_size - offset)
         return kept.read_text()
     hasher = hashlib.blake2b(digest_size=16)
     with open(path, "rb") as file:
@@ -75,6 +79,7 @@ def file_digest(path: str, cache: Path, *, offset: int = 0, whole: bool = True) 
             file.seek(offset)
             while block := file.read(_BLOCK):
                 hasher.update(block)
+                advance(len(block))
             digest = hasher.hexdigest()
         else:
             span = stat.st_size - offset - _SAMPLE
@@ -82,6 +87,7 @@ def file_digest(path: str, cache: Path, *, offset: int = 0, whole: bool = True) 
                 file.seek(offset + span * i // (_PROBES - 1))
                 hasher.update(file.read(_SAMPLE))
             hasher.update(str(stat.st_size - offset).encode())
+            advance(stat.st_size - offset)
             digest = f"sampled-{hasher.hexdigest()}"
     if time.time() - max(stat.st_mtime, stat.st_ctime) > _SETTLED:
         write_text(kept, digest)

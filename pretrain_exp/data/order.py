@@ -28,7 +28,7 @@ from pretrain_exp.errors import UserError
 
 @dataclass(frozen=True)
 class Source:
-    """Where one token comes from. The last two are None where nobody has indexed the documents of the stream yet."""
+    """Where one token comes from. The last two are None where the stream does not know its documents."""
 
     file_name: str
     offset_in_file: int  # tokens

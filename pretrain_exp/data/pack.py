@@ -39,11 +39,9 @@ from pretrain_exp.data.shards import Input, PackOptions, is_held_out, write_part
 from pretrain_exp.data.token_files import TokenFile, TokenFiles
 from pretrain_exp.data.tokenizer import Tokenizer
 from pretrain_exp.errors import UserError
+from pretrain_exp.store.publish import publish
 
 SCHEMA = 1
-ABOUT_DTYPE = np.dtype(
-    [("file", "<i4"), ("record", "<i8"), ("domain", "<i4")]
-)  # file and domain index meta.json's lists
 SHARD_BYTES = 32 << 20  # small files share a shard; it is what a killed run loses at most, for each process
 _log = logging.getLogger(__name__)
 
@@ -281,9 +279,4 @@ def _merge(
         "seconds": round(time.perf_counter() - started, 2),
     }
     (staging / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
-    try:
-        os.rename(staging, target)
-    except OSError:  # another process was quicker
-        if not (target / "meta.json").is_file():
-            raise
-        shutil.rmtree(staging)
+    publish(staging, target)

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import uuid
 from array import array
 from collections import Counter
@@ -27,6 +25,7 @@ import numpy as np
 from pretrain_exp.data.readers import Advance, Bad, Document, TextReader
 from pretrain_exp.data.tokenizer import Tokenizer
 from pretrain_exp.errors import UserError
+from pretrain_exp.store.publish import publish
 
 ABOUT_DTYPE = np.dtype(
     [("file", "<i4"), ("record", "<i8"), ("domain", "<i4")]
@@ -90,12 +89,7 @@ def write_part(
             if writer.full:
                 break
     writer.close()
-    try:
-        os.rename(staging, part)
-    except OSError:  # another process was quicker
-        if not part.is_dir():
-            raise
-        shutil.rmtree(staging)
+    publish(staging, part)
 
 
 class _PartWriter:

@@ -69,7 +69,7 @@ class TokenFiles:
     """The stream: files in order, the id that ends a document, and (if known) where each document begins.
 
     `documents` is the path of a .npy file, int64 (number of documents,): offsets into the stream, ascending from 0.
-    None means that nobody has looked yet; `data.documents.index_documents` finds them by their EOS.
+    None where the source holds tokens from the start.
     """
 
     files: tuple[TokenFile, ...]

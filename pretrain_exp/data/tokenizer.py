@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from pretrain_exp.errors import UserError
+from pretrain_exp.store.publish import publish
 
 EOS = "<|endoftext|>"
 PAD = "<|padding|>"
@@ -220,12 +220,7 @@ def _train(texts: Iterator[str], options: dict[str, int], folder: Path) -> None:
         "model_max_length": 1 << 30,
     }
     (staging / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    try:
-        os.rename(staging, folder)
-    except OSError:  # another process was quicker
-        if not folder.is_dir():
-            raise
-        shutil.rmtree(staging)
+    publish(staging, folder)
 
 
 def _first_bytes(texts: Iterator[str], limit: int) -> Iterator[str]:

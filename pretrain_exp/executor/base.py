@@ -6,6 +6,7 @@ jobs/<kind>-<key>/   job.json (what the command reads)  log.txt  metrics.jsonl (
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,3 +123,21 @@ def job_failure(folder: Path, how: str = "ended without its result", log_lines: 
     log = folder / "log.txt"
     tail = log.read_text(errors="replace").splitlines()[-log_lines:] if log.is_file() else []
     return "\n".join([f"{how}; the last lines of {log}:"] + [f"  | {line}" for line in tail])
+
+
+def fingerprint(folder: Path, code: int, furthest: int | None) -> str:
+    """The way and the step of a failure. Numbers in a message (ports, addresses, ids) are no part of its way."""
+    path = folder / "error.json"
+    if not path.is_file():
+        return f"exit status {code} at {furthest}"
+    error = json.loads(path.read_text())
+    lines = str(error["message"]).splitlines()
+    way = re.sub(r"\d+", "#", lines[0] if lines else "")
+    step = error.get("step")
+    return f"{error.get('kind')}: {way} at {furthest if step is None else step}"
+
+
+def users_to_mend(folder: Path) -> bool:
+    """Whether the worker itself called its failure the user's to mend."""
+    path = folder / "error.json"
+    return path.is_file() and json.loads(path.read_text()).get("kind") == "user"

@@ -12,9 +12,7 @@ sees by the exit status of this process, which is 0 only when what the job makes
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -23,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Literal
 
-from pretrain_exp.executor.base import PREEMPTED, failure_message
+from pretrain_exp.executor.base import PREEMPTED, failure_message, fingerprint, users_to_mend
 from pretrain_exp.executor.progress import read_progress
 from pretrain_exp.executor.slurm_files import Attempts, Spec, read_attempts, read_spec, write_attempts
 from pretrain_exp.executor.slurm_queue import look
@@ -221,20 +219,3 @@ def step_command(spec: Spec, number: str, attempt: int) -> list[str]:
 def port_of(number: str, attempt: int) -> int:
     """Where the nodes of a job meet: below the ports that systems hand out themselves, another one every attempt."""
     return 15000 + (int(number) * 7 + attempt) % 16000
-
-
-def fingerprint(folder: Path, code: int, furthest: int | None) -> str:
-    """The way and the step of a failure. Numbers in a message (ports, addresses, ids) are no part of its way."""
-    path = folder / "error.json"
-    if not path.is_file():
-        return f"exit status {code} at {furthest}"
-    error = json.loads(path.read_text())
-    lines = str(error["message"]).splitlines()
-    way = re.sub(r"\d+", "#", lines[0] if lines else "")
-    step = error.get("step")
-    return f"{way} at {furthest if step is None else step}"
-
-
-def users_to_mend(folder: Path) -> bool:
-    path = folder / "error.json"
-    return path.is_file() and json.loads(path.read_text()).get("kind") == "user"

@@ -8,7 +8,6 @@ In: ready tables from compile.py. Out: `Plan`, which opens what is asked of it w
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import uuid
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from pretrain_exp.plan.edits import Window
 from pretrain_exp.plan.ledger import read_items, read_ledger, write_table
 from pretrain_exp.plan.overlay import Overlay
 from pretrain_exp.plan.overlay_writer import Ops, write_overlay
+from pretrain_exp.store.publish import publish
 from pretrain_exp.store.states import write_json
 
 SCHEMA = 1
@@ -148,11 +148,7 @@ def write_plan(
         write_table(items, staging / "items.parquet")
         write_json(staging / "audit.json", audit)
         write_json(staging / "meta.json", {**header, "fingerprint": name})
-        try:
-            os.rename(staging, folder)
-        except OSError:
-            if not (folder / "meta.json").is_file():  # another process may have written the same plan meanwhile
-                raise
+        publish(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return Plan.open(folder)

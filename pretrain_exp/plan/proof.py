@@ -3,12 +3,13 @@
     raw files + data order --(proof_order.py)--> row before edits --+
     ledger.parquet + items.parquet ---------------> edits of row ---+--> digest  =?=  digest that a worker logged
 
-Independent on purpose: it neither opens an overlay nor uses the data order's own code, but reads what a person could
-read. So a fault in either shows up here as rows that differ.
+Independent on purpose: it neither opens an overlay nor uses the code that orders the data and counts positions, but
+reads what a person could read. So a fault in any of them shows up here as rows that differ.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 
 from pretrain_exp.data.phases import Phases
 from pretrain_exp.plan.digest import READS_DTYPE
-from pretrain_exp.plan.proof_order import PlainOrder
+from pretrain_exp.plan.proof_order import PlainOrder, PlainSteps
 
 SHOWN = 100  # findings of each kind that a result carries; their counts are complete
 _CHUNK = 256  # rows recomputed at once
@@ -86,18 +87,21 @@ def verify_reads(
     log = log[np.lexsort((log["row"], log["step"]))]
     if steps is None:
         steps = range(int(log["step"][0]), int(log["step"][-1]) + 1) if len(log) else range(0)
-    log = _check_presence(log, steps, phases, result)
+    last = (
+        steps.stop if plan is None else max(steps.stop, json.loads((Path(plan) / "meta.json").read_text())["window"][1])
+    )
+    plain_steps = PlainSteps(phases.to_json(), last)
+    log = _check_presence(log, steps, plain_steps, result)
     source = PlainOrder(order)
-    edits = _Edits.read(Path(plan), phases, result) if plan is not None else _Edits.none()
-    slots = np.array([phases.first_slot(step) for step in range(steps.start, steps.stop)], dtype=np.int64)
-    expected = slots[log["step"] - steps.start] + log["row"]
+    edits = _Edits.read(Path(plan), plain_steps, result) if plan is not None else _Edits.none()
+    expected = plain_steps.slot[log["step"]] + log["row"]
     owner: dict[bytes, int] = {}
     suspects: list[tuple[int, bool, bytes]] = []
     for low in range(0, len(log), _CHUNK):
         wanted = expected[low : low + _CHUNK]
         for i, tokens in enumerate(source.rows(wanted), low):
             plain = _digest(tokens)
-            planned = edits.apply(int(wanted[i - low]), tokens, source, phases)
+            planned = edits.apply(int(wanted[i - low]), tokens, source, plain_steps)
             digest = _digest(tokens) if planned else plain
             owner[digest] = int(wanted[i - low])
             result.rows_planned += planned
@@ -111,9 +115,9 @@ def verify_reads(
     return result
 
 
-def _check_presence(log: np.ndarray, steps: range, phases: Phases, result: ProofResult) -> np.ndarray:
+def _check_presence(log: np.ndarray, steps: range, plain: PlainSteps, result: ProofResult) -> np.ndarray:
     """Counts rows missing, read twice, or that no step has; returns each expected row once."""
-    sizes = np.array([phases.batch_size(step) for step in steps], dtype=np.int64)
+    sizes = plain.size[steps.start : steps.stop]
     result.rows_expected = int(sizes.sum())
     inside = (log["step"] >= steps.start) & (log["step"] < steps.stop)
     inside[inside] = (log["row"][inside] >= 0) & (log["row"][inside] < sizes[log["step"][inside] - steps.start])
@@ -166,7 +170,7 @@ class _Edits:
         return cls(empty, empty, empty, [], empty, empty)
 
     @classmethod
-    def read(cls, plan: Path, phases: Phases, result: ProofResult) -> _Edits:
+    def read(cls, plan: Path, plain_steps: PlainSteps, result: ProofResult) -> _Edits:
         items = pq.read_table(plan / "items.parquet", columns=["insertion", "item", "tokens"])
         names = zip(items["insertion"].to_pylist(), items["item"].to_pylist(), strict=True)
         index = {name: i for i, name in enumerate(names)}
@@ -180,8 +184,7 @@ class _Edits:
 
         start, length, source = column("position"), column("length"), column("source_slot")
         item = np.array([index[ledger["insertion"][i], ledger["item"][i]] for i in rows], dtype=np.int64)
-        slots, columns = phases.locate(start)
-        steps, step_rows = phases.step_row(slots)
+        steps, step_rows, columns = plain_steps.locate(start)
         wrong = (steps != column("step")) | (step_rows != column("row")) | (columns != column("column"))
         if wrong.any():
             result.ledger_errors.append(f"{int(wrong.sum()):,} ledger rows name another step, row or column")
@@ -194,9 +197,9 @@ class _Edits:
             result.ledger_errors.append("edits overlap in the ledger")
         return cls(start, start + length, item, tokens, source, column("source_column"))
 
-    def apply(self, slot: int, row: np.ndarray, source: PlainOrder, phases: Phases) -> bool:
+    def apply(self, slot: int, row: np.ndarray, source: PlainOrder, plain_steps: PlainSteps) -> bool:
         """Edits one row in place, the tokens of `slot`; returns whether any edit lies in it."""
-        first = int(phases.position(np.array([slot]), np.array([0]))[0])
+        first = plain_steps.start(slot)
         low = int(np.searchsorted(self.stop, first, side="right"))
         high = int(np.searchsorted(self.start, first + len(row), side="left"))
         for i in range(low, high):

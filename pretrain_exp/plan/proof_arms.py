@@ -32,11 +32,25 @@ class ArmsComparison:
         """The arms read the same rows and differ exactly where the ledger says."""
         return not (self.differ or self.agree or self.one_sided)
 
+    def describe(self) -> str:
+        """One line for a report, with the numbers."""
+        line = (
+            f"{self.rows_compared:,} rows compared, {self.rows_planned:,} of them planned to differ: "
+            f"{len(self.differ):,} differ without an edit, {len(self.agree):,} agree although planted, "
+            f"{len(self.one_sided):,} in one arm only"
+        )
+        found = [*self.differ, *self.agree, *self.one_sided]
+        return line + (f"; the first at step {found[0][0]}, row {found[0][1]}" if found else "")
+
 
 def compare_arms(
     reads_a: Sequence[np.ndarray], reads_b: Sequence[np.ndarray], ledger: pa.Table, phases: Phases
 ) -> ArmsComparison:
-    """Compares what two arms read, row by row, over the steps that both logged; reads are READS_DTYPE arrays."""
+    """Compares what two arms read, row by row, over the steps that both logged.
+
+    reads_a, reads_b: READS_DTYPE arrays on the way to each arm's last state; a prefix that both share is in both.
+    ledger: of the plan by which they differ, the treated one's or the placebo's, whose spans are the same.
+    """
     a, b = _by_address(reads_a), _by_address(reads_b)
     low, high = (
         pick(int(step[0]) if end == 0 else int(step[-1]) for step in (a["step"], b["step"]))

@@ -1,6 +1,7 @@
-"""The data order once more, for the proof: written from its definition, with no code in common with data/.
+"""Data order and positions once more, for the proof: from their definition, with no code in common with data/.
 
-In: the JSON of a data order (`kind: shuffled`). Out: the tokens that given slots read before any edit, many at once.
+In: the JSON of a data order (`kind: shuffled`) and of the phases. Out: the tokens that given slots read before any
+edit, many at once; and where each position of the run lies.
 The permutation is the one that the top of data/permutation.py defines, here over arrays: keys by SplitMix64, a Feistel
 network over Z_a x Z_b, cycle walking.
 """
@@ -16,6 +17,30 @@ from pretrain_exp.errors import UserError
 
 _WORD = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
+
+
+class PlainSteps:
+    """Steps 0 to `stop` one by one, from rows of [first step, batch size, sequence length]; arrays int64 (stop,)."""
+
+    def __init__(self, rows: list[list[int]], stop: int) -> None:
+        edges = [*(row[0] for row in rows[1:]), stop]
+        steps = [max(0, min(edge, stop) - row[0]) for row, edge in zip(rows, edges, strict=True)]
+        self.size = np.repeat(np.array([row[1] for row in rows], dtype=np.int64), steps)
+        self.length = np.repeat(np.array([row[2] for row in rows], dtype=np.int64), steps)
+        self.slot = np.cumsum(self.size) - self.size  # the first of each step
+        tokens = self.size * self.length
+        self.position = np.cumsum(tokens) - tokens  # the first of each step
+
+    def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The step, row and column of each position; a step of `stop` or more counts as the last."""
+        step = np.searchsorted(self.position, positions, side="right") - 1
+        inside = positions - self.position[step]
+        return step, inside // self.length[step], inside % self.length[step]
+
+    def start(self, slot: int) -> int:
+        """The position of the slot's first token."""
+        step = int(np.searchsorted(self.slot, slot, side="right")) - 1
+        return int(self.position[step] + (slot - self.slot[step]) * self.length[step])
 
 
 class PlainOrder:

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: push a checkpoint's folder, resolve a revision to its commit, fetch a model.
+"""The Hugging Face hub: push a checkpoint's folder, resolve a revision to its commit.
 
 Nothing here is called unless the configuration names a repository. Each function asks for network and token first, and
 says in a UserError what is missing. `api` is a huggingface_hub.HfApi; by default one with the token of the login.
@@ -7,7 +7,7 @@ says in a UserError what is missing. `api` is a huggingface_hub.HfApi; by defaul
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +17,6 @@ from pretrain_exp.store.network import unreachable
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-
-NOT_NEEDED = ("*.msgpack", "*.h5", "*.ot", "*.onnx", "*.gguf", "original/*")  # the same weights for other libraries
 
 
 def check_push(repo_id: str, *, api: HfApi | None = None) -> str:
@@ -93,37 +91,6 @@ def resolve_revision(
         return commit
     with _said(f"cannot look up revision {revision or 'main'} of {name}"):
         return str(api.model_info(name, revision=revision).sha)
-
-
-def snapshot(
-    name: str,
-    revision: str | None = None,
-    *,
-    cache: Path | None = None,
-    ignore: Sequence[str] = NOT_NEEDED,
-    api: HfApi | None = None,
-) -> Path:
-    """The folder of a model at a revision: downloaded into the cache, or found there where there is no network.
-
-    Raises UserError where it cannot be had.
-    """
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    api = api or _api()
-    commit = resolve_revision(name, revision, cache=cache, api=api)
-    problem = _offline(api)
-    try:
-        with _said(f"cannot download {name}"):
-            found = api.snapshot_download(
-                name,
-                revision=commit,
-                cache_dir=cache,
-                ignore_patterns=list(ignore),
-                local_files_only=problem is not None,
-            )
-            return Path(str(found))
-    except LocalEntryNotFoundError as error:
-        raise _not_here(name, revision, problem or str(error).partition("\n")[0]) from None
 
 
 def _api() -> HfApi:

@@ -82,7 +82,12 @@ def prepare(composed: Composed, label: str, seed: int) -> Member:
     seeds = config.seed.resolved()
     order = framework.order(data.files, config.training.sequence_length, seeds["order"])
     phases = Phases([Phase(0, config.training.batch_size, config.training.sequence_length)])
-    initial = framework.initial(model_facts(config, data))
+    model = model_facts(config, data)
+    initial = framework.initial(model)
+    model |= {"revision": initial["revision"]} if initial["kind"] == "hf" else {}
+    wrong = framework.check_data(model, data.tokenizer.vocab_size, config.training.sequence_length)
+    if wrong:
+        raise Problems(wrong, "model and data do not fit each other")
     plans = compile_plans(composed, data, order, phases, seeds)
     facts = run_facts(config, framework, data, order, initial, seeds)
     steps = frozenset(
@@ -140,7 +145,10 @@ def compile_plans(
             problems.append(error if (error.key or "").startswith("insertion.") else error.under(f"insertion.{name}"))
     if config.replay is not None:
         try:
-            edits += load_table(config.replay, data.tokenizer.encode)
+            tokenizer = data.tokenizer
+            edits += load_table(
+                config.replay, tokenizer.encode, fingerprint=tokenizer.fingerprint, vocab_size=tokenizer.vocab_size
+            )
         except UserError as error:
             problems.append(error.under("replay"))
     if problems:
@@ -150,7 +158,7 @@ def compile_plans(
         treated = plans["treated"] = compile_plan(edits, phases, window, seeds["placement"], "treated", root)
         refuse_failed_audit(treated)
         if config.export_plan is not None:
-            export_table(treated, config.export_plan)
+            export_table(treated, config.export_plan, tokenizer_fingerprint=data.tokenizer.fingerprint)
     if config.arms.control or not edits:
         plans["control"] = None
     if config.arms.placebo and edits:

@@ -220,6 +220,7 @@ def _example(member: dict[str, Any], plan: Plan, tokenizer: Tokenizer, row: dict
 def prove(folder: Path) -> list[dict[str, Any]]:
     """Holds what every arm read against raw files and ledger; writes proof/<member>-<arm>.json and returns them all."""
     from pretrain_exp.plan.proof import verify_reads
+    from pretrain_exp.plan.proof_arms import compare_arms
 
     study = read_study(folder)
     store = Path(study["store"])
@@ -238,6 +239,13 @@ def prove(folder: Path) -> list[dict[str, Any]]:
             steps = range(member["first_step"], member["last_step"])
             result = verify_reads(member["order"], plan, load_reads(store, record["last"]), phases, steps)
             proof = {**label, "ok": result.ok, **asdict(result)}
+            control = member["arms"].get("control", {}).get("last")
+            if plan is not None and control is not None and is_complete(store, control):
+                reads = load_reads(store, record["last"]), load_reads(store, control)
+                arms = compare_arms(*reads, Plan.open(plan).ledger(), phases)
+                proof |= {"ok": result.ok and arms.ok, "against_control": arms.describe()}
+                if not arms.ok:
+                    proof["ledger_errors"] = [*proof["ledger_errors"], arms.describe()]
             write_json(folder / "proof" / f"{index}-{arm}.json", proof)
             found.append(proof)
     return found

@@ -29,6 +29,17 @@ def test_lowered_turns_the_interval_round() -> None:
     ]
 
 
+def test_a_text_is_not_called_an_item() -> None:
+    row = replace(ROW, metric="ce", dose=8, estimate=-1.2, low=-1.5, high=-0.9, value=2.0, reference=3.2)
+    assert answers([row, replace(row, dose=0, estimate=-0.1, low=-0.15, high=-0.05)]) == [
+        "Reading a text 8 times lowered its cross-entropy by 1.200 nats per token (95 % t interval over 3 seeds: 0.900 "
+        "to 1.500; control 3.200 → treated 2.000). Holdout texts: −0.100 nats per token (−0.150 to −0.050), so what "
+        "was planted changed texts that were never read."
+    ]
+    assert headline([replace(row, metric="bits_per_byte"), replace(row, metric="nll"), row]) is row
+    assert headline([row, ROW]) is ROW
+
+
 def test_what_cannot_be_told_from_none_is_said_so() -> None:
     (answer,) = answers([replace(ROW, estimate=0.02, low=-0.03, high=0.07)])
     assert "changed accuracy on it by +2.0 points, which this study cannot tell from no effect" in answer

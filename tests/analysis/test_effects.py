@@ -103,11 +103,11 @@ def test_item_groups_apart_when_they_cross_doses() -> None:
 def test_a_sweep_over_doses_is_one_dose_response() -> None:
     """Variants hold doses 1 and 4; the control stands for both, and the holdouts of both are averaged by item."""
     scores = {
-        ("r=1", "treated", 0): [1, 0, 1, 0],
-        ("r=4", "treated", 0): [0, 0, 1, 1],
+        ("repetitions=1", "treated", 0): [1, 0, 1, 0],
+        ("repetitions=4", "treated", 0): [0, 0, 1, 1],
         ("", "control", 0): [0, 0, 0, 0],
     }
-    data = study(results(scores), items({("r=1", 0): [0, 0, 1, 1], ("r=4", 0): [0, 0, 4, 4]}))
+    data = study(results(scores), items({("repetitions=1", 0): [0, 0, 1, 1], ("repetitions=4", 0): [0, 0, 4, 4]}))
     assert [panel.label for panel in design(data).panels] == [""]
     rows = effects(design(data))
     assert one(rows, contrast="treated_vs_control", dose=1).estimate == 0.5
@@ -117,6 +117,47 @@ def test_a_sweep_over_doses_is_one_dose_response() -> None:
     assert holdout.b is None
     assert "means of 2 runs" in holdout.method
     assert {row.contrast for row in rows if row.panel} == set()
+
+
+DOSE_SWEEP = {1: [0, 0, 1, 1], 4: [0, 0, 4, 4]}
+
+
+@pytest.mark.parametrize(
+    ("doses", "panels"),
+    [
+        ({"repetitions=1": 1, "repetitions=4": 4}, [""]),
+        ({"repetitions=[0, 1]": 1, "repetitions=[0, 4]": 4}, [""]),
+        ({"repetitions=1, lr=0.1": 1, "repetitions=4, lr=0.1": 4}, [""]),
+        ({"repetitions=1": 1, "repetitions=4": 1}, ["repetitions=1", "repetitions=4"]),
+        ({"lr=1": 1, "lr=2": 4}, ["lr=1", "lr=2"]),
+        ({"mode=random": 1, "fraction=0.5": 4}, ["fraction=0.5", "mode=random"]),
+        ({"lr=1, repetitions=1": 1, "lr=2, repetitions=4": 4}, ["lr=1, repetitions=1", "lr=2, repetitions=4"]),
+        (
+            {"lr=1, repetitions=1": 1, "lr=1, repetitions=4": 4, "lr=2, repetitions=1": 1, "lr=2, repetitions=4": 4},
+            ["lr=1", "lr=2"],
+        ),
+    ],
+)
+def test_variants_share_a_panel_only_where_nothing_but_their_dose_differs(
+    doses: dict[str, int], panels: list[str]
+) -> None:
+    scores = results({(member, "treated", 0): [0, 1, 0, 1] for member in doses})
+    data = study(scores, items({(member, 0): DOSE_SWEEP[dose] for member, dose in doses.items()}))
+    assert [panel.label for panel in design(data).panels] == panels
+    assert sum(len(panel.units) for panel in design(data).panels) == len(doses)
+
+
+def test_dose_sweeps_under_two_conditions_are_compared_at_each_dose() -> None:
+    scores: dict[tuple[str, str, int], list[int]] = {("", "control", 0): [0, 0, 0, 0]}
+    doses = {}
+    for rate, right in ((1, {1: [0, 0, 1, 0], 4: [0, 0, 1, 1]}), (2, {1: [1, 0, 0, 0], 4: [0, 0, 0, 1]})):
+        for dose, values in right.items():
+            scores[f"lr={rate}, repetitions={dose}", "treated", 0] = values
+            doses[f"lr={rate}, repetitions={dose}", 0] = DOSE_SWEEP[dose]
+    rows = effects(design(study(results(scores), items(doses))))
+    compared = {row.dose: row.estimate for row in rows if row.contrast == "member_vs_member"}
+    assert compared == {0: 0.25, 1: -0.5, 4: -0.5}
+    assert {row.panel for row in rows if row.contrast == "member_vs_member"} == {"lr=2 − lr=1"}
 
 
 def test_variants_at_the_same_dose_are_compared() -> None:

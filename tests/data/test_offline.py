@@ -9,9 +9,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from packed import origins, starts
 
 from pretrain_exp.data import pack
-from pretrain_exp.data.documents import Documents
 from pretrain_exp.data.offline import OfflineEnglish
 from pretrain_exp.data.tokenizer import Tokenizer, resolve
 from pretrain_exp.errors import UserError
@@ -58,15 +58,14 @@ def test_packed_by_domain(cache: Path, tokenizer: Tokenizer) -> None:
     by_domain = {row["domain"]: row for row in report["domains"]}
     assert set(by_domain) == set(SMALL)
     assert sum(row["tokens"] for row in by_domain.values()) == files.num_tokens == report["num_tokens"]
-    documents = Documents(files)
-    domains = [origin.domain for i in range(len(documents)) if (origin := documents.origin(i))]
+    domains = [domain for *_, domain in origins(files)]
     assert Counter(domains) == {name: row["documents"] for name, row in by_domain.items()}
     assert {"drop", "sciq"} == set(domains[:40])  # mixed from the beginning
     path = pack.heldout(files)
     assert path is not None
     held = [json.loads(line) for line in path.open()]
     assert len(held) == report["heldout"] > 50
-    start, stop = documents.span(7)
+    start, stop = starts(files)[7:9]
     assert tokenizer.decode(files.read(start, stop - 1)) in set(OfflineEnglish(domains=SMALL).texts(cache))
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pretrain_exp.data import inputs
+from pretrain_exp.data import inputs, sources
 from pretrain_exp.data.sources import TokenFileSource
 from pretrain_exp.data.tokenizer import Tokenizer
 from pretrain_exp.errors import UserError
@@ -82,6 +83,47 @@ def test_wrong_files(
     write(tmp_path / "a.npy")
     with pytest.raises(UserError, match=message):
         source(tmp_path / "a.npy", **fields).prepare(tmp_path / "cache", numbers, progress=False)
+
+
+@pytest.mark.parametrize(("fields", "seen"), [({}, True), ({"digest": "sampled"}, False)])
+def test_a_change_between_the_probes_is_another_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, numbers: Tokenizer, fields: dict[str, Any], seen: bool
+) -> None:
+    """Unless samples were asked for."""
+    monkeypatch.setattr(inputs, "_WHOLE", 0)
+    ids = np.zeros(1 << 20, dtype="<u2")
+    found = []
+    for value in (0, 1):
+        ids[120_000] = value
+        (tmp_path / "a.npy").write_bytes(ids.tobytes())
+        files = source(tmp_path / "a.npy", **fields).prepare(tmp_path / "cache", numbers, progress=False)
+        found.append(files.fingerprint())
+    assert (found[0] != found[1]) == seen
+
+
+@pytest.mark.parametrize("fields", [{}, {"digest": "sampled"}])
+def test_progress_counts_every_byte_also_of_files_known_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, numbers: Tokenizer, fields: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(inputs, "_WHOLE", 0)
+    monkeypatch.setattr(inputs, "_SETTLED", -1.0)
+    sizes = [1 << 16, 1 << 21, 1 << 22]
+    for i, size in enumerate(sizes):
+        (tmp_path / f"{i}.npy").write_bytes(bytes(size))
+    totals, counts = [], []
+
+    @contextmanager
+    def bar(description: str, total: int, unit: str, show: bool) -> Iterator[Callable[[int], None]]:
+        totals.append((total, unit))
+        yield counts.append
+
+    monkeypatch.setattr(sources, "progress_bar", bar)
+    for _ in range(2):
+        totals.clear()
+        counts.clear()
+        source(tmp_path / "*.npy", **fields).fingerprint_inputs(tmp_path / "cache")
+        assert totals == [(sum(sizes), "bytes")]
+        assert sum(counts) == sum(sizes)
 
 
 def test_audit_finds_what_probes_miss(tmp_path: Path, numbers: Tokenizer) -> None:

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from packed import origins, starts
 
 from pretrain_exp.data import pack
-from pretrain_exp.data.documents import Documents, Origin
 from pretrain_exp.data.readers import TextReader
 from pretrain_exp.data.texts import TextSource
 from pretrain_exp.data.tokenizer import EOS, Tokenizer
@@ -249,7 +249,7 @@ def test_a_written_out_end_of_text_is_text(folder: Path, numbers: Tokenizer) -> 
     (folder / "a.jsonl").write_bytes(lines([f"1 {EOS} 2", "3"]))
     files = source(folder).prepare(folder.parent / "cache", numbers, progress=False)
     assert tokens(files) == [1, 0, 2, numbers.eos_token_id, 3, numbers.eos_token_id]  # 0 stands for unknown words
-    assert len(Documents(files)) == 2
+    assert starts(files) == [0, 4]
 
 
 @pytest.mark.parametrize("shard_bytes", [1, 1 << 20])
@@ -261,9 +261,8 @@ def test_origins_and_domains(
     (folder / "b.jsonl").write_bytes(lines(TEXTS[2:3], topic="y") + lines(TEXTS[3:4], topic="x"))
     cache = folder.parent / "cache"
     files = source(folder, domain_key="topic").prepare(cache, numbers, progress=False)
-    expected = [Origin("a.jsonl", 0, "x"), Origin("a.jsonl", 1, "y")]
-    expected += [Origin("b.jsonl", 0, "y"), Origin("b.jsonl", 1, "x")]
-    assert [Documents(files).origin(i) for i in range(4)] == expected
+    expected = [("a.jsonl", 0, "x"), ("a.jsonl", 1, "y"), ("b.jsonl", 0, "y"), ("b.jsonl", 1, "x")]
+    assert origins(files) == expected
     report = pack.report(files)
     assert report is not None
     assert report["domains"] == [
@@ -271,7 +270,7 @@ def test_origins_and_domains(
         {"domain": "y", "documents": 2, "tokens": 12},
     ]
     by_file = source(folder).prepare(cache, numbers, progress=False)
-    assert [Documents(by_file).origin(i).domain for i in range(4)] == ["a", "a", "b", "b"]  # type: ignore[union-attr]
+    assert [domain for *_, domain in origins(by_file)] == ["a", "a", "b", "b"]
     (folder / "b.jsonl").write_bytes(lines(TEXTS[2:3]))
     with pytest.raises(UserError, match=r"b.jsonl, record 0: the domain 'topic' is None"):
         source(folder, domain_key="topic").prepare(cache, numbers, progress=False)
@@ -288,7 +287,7 @@ def test_limit_keeps_whole_documents_from_the_beginning(
     files = source(folder, limit_tokens=limit).prepare(folder.parent / "cache", numbers, progress=False)
     kept = min(limit // 6, 12)
     assert tokens(files) == tokens_of(TEXTS[:kept], numbers.eos_token_id)
-    assert len(Documents(files)) == kept
+    assert starts(files) == [6 * i for i in range(kept)]
     report = pack.report(files)
     assert report is not None
     assert report["cut_at_limit"] == (kept < 12)

@@ -38,5 +38,11 @@ class NotFinite(QueryLength):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Silent(QueryLength):
+    def run(self, model, context):
+        return []
+
+
+@dataclass(frozen=True, kw_only=True)
 class NoEvaluation:
     scale: float = 1.0

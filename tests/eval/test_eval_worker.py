@@ -18,10 +18,12 @@ from pretrain_exp.eval import worker
 from pretrain_exp.eval.base import EvalContext, instantiate
 from pretrain_exp.eval.job import EvalJob, EvalTask, Outcome, fingerprint
 from pretrain_exp.eval.multiple_choice import MultipleChoice
-from pretrain_exp.eval.table import read_tables, to_table
+from pretrain_exp.eval.table import to_table
+from pretrain_exp.plan.ledger import ITEMS_SCHEMA
+from pretrain_exp.provenance import versions
 
 HERE = Path(__file__).parent
-KINDS = {"multiple_choice": {}, "lm_eval": {"tasks": ["arc_easy"]}, "perplexity": {}}
+KINDS = {"multiple_choice": {}, "planted_texts": {}, "lm_eval": {"tasks": ["arc_easy"]}, "perplexity": {}}
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +41,10 @@ def checkpoint(tmp_path, models):
 @pytest.fixture
 def planted(tmp_path, items):
     """A plan's items.parquet, with items that are not multiple choice and one that two insertions plant."""
-    payloads = [*(item.to_json() for item in items), "", items[0].to_json()]
-    pq.write_table(pa.table({"item": ["-"] * len(payloads), "payload": payloads}), tmp_path / "items.parquet")
+    rows = [("choice", item.id, "", 1, "", [1], item.to_json()) for item in [*items, items[0]]]
+    rows += [("poems", "a", "", 4, "", [0, 7, 8, 9, 0], ""), ("poems", "b", "", 0, "", [0, 9, 8, 0], "")]
+    rows = [dict(zip(ITEMS_SCHEMA.names, row, strict=True)) for row in rows]
+    pq.write_table(pa.Table.from_pylist(rows, ITEMS_SCHEMA), tmp_path / "items.parquet")
     return str(tmp_path / "items.parquet")
 
 
@@ -62,27 +66,48 @@ def job(tmp_path, checkpoint, planted):
 
 CHOICE = ("pretrain_exp.eval.multiple_choice.MultipleChoice", {})
 LENGTH = ("own_evaluations.QueryLength", {"scale": 2.0})
+TEXTS = ("pretrain_exp.eval.planted_texts.PlantedTexts", {})
 
 
 def test_results_are_those_of_the_evaluation_itself(job, tmp_path, models, items):
     status, outcomes = job({"choice": CHOICE})
     assert status == 0
     expected = to_table("choice", MultipleChoice().run(models["rotary"], EvalContext(items=items)))
-    table = read_tables([tmp_path / "out" / "choice" / "items.parquet"])
+    table = pq.read_table(tmp_path / "out" / "choice" / "items.parquet")
     assert table.drop_columns("value") == expected.drop_columns("value")
     assert table["value"].to_pylist() == pytest.approx(expected["value"].to_pylist(), abs=1e-4, rel=1e-6)
     record = outcomes["choice"].record
     assert record["n"] == len(table) == 6 * len(items)
     assert record["dtype"] == "float32"
-    assert record["versions"]["lm_eval"] == record["fingerprint"]["lm_eval"]
+    assert record["versions"] == versions()
+    assert record["versions"]["lm-eval"] == record["fingerprint"]["lm_eval"]
     assert record["summary"].keys() == {item.benchmark for item in items}
+
+
+def test_what_a_plan_does_not_hold_is_noted_and_no_error(job, tmp_path):
+    status, outcomes = job({"choice": CHOICE, "texts": TEXTS}, items=None)
+    assert status == 0
+    for name in ("choice", "texts"):
+        record = outcomes[name].record
+        assert (record["n"], record["summary"]) == (0, {})
+        assert ["nothing to score" in note for note in record["notes"]] == [True]
+        assert pq.read_table(tmp_path / "out" / name / "items.parquet").num_rows == 0
+
+
+def test_the_texts_of_a_plan_are_scored_beside_its_choices(job, tmp_path):
+    status, outcomes = job({"choice": CHOICE, "texts": TEXTS})
+    assert status == 0
+    rows = pq.read_table(tmp_path / "out" / "texts" / "items.parquet").to_pylist()
+    assert {(row["task"], row["item"]) for row in rows} == {("poems", "a"), ("poems", "b")}
+    assert outcomes["texts"].record["fingerprint"]["n"] == 2
+    assert outcomes["choice"].record["fingerprint"]["n"] == 24
 
 
 def test_an_evaluation_of_ones_own(job, tmp_path, items, models):
     status, outcomes = job({"length": LENGTH})
     assert status == 0
     assert outcomes["length"].record["notes"] == ["counted"]
-    table = read_tables([tmp_path / "out" / "length" / "items.parquet"])
+    table = pq.read_table(tmp_path / "out" / "length" / "items.parquet")
     lengths = [2.0 * len(models["rotary"].tokenizer.encode(item.query)) for item in items]
     assert table["value"].to_pylist() == lengths
 
@@ -92,6 +117,7 @@ def test_an_evaluation_of_ones_own(job, tmp_path, items, models):
     [
         (("own_evaluations.Raises", {}), "ZeroDivisionError: no items of this kind", False),
         (("own_evaluations.NotFinite", {}), "1 of 1 scores are not finite", False),
+        (("own_evaluations.Silent", {}), "bad returned no scores, and no note that says why", False),
         (("own_evaluations.NoEvaluation", {}), "this is no evaluation", True),
         (("own_evaluations.Absent", {}), "has no Absent", True),
         (("absent_module.Kind", {}), "No module named 'absent_module'", True),
@@ -117,7 +143,7 @@ def test_a_failure_after_a_success_is_what_counts_and_a_success_takes_it_away(jo
     assert job({"e": LENGTH})[1]["e"].error is None
     assert "ZeroDivisionError" in job({"e": ("own_evaluations.Raises", {})})[1]["e"].error["message"]
     assert job({"e": ("own_evaluations.QueryLength", {"scale": 5.0})})[1]["e"].error is None
-    assert read_tables([tmp_path / "out" / "e" / "items.parquet"])["value"][0].as_py() % 5 == 0
+    assert pq.read_table(tmp_path / "out" / "e" / "items.parquet")["value"][0].as_py() % 5 == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["e"]  # nothing half-written is left
 
 

@@ -167,7 +167,6 @@ def test_a_limit_takes_a_seeded_subset_of_the_planted_items(items):
 @pytest.mark.parametrize(
     ("evaluation", "count", "message"),
     [
-        (MultipleChoice(), 0, "holds no multiple-choice items"),
         (MultipleChoice(limit=25), 24, "the plan holds 24 items"),
         (MultipleChoice(num_fewshot=12), 24, "has 12 items"),
         (MultipleChoice(benchmark="olmes:nope"), 24, "ships no such benchmark"),
@@ -177,6 +176,14 @@ def test_a_limit_takes_a_seeded_subset_of_the_planted_items(items):
 def test_what_cannot_be_scored_is_said(models, items, evaluation, count, message):
     with pytest.raises(UserError, match=message):
         evaluation.run(models["rotary"], EvalContext(items=items[:count]))
+
+
+@pytest.mark.parametrize("fields", [{}, {"limit": 5}, {"num_fewshot": 2}])
+def test_a_plan_without_questions_gives_no_scores_and_a_note(models, fields):
+    context, evaluation = EvalContext(), MultipleChoice(**fields)
+    assert evaluation.run(models["rotary"], context) == []
+    assert context.notes == ["the plan holds no multiple-choice items: nothing to score"]
+    assert evaluation.fingerprint([])["n"] == 0
 
 
 def test_the_fingerprint_names_what_changes_the_scores_only(items, tmp_path):

@@ -13,9 +13,13 @@ from hypothesis import strategies as st
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.eval.base import EvalContext
-from pretrain_exp.eval.perplexity import Perplexity, windows
+from pretrain_exp.eval.perplexity import Perplexity
+from pretrain_exp.eval.text_loss import Run, windows
 from pretrain_exp.items.content import content_id
 
+LINES = "".join(json.dumps({"text": str(i**3)}) + "\n" for i in range(60_000)).encode()
+CUT_OFF = zstandard.compress(LINES)
+CUT_OFF = CUT_OFF[: len(CUT_OFF) * 9 // 10]
 TEXTS = ["Plants need light. " * n for n in (1, 3, 40)] + ["Ice melts.", "Wasser gefriert bei 0 °C."]
 
 
@@ -33,7 +37,7 @@ def values(scores):
 
 @given(tokens=st.integers(0, 60), length=st.integers(1, 20))
 def test_windows_score_every_token_once_after_the_one_before(tokens, length):
-    found = list(windows(range(tokens), length, -1))
+    found = list(windows(Run(-1, range(tokens)), length))
     assert [token for _, scored in found for token in scored] == list(range(tokens))
     assert all(before == scored[0] - 1 and len(scored) <= length for before, scored in found)
 
@@ -124,7 +128,9 @@ def test_a_limit_takes_a_seeded_subset(models, tmp_path):
         ("a.jsonl", b"\xff\xff", "damaged"),
         ("a.jsonl.gz", b"nonsense", "damaged"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 999)[:-20], "damaged"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 9)[:10] + b"\xff" * 40, "damaged"),
         ("a.jsonl.zst", b"nonsense", "damaged"),
+        ("a.jsonl.zst", CUT_OFF, "damaged"),
         ("a.parquet", b"nonsense", "damaged"),
         ("a.csv", b"x", "not a kind of file"),
     ],

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from pretrain_exp.executor.base import Job
 from pretrain_exp.executor.inline import Inline
+from pretrain_exp.store import claims
+from pretrain_exp.store.process import describe_process, process_lives
 
 
 def job(folder, name, code, needs=(), makes=None, retries=3):
@@ -61,15 +66,27 @@ def test_what_is_made_already_is_not_run_again(tmp_path):
     assert not (tmp_path / "a" / "log.txt").exists()
 
 
+LONGER_LOG = (
+    "log = folder / 'a' / 'metrics.jsonl'; n = len(log.read_text().splitlines()) if log.exists() else 0; "
+    "log.open('a').write(json.dumps({'step': %s}) + chr(10)); "
+)
+
+
 def test_a_failure_that_passes_is_retried(tmp_path):
     # each attempt gets a step further, as a job does that resumes from its last checkpoint
-    further = (
-        "log = folder / 'a' / 'metrics.jsonl'; n = len(log.read_text().splitlines()) if log.exists() else 0; "
-        "log.write_text('{\"step\": 1}\\n' * (n + 1)); n < 2 and sys.exit(9)"
-    )
+    further = LONGER_LOG % "n" + "n < 2 and sys.exit(9)"
     outcomes = Inline(parallel=1).run([job(tmp_path, "a", make("a", further))], tmp_path)
     assert outcomes["train-a"].state == "done"
     assert attempts(tmp_path, "a") == 3
+
+
+@pytest.mark.parametrize(("messages", "expected"), [(["at 0x5", "at 0x7"], 2), (["one", "two", "two"], 3)])
+def test_the_same_failure_at_the_same_step_is_given_up_however_long_the_log_grew(tmp_path, messages, expected):
+    error = "(folder / 'a' / 'error.json').write_text(json.dumps({'kind': 'crash', 'step': 50, 'message': m[n]})); "
+    code = LONGER_LOG % "49" + f"m = {messages}; {error} sys.exit(1)"
+    outcomes = Inline(parallel=1).run([job(tmp_path, "a", make("a", code), retries=10)], tmp_path)
+    assert outcomes["train-a"].state == "failed"
+    assert attempts(tmp_path, "a") == expected
 
 
 def test_the_same_failure_at_the_same_step_is_not_retried_for_ever(tmp_path):
@@ -142,3 +159,167 @@ def test_two_executors_at_once_run_a_job_once(tmp_path):
         thread.join()
     assert [r["train-a"].state for r in results] == ["done", "done"]
     assert attempts(tmp_path, "a") == 1
+
+
+CONTROLLER = """
+import sys
+sys.path[:0] = [{tests!r}]
+from pathlib import Path
+from test_inline import Inline, job
+folder = Path({folder!r})
+Inline(parallel=1).run([job(folder, "a", {code!r})], folder)
+"""
+
+
+def controller(folder, code):
+    """Another process that runs job `a` of this folder."""
+    program = CONTROLLER.format(tests=str(Path(__file__).parent), folder=str(folder), code=code)
+    return subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+SAVES_ON_TERM = (
+    "import signal; stop = []; signal.signal(signal.SIGTERM, lambda *a: stop.append(1)); "
+    "(folder / 'ready').write_text(''); [time.sleep(0.02) for _ in range(3000) if not stop]; "
+    "(folder / 'saved').write_text(''); sys.exit(75)"
+)
+DEAF = (
+    "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); (folder / 'ready').write_text(''); time.sleep(120)"
+)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_a_child_saves_and_ends_when_its_controller_is_gone(tmp_path, number):
+    started = controller(tmp_path, make("a", SAVES_ON_TERM))
+    wait_until((tmp_path / "ready").exists)
+    left = json.loads((tmp_path / "a" / "process.json").read_text())
+    assert process_lives(left)
+    started.send_signal(number)
+    started.wait()
+    wait_until(lambda: not process_lives(left))
+    assert (tmp_path / "saved").exists()
+
+
+def test_a_child_that_does_not_save_in_time_is_killed_with_all_it_started(tmp_path, monkeypatch):
+    """Started as the executor starts it, by a process that then closes its end of the pipe."""
+    lifeline, own_end = os.pipe()
+    grandchild = f"import subprocess; p = subprocess.Popen([sys.executable, '-c', {make('b', DEAF)!r}]); "
+    code = make("a", grandchild + "(folder / 'pid').write_text(str(p.pid)); p.wait()")
+    runner = (
+        "from pretrain_exp.executor import child; import sys; child.GRACE_SECONDS = 0.2; sys.exit(child.main({!r}))"
+    )
+    arguments = [str(lifeline), str(tmp_path), sys.executable, "-c", code]
+    process = subprocess.Popen(
+        [sys.executable, "-c", runner.format(arguments)],
+        env={**os.environ, "FOLDER": str(tmp_path)},
+        pass_fds=[lifeline],
+        start_new_session=True,
+    )
+    os.close(lifeline)
+    wait_until((tmp_path / "ready").exists)
+    deaf = describe_process(int((tmp_path / "pid").read_text()))
+    assert json.loads((tmp_path / "process.json").read_text()) == describe_process(process.pid)
+    os.close(own_end)
+    assert process.wait(60) < 0
+    wait_until(lambda: not process_lives(deaf))
+    assert not (tmp_path / "a.made").exists()
+
+
+@pytest.mark.parametrize(("command", "status"), [(["sh", "-c", "kill -9 $$"], -9), (["sh", "-c", "exit 7"], 7)])
+def test_the_exit_status_is_the_commands_own(tmp_path, command, status):
+    lifeline, own_end = os.pipe()
+    runner = [sys.executable, "-m", "pretrain_exp.executor.child", str(lifeline), str(tmp_path)]
+    assert subprocess.run([*runner, *command], pass_fds=[lifeline], check=False).returncode == status
+    os.close(own_end)
+    os.close(lifeline)
+
+
+def test_a_command_that_is_not_there_fails_and_is_named(tmp_path):
+    lacking = replace(job(tmp_path, "a", ""), command=("/no/such/python", "-c", "pass"))
+    outcomes = Inline(parallel=1).run([lacking], tmp_path)
+    assert "/no/such/python: No such file" in outcomes["train-a"].message
+
+
+def test_no_second_writer_starts_while_a_former_one_lives(tmp_path):
+    """Its controller was killed, and the watcher with it: the process itself is known by process.json."""
+    place = job(tmp_path, "a", "").folder
+    code = make("a", SAVES_ON_TERM)
+    former = subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, "FOLDER": str(tmp_path)}, start_new_session=True
+    )
+    reaper = threading.Thread(target=former.wait)
+    reaper.start()
+    (place / "process.json").write_text(json.dumps(describe_process(former.pid)))
+    wait_until((tmp_path / "ready").exists)
+    (tmp_path / "ready").unlink()
+    alone = make("a", "(folder / 'alone').write_text(str((folder / 'saved').exists()))")
+    outcomes = Inline(parallel=1).run([job(tmp_path, "a", alone)], tmp_path)
+    assert outcomes["train-a"].state == "done"
+    assert (tmp_path / "alone").read_text() == "True"
+    reaper.join()
+
+
+def test_another_process_with_the_pid_of_a_former_one_is_left_alone(tmp_path):
+    place = job(tmp_path, "a", "").folder
+    (place / "process.json").write_text(json.dumps({**describe_process(), "started": 1}))
+    outcomes = Inline(parallel=1).run([job(tmp_path, "a", make("a"))], tmp_path)
+    assert outcomes["train-a"].state == "done"
+
+
+def test_a_child_knows_the_claim_it_writes_under(tmp_path):
+    check = "import os; from pretrain_exp.store.claims import demand_claim; demand_claim(os.environ)"
+    look = f"{check}; (folder / 'claim').write_text(os.environ['PRETRAIN_EXP_CLAIM'])"
+    outcomes = Inline(parallel=1).run([job(tmp_path, "a", make("a", look))], tmp_path)
+    assert outcomes["train-a"].state == "done"
+    assert Path((tmp_path / "claim").read_text()).parent == tmp_path / "claims" / "train-a"
+
+
+def test_a_lost_claim_ends_the_child_and_the_job_is_waited_for_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.02)
+    first = make("a", "(folder / 'ready').write_text(''); time.sleep(0 if (folder / 'again').exists() else 120)")
+
+    def take():
+        wait_until((tmp_path / "ready").exists)
+        folder = tmp_path / "claims" / "train-a"
+        (folder / "2.json").write_text(json.dumps({"owner": "x", **describe_process()}))
+        wait_until(lambda: not process_lives(json.loads((tmp_path / "a" / "process.json").read_text())))
+        (tmp_path / "again").write_text("")
+        (folder / "2.json").write_text(json.dumps({"owner": None}))
+
+    taker = threading.Thread(target=take)
+    taker.start()
+    outcomes = Inline(parallel=1).run([job(tmp_path, "a", first)], tmp_path)
+    taker.join()
+    assert outcomes["train-a"].state == "done"
+    assert attempts(tmp_path, "a") == 2
+
+
+def test_an_interrupt_ends_the_wait_for_anothers_claim(tmp_path):
+    with claims.claimed(tmp_path, "train-a"):
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            Inline(parallel=1).run([job(tmp_path, "a", make("a"))], tmp_path)
+    assert not (tmp_path / "a.made").exists()
+
+
+@pytest.mark.parametrize(("seconds", "interrupts"), [(0.2, 1), (600.0, 2)])
+def test_a_child_that_does_not_save_is_killed_in_time_or_at_a_second_interrupt(tmp_path, seconds, interrupts, capfd):
+    def interrupt():
+        wait_until((tmp_path / "ready").exists)
+        for _ in range(interrupts):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.5)
+
+    sender = threading.Thread(target=interrupt)
+    sender.start()
+    with pytest.raises(KeyboardInterrupt):
+        Inline(parallel=1, save_seconds=seconds).run([job(tmp_path, "a", make("a", DEAF))], tmp_path)
+    sender.join()
+    assert not (tmp_path / "a" / "process.json").exists()
+    assert f"for at most {seconds:.0f} s; Ctrl-C again" in " ".join(capfd.readouterr().err.split())

@@ -350,6 +350,25 @@ def test_a_checkpoint_of_transformers_is_the_start(make_segment: Any, tmp_path: 
     assert "model.norm.weight" in json.loads((broken.root / "error.json").read_text())["message"]
 
 
+def test_weights_without_a_place_are_named(
+    make_segment: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    fields = {key: value for key, value in OLMO2.items() if key != "model_type"}
+    AutoModelForCausalLM.from_config(AutoConfig.for_model("olmo2", **fields, pad_token_id=None)).save_pretrained(
+        tmp_path
+    )
+    weights = load_file(tmp_path / "model.safetensors")
+    extra = {f"model.value_head.{index}.weight": torch.ones(2) for index in range(25)}
+    save_file({**weights, **extra}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    make_segment(saves=(0,), model={"checkpoint": str(tmp_path)}).here()
+    said = capfd.readouterr().err
+    assert "no place for 25 weights of the checkpoint, left out: model.value_head.0.weight, " in said
+    assert ", ..." in said
+
+
 def test_divergence_is_named_with_its_step(make_segment: Any) -> None:
     training = {"optimizer": {"lr": 1e30, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1}, "log_every": 4}
     segment = make_segment(saves=(6,), training=training)

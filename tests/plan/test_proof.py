@@ -20,7 +20,7 @@ from pretrain_exp.plan.edits import Window
 from pretrain_exp.plan.folder import Plan
 from pretrain_exp.plan.proof import verify_reads
 from pretrain_exp.plan.proof_arms import compare_arms
-from pretrain_exp.plan.proof_order import PlainOrder, permuted
+from pretrain_exp.plan.proof_order import PlainOrder, PlainSteps, permuted
 
 PHASES = Phases([Phase(0, 4, S), Phase(15, 8, S)])
 STEPS = range(5, 25)
@@ -51,6 +51,32 @@ def test_a_sound_run_passes(order: ShuffledOrder, plan: Plan, ranks: int) -> Non
     assert result.rows_checked == result.rows_expected == 10 * 4 + 10 * 8
     assert result.rows_planned == len(set(plan.overlay.arrays["slot"].tolist()))
     assert "0 differ from the plan, 0 missing, 0 twice" in result.describe()
+
+
+def test_positions_are_counted_by_the_proof_itself(
+    order: ShuffledOrder, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault in Phases that plan and workers share is one that the proof does not."""
+    reads = train(order, plan, PHASES, STEPS)
+    right = Phases.locate
+    monkeypatch.setattr(Phases, "locate", lambda self, positions: right(self, positions + 1))
+    for name in ("first_slot", "step_row", "position", "batch_size", "position_of_step"):
+        monkeypatch.setattr(Phases, name, lambda *_, name=name: pytest.fail(f"{name} was asked"))
+    result = verify_reads(order.to_json(), plan.folder, reads, PHASES, STEPS)
+    assert result.ok, result.describe()
+
+
+def test_steps_counted_one_by_one_are_the_phases() -> None:
+    phases = Phases([Phase(0, 4, 8), Phase(3, 5, 16), Phase(4, 2, 4)])
+    plain = PlainSteps(phases.to_json(), 9)
+    positions = np.arange(phases.position_of_step(9))
+    slots, columns = phases.locate(positions)
+    steps, rows = phases.step_row(slots)
+    for mine, theirs in zip(plain.locate(positions), (steps, rows, columns), strict=True):
+        assert mine.tolist() == theirs.tolist()
+    first = phases.position(np.unique(slots), np.zeros_like(np.unique(slots)))
+    assert [plain.start(int(slot)) for slot in np.unique(slots)] == first.tolist()
+    assert plain.size.tolist() == [phases.batch_size(step) for step in range(9)]
 
 
 @pytest.mark.parametrize("seed", [None, 0, 2**63])
@@ -126,6 +152,12 @@ def test_wrong_rows_are_found(
     assert first.slot == PHASES.first_slot(first.step) + first.row
     if planned is not None:
         assert first.planned == planned
+
+
+def test_a_log_that_ends_before_the_plan(order: ShuffledOrder, plan: Plan) -> None:
+    result = verify_reads(order.to_json(), plan.folder, train(order, plan, PHASES, range(5, 12)), PHASES)
+    assert result.ok, result.describe()
+    assert verify_reads(order.to_json(), plan.folder, [], PHASES).rows_expected == 0
 
 
 @pytest.mark.parametrize(
@@ -222,6 +254,25 @@ class TestArms:
         assert found.agree == [(int(treated[0]["step"][i]), int(treated[0]["row"][i]))]
         assert found.differ == [(24, 7)]
         assert found.one_sided == [(24, 6)]
+        assert "1 differ without an edit, 1 agree although planted, 1 in one arm only" in found.describe()
+        assert "the first at step 24, row 7" in found.describe()
+
+    def test_arms_that_share_a_prefix(self, order: ShuffledOrder, plan: Plan) -> None:
+        """The treated run starts from a state of the control, so both come with the same log of the steps before."""
+        span = (PHASES.position_of_step(9), PHASES.position_of_step(STEPS.stop))
+        asked = [edits("a", [5, 9, 4], [6, 2, 0], span)]
+        plan = compile_plan(asked, PHASES, plan.window, 0, "treated", plan.folder.parent)
+        first = plan.first_step or 0
+        assert first >= 9
+        shared = train(order, None, PHASES, range(STEPS.start, first), 2)
+        rest = range(first, STEPS.stop)
+        treated, control = train(order, plan, PHASES, rest, 3), train(order, None, PHASES, rest)
+        found = compare_arms([*shared, *treated], [*shared, *control], plan.ledger(), PHASES)
+        assert found.ok
+        assert (found.rows_compared, found.rows_planned) == (120, len(set(plan.overlay.arrays["slot"].tolist())))
+        placebo = placebo_plan(plan, order.num_sequences, plan.folder.parent)
+        found = compare_arms([*shared, *train(order, placebo, PHASES, rest)], control, plan.ledger(), PHASES)
+        assert found.ok
 
     def test_only_shared_steps_count(self, order: ShuffledOrder, plan: Plan) -> None:
         found = compare_arms(

@@ -15,7 +15,7 @@ import pytest
 from huggingface_hub import HfApi, constants, errors
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.store.hub import check_push, push_folder, resolve_revision, snapshot
+from pretrain_exp.store.hub import check_push, push_folder, resolve_revision
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -30,7 +30,6 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[MagicMock]:
         found.repo_info.return_value = SimpleNamespace(private=True)
         found.upload_folder.return_value = SimpleNamespace(oid=COMMIT)
         found.model_info.return_value = SimpleNamespace(sha=COMMIT)
-        found.snapshot_download.return_value = "/cache/snapshot"
         yield found
 
 
@@ -179,19 +178,3 @@ def test_what_the_hub_lacks_is_said(api: MagicMock, error: Exception, message: s
     with pytest.raises(UserError, match=message) as caught:
         resolve_revision("me/model", "v9", api=api)
     assert "v9 of me/model" in str(caught.value)
-
-
-def test_a_snapshot_is_of_the_resolved_commit(api: MagicMock, tmp_path: Path) -> None:
-    assert snapshot("me/model", "v1", cache=tmp_path, api=api) == Path("/cache/snapshot")
-    asked = api.snapshot_download.call_args
-    assert (asked.args, asked.kwargs["revision"], asked.kwargs["local_files_only"]) == (("me/model",), COMMIT, False)
-    assert "*.gguf" in asked.kwargs["ignore_patterns"]
-
-
-def test_without_a_network_the_snapshot_is_the_cached_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the real HfApi: its cache's layout is what this code reads."""
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    folder = cached(tmp_path, "me/model", "main")
-    assert snapshot("me/model", cache=tmp_path, api=HfApi()) == folder
-    with pytest.raises(UserError, match="not in the local cache"):
-        snapshot("me/model", "f" * 40, cache=tmp_path, api=HfApi())

@@ -10,9 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from metric_lines import append
 
 from pretrain_exp.tracking.config import TensorboardConfig, TrackingConfig, WandbConfig
-from pretrain_exp.tracking.metrics import LOSS, MetricsWriter, Row
+from pretrain_exp.tracking.metrics import LOSS, Row
 from pretrain_exp.tracking.sync import Contents, Start, Synced, sinks_of, sync
 
 
@@ -62,10 +63,7 @@ class Memory:
 
 
 def write(path: Path, steps: Sequence[int], attempt: int = 0) -> Path:
-    with MetricsWriter(path, attempt) as writer:
-        for step in steps:
-            writer.log(step, {LOSS: step / 2 + attempt})
-    return path
+    return append(path, ((step, {LOSS: step / 2 + attempt}) for step in steps), attempt)
 
 
 def contents(metrics: Path, **more: Any) -> Contents:
@@ -122,8 +120,7 @@ def test_rows_that_changed_fill_the_mirror_again_under_a_new_id(
 def test_the_same_rows_written_by_another_attempt_are_no_news(tmp_path: Path) -> None:
     sink, metrics, run = Memory(), tmp_path / "m.jsonl", tmp_path / "run"
     for attempt in range(2):
-        with MetricsWriter(metrics, attempt) as writer:
-            writer.log(0, {LOSS: 1.0})
+        append(metrics, [(0, {LOSS: 1.0})], attempt)
         sync(run, [sink], contents(metrics))
     assert sink.lines == [0]
 

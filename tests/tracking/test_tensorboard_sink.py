@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from matplotlib.image import imsave
+from metric_lines import append
 from PIL import Image
 
 from pretrain_exp.tracking import tensorboard_sink
-from pretrain_exp.tracking.metrics import LOSS, MetricsWriter, Row
+from pretrain_exp.tracking.metrics import LOSS, Row
 from pretrain_exp.tracking.sync import Contents, sync
 from pretrain_exp.tracking.tensorboard_sink import TensorboardSink
 
@@ -43,10 +44,7 @@ def scalars(folder: Path) -> list[tuple[str, int, float]]:
 
 
 def write(path: Path, steps: Iterable[int]) -> Path:
-    with MetricsWriter(path) as writer:
-        for step in steps:
-            writer.log(step, {LOSS: step / 2})
-    return path
+    return append(path, ((step, {LOSS: step / 2}) for step in steps))
 
 
 def test_scalars_tables_and_pictures_are_in_the_event_file(tmp_path: Path) -> None:

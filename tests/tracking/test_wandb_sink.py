@@ -11,10 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from matplotlib.image import imsave
+from metric_lines import append
 
 from pretrain_exp.tracking import wandb_sink
 from pretrain_exp.tracking.config import WandbConfig
-from pretrain_exp.tracking.metrics import LOSS, MetricsWriter, Row
+from pretrain_exp.tracking.metrics import LOSS, Row
 from pretrain_exp.tracking.sync import Contents, Start, sync
 from pretrain_exp.tracking.wandb_sink import WandbSink
 
@@ -93,9 +94,7 @@ def test_a_second_call_continues_the_run_in_a_folder_of_its_own(tmp_path: Path) 
             super().close()
 
     for first in (0, 3):
-        with MetricsWriter(metrics) as writer:
-            for step in range(first, first + 3):
-                writer.log(step, {LOSS: step})
+        append(metrics, ((step, {LOSS: step}) for step in range(first, first + 3)))
         sync(tmp_path / "run", [Watched(WandbConfig())], Contents(name="treated", metrics=[metrics]))
     (first_id, first_step, first_loss), (second_id, second_step, second_loss) = steps
     assert first_id == second_id
@@ -120,9 +119,7 @@ def test_online_without_a_server_goes_on_offline_and_says_so_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{free_port()}")
-    metrics = tmp_path / "m.jsonl"
-    with MetricsWriter(metrics) as writer:
-        writer.log(0, {LOSS: 1.0})
+    metrics = append(tmp_path / "m.jsonl", [(0, {LOSS: 1.0})])
     sink = WandbSink(WandbConfig(mode="online"))
     with caplog.at_level(logging.WARNING):
         for name in ("treated", "control"):
@@ -137,9 +134,7 @@ def test_online_without_a_server_goes_on_offline_and_says_so_once(
 def test_online_without_a_key_goes_on_offline(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    metrics = tmp_path / "m.jsonl"
-    with MetricsWriter(metrics) as writer:
-        writer.log(0, {LOSS: 1.0})
+    metrics = append(tmp_path / "m.jsonl", [(0, {LOSS: 1.0})])
     with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections, so the pre-flight passes
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
         (sent,) = sync(

@@ -3,6 +3,7 @@
     <state>/checkpoint/      torch.distributed.checkpoint: model, optimizer by parameter; hf/: config, tokenizer
     <state>/probe.json  metrics.jsonl  reads/                     see probe.py, journal.py
     <live>/resume/step<N>/   the same between two states, and progress.json; complete once it has this name
+        progress.json        {schema, step, from: {step, state}}, from: the state where its journal begins
 
 No random state is stored: what is drawn at step t is seeded by (init seed, t, rank), see loop.py.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ import torch
 import torch.distributed.checkpoint as dcp
 
 from pretrain_exp.framework.huggingface.job import Job, Save
-from pretrain_exp.framework.huggingface.journal import Journal
+from pretrain_exp.framework.huggingface.journal import Journal, Origin
 from pretrain_exp.framework.huggingface.model import LanguageModel, evaluating, load_initial, weights
 from pretrain_exp.framework.huggingface.optimizer import optimizer_tensors
 from pretrain_exp.framework.huggingface.probe import log_probabilities, probe_tokens, write_probe
 from pretrain_exp.framework.huggingface.ranks import Ranks
-from pretrain_exp.store.states import commit, is_complete, stage, state_dir, write_json
+from pretrain_exp.store.claims import ClaimLost, demand_claim
+from pretrain_exp.store.states import can_start, commit, stage, state_dir, write_json
 
 TOKENIZER_FILES = (
     "tokenizer*.json",
@@ -43,24 +45,46 @@ class Beginning:
 
     step: int
     folder: Path | None
+    origin: Origin  # where the steps begin that the next state tells of
     resumed: bool = False  # from a checkpoint between states, with a journal
 
+    @classmethod
+    def at(cls, step: int, state: Path | None) -> Beginning:
+        """At a state, with nothing told yet."""
+        return cls(step, state, Origin(step, state.name if state else None))
 
-def find_beginning(job: Job) -> Beginning | None:
-    """The newest checkpoint that lies before everything still missing from the store; None where nothing is missing."""
-    missing = [save.step for save in job.saves if not is_complete(job.store, save.key)]
+
+def find_beginning(job: Job, ranks: Ranks) -> Beginning | None:
+    """The newest checkpoint that lies before everything still missing from the store; None where nothing is missing.
+
+    The first rank looks, for all: to others a shared file system may still show what was a moment ago.
+    """
+    found = _newest(job) if ranks.first else None
+    facts = [found.step, str(found.folder or ""), found.resumed, asdict(found.origin)] if found else None
+    told = "" if facts is None else json.dumps(facts)
+    told = ranks.share(told)
+    if not told:
+        return None
+    step, folder, resumed, origin = json.loads(told)
+    return Beginning(step, Path(folder) if folder else None, Origin(**origin), resumed)
+
+
+def _newest(job: Job) -> Beginning | None:
+    missing = [save.step for save in job.saves if not can_start(job.store, save.key)]
     if not missing:
         return None
-    found = [Beginning(job.start_step, job.start_state)]
+    states = [Beginning.at(job.start_step, job.start_state)]
     for save in job.saves:
         folder = state_dir(job.store, save.key)
         if save.step < missing[0] and is_checkpoint(folder / "checkpoint"):
-            found.append(Beginning(save.step, folder))
+            states.append(Beginning.at(save.step, folder))
+    newest = max(states, key=lambda beginning: beginning.step)
     for folder in job.resume.glob("step*"):
-        step = json.loads((folder / "progress.json").read_text())["step"]
-        if step <= missing[0]:
-            found.append(Beginning(step, folder, resumed=True))
-    return max(found, key=lambda beginning: (beginning.step, not beginning.resumed))
+        progress = json.loads((folder / "progress.json").read_text())
+        # one that began elsewhere (the folder served another job) tells of steps that another state tells of too
+        if progress.get("from") == asdict(newest.origin) and newest.step < progress["step"] <= missing[0]:
+            newest = Beginning(progress["step"], folder, newest.origin, resumed=True)
+    return newest
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -78,18 +102,23 @@ class Checkpointer:
     optimizer: torch.optim.AdamW
     journal: Journal
 
-    def load(self, beginning: Beginning | None) -> None:
-        """Fills weights, optimizer and journal; None: as a run begins."""
-        if beginning is None or beginning.folder is None:
+    def load(self, beginning: Beginning) -> None:
+        """Fills weights, optimizer and journal, and drops checkpoints between states that lead nowhere."""
+        if beginning.folder is None:
             load_initial(self.job, self.model, self.ranks)
-            return
-        dcp.load(self._tensors(), checkpoint_id=beginning.folder / "checkpoint")
-        if beginning.resumed:
-            self.journal.load(beginning.folder)
+        else:
+            dcp.load(self._tensors(), checkpoint_id=beginning.folder / "checkpoint")
+        self.journal.begin(beginning.origin, beginning.folder if beginning.resumed else None)
+        if self.ranks.first and self.job.resume.is_dir():
+            demand_claim(os.environ)
+            for folder in self.job.resume.iterdir():
+                if folder != beginning.folder:
+                    shutil.rmtree(folder)
+        self.ranks.barrier()
 
     def save_state(self, save: Save) -> None:
         """Commits the state to the store and drops the checkpoints that led to it."""
-        wanted = self.ranks.first and not is_complete(self.job.store, save.key)
+        wanted = self.ranks.first and not can_start(self.job.store, save.key)
         folder = self.ranks.share(str(stage(self.job.store, save.key)) if wanted else "")
         if folder:
             staging = Path(folder)
@@ -97,23 +126,33 @@ class Checkpointer:
             self._probe(staging / "probe.json")
             self.ranks.barrier()
             if self.ranks.first:
-                commit(self.job.store, staging, save.key, save.record)
-        self.journal.clear()
+                self._commit(staging, save)
+        self.journal.begin(Origin(save.step, save.key))
         if self.ranks.first:
             shutil.rmtree(self.job.resume, ignore_errors=True)
         self.ranks.barrier()
+
+    def _commit(self, staging: Path, save: Save) -> None:
+        try:
+            demand_claim(os.environ)
+        except ClaimLost:
+            shutil.rmtree(staging)
+            raise
+        commit(self.job.store, staging, save.key, save.record)
 
     def save_resume(self, step: int) -> None:
         """Keeps what a restart needs to go on at `step`; the one before is dropped when this one is whole."""
         target, writing = self.job.resume / f"step{step}", self.job.resume / f"writing-{step}"
         if self.ranks.first:
+            demand_claim(os.environ)
             shutil.rmtree(writing, ignore_errors=True)
             writing.mkdir(parents=True)
         self.ranks.barrier()
         self._fill(writing)
         self.ranks.barrier()
         if self.ranks.first:
-            write_json(writing / "progress.json", {"schema": 1, "step": step})
+            demand_claim(os.environ)
+            write_json(writing / "progress.json", {"schema": 2, "step": step, "from": asdict(self.journal.origin)})
             if not target.exists():
                 os.rename(writing, target)
             for folder in self.job.resume.iterdir():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -20,8 +21,18 @@ from pretrain_exp.framework.huggingface.ranks import Ranks
 from pretrain_exp.plan.digest import READS_DTYPE, row_digest
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a journal begins: after `step` updates, at the state of this key; None: at the initial weights."""
+
+    step: int
+    state: str | None
+
+
 class Journal:
-    """One rank's journal. `clear` begins a new one after a state was saved."""
+    """One rank's journal of the steps since a state."""
+
+    origin: Origin
 
     def __init__(self, live: Path, ranks: Ranks) -> None:
         self.ranks = ranks
@@ -57,15 +68,15 @@ class Journal:
         if self.ranks.first:
             (folder / "metrics.jsonl").write_text("".join(line + "\n" for line in self.lines))
 
-    def load(self, folder: Path) -> None:
-        """Takes up what was written before a restart, by any number of ranks."""
+    def begin(self, origin: Origin, folder: Path | None = None) -> None:
+        """A new journal from a state on; `folder`: with what any number of ranks wrote there before a restart."""
+        self.origin, self.lines, self.reads = origin, [], []
+        if folder is None:
+            return
         files = sorted((folder / "reads").glob("rank*.npy"))
         self.reads = [np.load(path, allow_pickle=False) for path in files[self.ranks.rank :: self.ranks.world]]
         if self.ranks.first:
             self.lines = (folder / "metrics.jsonl").read_text().splitlines()
-
-    def clear(self) -> None:
-        self.lines, self.reads = [], []
 
 
 def _last_attempt(path: Path) -> int:

@@ -8,6 +8,7 @@ moments are float32 shards, the computation runs in the asked precision. One flo
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,8 @@ from pretrain_exp.errors import UserError
 from pretrain_exp.framework.huggingface.head import LinearCrossEntropy, cross_entropy
 from pretrain_exp.framework.huggingface.job import Job
 from pretrain_exp.framework.huggingface.ranks import Ranks
+
+NAMED = 20  # weights that a warning lists
 
 
 class LanguageModel(nn.Module):
@@ -191,6 +194,11 @@ def _initial_tensors(job: Job) -> dict[str, torch.Tensor]:
     if found["missing_keys"]:
         missing = sorted(found["missing_keys"])
         raise UserError(f"the checkpoint lacks {len(missing)} weights, first {missing[0]}", key="model.checkpoint")
+    if found["unexpected_keys"]:
+        unused = sorted(found["unexpected_keys"])
+        names = ", ".join(unused[:NAMED]) + (", ..." if len(unused) > NAMED else "")
+        text = f"{type(model).__name__} has no place for {len(unused)} weights of the checkpoint, left out: {names}"
+        print(f"warning: {text}", file=sys.stderr)
     return weights(model)
 
 

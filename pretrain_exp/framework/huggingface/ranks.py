@@ -57,8 +57,8 @@ class Ranks:
             return text
         line = torch.zeros(4096, dtype=torch.uint8)
         if self.first:
-            raw = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
-            line[: len(raw)] = raw
+            raw = text.encode()
+            line[: len(raw)] = torch.tensor(list(raw), dtype=torch.uint8)
         dist.broadcast(line, src=0)
         return bytes(line.tolist()).rstrip(b"\0").decode()
 

@@ -3,7 +3,8 @@
     job.json --> ranks --> model --> newest checkpoint --> training --> states in the store
 
 Ranks come from launch.py or from torchrun. Exit status: 0 all states are saved; 75 a signal came and a checkpoint to
-resume from was written; 2 the user's to mend; 1 a crash. A failure leaves <live>/error.json {kind, message, step}.
+resume from was written; 2 the user's to mend; 1 a crash, or the job's claim was lost. A failure leaves
+<live>/error.json {kind, message, step}.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 from pretrain_exp.errors import UserError
 from pretrain_exp.framework.huggingface.job import Job
 from pretrain_exp.framework.huggingface.stop import StopSignal
+from pretrain_exp.store.claims import ClaimLost
 
 if TYPE_CHECKING:
     from pretrain_exp.framework.huggingface.loop import Training
@@ -43,6 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         job = Job.load(options.job)
         return work(job, options, stop_signal, training)
+    except ClaimLost as error:
+        print(error, file=sys.stderr)  # and no error.json: the folder is another's by now
+        return 1
     except Exception as error:
         kind = "user" if isinstance(error, UserError) else "crash"
         message = error.render() if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
@@ -64,11 +69,12 @@ def work(job: Job, options: argparse.Namespace, stop_signal: StopSignal, trainin
     from pretrain_exp.framework.huggingface.probe import probe_tokens
     from pretrain_exp.framework.huggingface.ranks import Ranks
 
-    beginning = find_beginning(job)
-    if beginning is None:
-        return PLANNED
     local_rank = int(os.environ.get("LOCAL_RANK", options.rank))
     ranks = Ranks.join(options.rank, options.world, options.device, options.rendezvous, local_rank)
+    beginning = find_beginning(job, ranks)
+    if beginning is None:
+        ranks.leave()
+        return PLANNED
     model = build_model(job, ranks)
     checkpointer = Checkpointer(
         job, ranks, model, build_optimizer(model.hf, job.training["optimizer"]), Journal(job.live, ranks)

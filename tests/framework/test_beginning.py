@@ -1,0 +1,178 @@
+"""Where a job goes on: never at a checkpoint that tells of other steps, never where the weights are gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from segments import G, Segment, metrics, reads, tensors
+
+from pretrain_exp.framework.huggingface import loop
+from pretrain_exp.framework.huggingface.checkpoint import Beginning, find_beginning
+from pretrain_exp.framework.huggingface.job import Job
+from pretrain_exp.framework.huggingface.journal import Origin
+from pretrain_exp.framework.huggingface.ranks import Ranks
+from pretrain_exp.store.claims import CLAIM, CLAIM_OWNER, try_claim
+from pretrain_exp.store.states import RELEASED, can_start, read_record, state_dir
+
+
+def released(segment: Segment, step: int) -> None:
+    (segment.state(step) / RELEASED).write_text("")
+    shutil.rmtree(segment.state(step) / "checkpoint")
+
+
+@pytest.fixture
+def stop_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Has the worker get SIGTERM while it computes a step, once."""
+    train = loop.Training.train
+
+    def stop_in(step: int) -> None:
+        def signalled(self: loop.Training, batch: Any) -> None:
+            if batch.step == step:
+                monkeypatch.setattr(loop.Training, "train", train)
+                os.kill(os.getpid(), signal.SIGTERM)
+            train(self, batch)
+
+        monkeypatch.setattr(loop.Training, "train", signalled)
+
+    return stop_in
+
+
+def test_a_checkpoint_whose_steps_begin_elsewhere_is_not_taken(
+    make_segment: Any, stop_in: Callable[[int], None]
+) -> None:
+    """The folder of a job from step 0 to 6, stopped at 5, then serves the same run from its state at 3 on."""
+    whole = make_segment(saves=(3, 6))
+    whole.here()
+    cut = make_segment(saves=(6,))
+    stop_in(4)
+    cut.here(status=75)
+    progress = json.loads((cut.root / "resume/step5/progress.json").read_text())
+    assert progress == {"schema": 2, "step": 5, "from": {"step": 0, "state": None}}
+    cut.job["start"] = {"state": str(whole.state(3)), "step": 3}
+    cut.here()
+    assert [row["step"] for row in metrics(cut.state(6))] == [3, 4, 5]
+    assert reads(cut.state(6)) == reads(whole.state(6))
+
+
+def test_one_that_begins_elsewhere_does_not_stand_in_the_way_of_the_next(
+    make_segment: Any, stop_in: Callable[[int], None]
+) -> None:
+    """Both jobs of the folder are stopped at the same step: the second finds its own checkpoint again."""
+    whole = make_segment(saves=(3, 6))
+    whole.here()
+    cut = make_segment(saves=(6,))
+    stop_in(4)
+    cut.here(status=75)
+    cut.job["start"] = {"state": str(whole.state(3)), "step": 3}
+    stop_in(4)
+    cut.here(status=75)
+    progress = json.loads((cut.root / "resume/step5/progress.json").read_text())
+    assert progress["from"] == {"step": 3, "state": "key-3"}
+    assert find_beginning(Job.load(cut.write()), Ranks(0, 1, torch.device("cpu"))) == Beginning(
+        5, cut.root / "resume/step5", Origin(3, "key-3"), resumed=True
+    )
+    cut.here()
+    assert reads(cut.state(6)) == reads(whole.state(6))
+
+
+def test_a_checkpoint_from_before_one_of_the_jobs_own_states_is_not_taken(
+    make_segment: Any, stop_in: Callable[[int], None]
+) -> None:
+    """Stopped at 2 on the way to 3 and 6; the state at 3 then comes from another job."""
+    other = make_segment(saves=(3,))
+    other.here()
+    cut = make_segment(saves=(3, 6))
+    stop_in(1)
+    cut.here(status=75)
+    shutil.copytree(other.state(3), cut.state(3))
+    cut.here()
+    assert [row["step"] for row in metrics(cut.state(6))] == [3, 4, 5]
+
+
+@pytest.mark.parametrize("saves", [(6,), (3, 6)])
+def test_a_released_state_is_trained_again_and_keeps_its_logs(make_segment: Any, saves: tuple[int, ...]) -> None:
+    segment = make_segment(saves=saves)
+    segment.here()
+    expected, created = (
+        tensors(segment.state(saves[0])),
+        read_record(segment.job["store"], f"key-{saves[0]}")["created"],
+    )
+    logs = (segment.state(saves[0]) / "metrics.jsonl").read_text()
+    released(segment, saves[0])
+    segment.here()
+    assert can_start(segment.job["store"], f"key-{saves[0]}")
+    found = tensors(segment.state(saves[0]))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert (segment.state(saves[0]) / "metrics.jsonl").read_text() == logs
+    assert read_record(segment.job["store"], f"key-{saves[0]}")["created"] == created
+
+
+def test_a_job_does_not_begin_at_a_released_state(make_segment: Any) -> None:
+    segment = make_segment(saves=(3, 6))
+    segment.here()
+    released(segment, 3)
+    os.rename(segment.state(6), segment.root / "away")
+    segment.here()
+    assert [row["step"] for row in metrics(segment.state(6))] == [3, 4, 5]
+    assert can_start(segment.job["store"], "key-3")
+
+
+def test_only_the_first_rank_looks(make_segment: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank whose file system is behind is told what the first one saw."""
+    segment = make_segment(saves=(3, 6))
+    segment.here()
+    job, told = Job.load(segment.write()), []
+    job_again = Job.load(make_segment(saves=(3, 6), store=segment.root / "other").write())
+
+    class Wire(Ranks):
+        def share(self, text: str) -> str:
+            if self.first:
+                told.append(text)
+            return told[-1]
+
+    device = torch.device("cpu")
+    shutil.copytree(segment.state(3), state_dir(job_again.store, "key-3"))
+    expected = Beginning(3, state_dir(job_again.store, "key-3"), Origin(3, "key-3"))
+    assert find_beginning(job_again, Wire(0, 2, device)) == expected
+    assert find_beginning(job, Wire(1, 2, device)) == expected, "its own store lacks nothing"
+    assert find_beginning(job, Wire(0, 2, device)) is None
+    assert find_beginning(job_again, Wire(1, 2, device)) is None
+
+
+@pytest.mark.parametrize("stage", ["commit", "resume"])
+def test_a_worker_that_lost_its_claim_writes_nothing(
+    make_segment: Any, stop_in: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, stage: str, tmp_path: Path
+) -> None:
+    claim = try_claim(tmp_path, "k")
+    assert claim is not None
+    monkeypatch.setenv(CLAIM, str(claim.path))
+    monkeypatch.setenv(CLAIM_OWNER, claim.owner)
+    segment = make_segment(saves=(3, 6))
+    segment.here()  # while it is held nothing is refused
+    shutil.rmtree(segment.state(6))
+    claim.path.with_name("2.json").write_text(json.dumps({"owner": "another"}))
+    if stage == "resume":
+        stop_in(4)
+    segment.here(status=1)
+    assert not segment.state(6).exists()
+    assert not (segment.root / "resume").exists()
+    assert not (segment.root / "error.json").exists(), "the folder is another's"
+    assert list((segment.root / "store/staging").iterdir()) == []
+    claim.release()
+
+
+def test_two_ranks_begin_together(make_segment: Any) -> None:
+    segment = make_segment(saves=(3, 6))
+    segment.here()
+    os.rename(segment.state(6), segment.root / "away")
+    segment.run(ranks=2)
+    assert reads(segment.state(6)).keys() == {(step, row) for step in (3, 4, 5) for row in range(G)}
+    segment.run(ranks=2)  # nothing is missing: all ranks know, and leave
