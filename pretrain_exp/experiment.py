@@ -8,7 +8,6 @@ reports.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from pretrain_exp.errors import Problems, UserError
 from pretrain_exp.executor.base import Job, Outcome
 from pretrain_exp.provenance import code_version, versions
 from pretrain_exp.store.keys import digest
+from pretrain_exp.store.process import describe_process
 from pretrain_exp.store.states import can_start, is_complete, read_record
 from pretrain_exp.study.finish import finish
 from pretrain_exp.study.graph import build_nodes, build_segments, way
@@ -198,7 +198,7 @@ def member_record(member: Member, requests: dict[tuple[int, str], list[Evaluatio
         "label": member.label,
         "seed": member.seed,
         "seeds": {name: seed for name, seed in member.seeds.items() if name != "init" or init_matters(member.initial)},
-        "held_out": None if member.data.held_out is None else str(member.data.held_out),
+        "held_out": None if member.data.held_out is None else str(member.data.held_out.absolute()),
         "held_out_digest": member.data.held_out_digest,
         "overrides": list(member.composed.overrides),
         "config": member.composed.raw,
@@ -231,7 +231,7 @@ def study_record(
         "failures": [],
         "status": "running",
         "started": time.time(),
-        "controller": {"pid": os.getpid()},
+        "controller": describe_process(),
     }
 
 

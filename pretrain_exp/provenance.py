@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -33,6 +34,8 @@ def code_commit() -> str | None:
     """The commit of this checkout, marked where it was changed since; None outside of one."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
+        return None
+    if shutil.which("git") is None:
         return None
     ask = ["git", "-C", str(root)]
     head = subprocess.run([*ask, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pretrain_exp.errors import UserError
+from pretrain_exp.store.process import process_lives
 from pretrain_exp.study.registry import all_studies, find_study, last_store, read_study
 
 
@@ -83,12 +84,12 @@ def _cancel(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], i
             print(sentence)
             asked += 1
         controller = study.get("controller")
-        if controller and _signal(controller["pid"], signal.SIGINT):
+        if controller and _signal(controller, signal.SIGINT):
             print(f"asked the study's own process {controller['pid']} to end; running jobs save first")
             return 0
         for job in study["jobs"]:
             process = Path(job["folder"]) / "process.json"
-            if process.is_file() and _signal(json.loads(process.read_text())["pid"], signal.SIGTERM):
+            if process.is_file() and _signal(json.loads(process.read_text()), signal.SIGTERM):
                 print(f"asked {job['title']} to save and end")
                 asked += 1
         print("nothing of this study is running" if not asked else f"{asked} jobs asked to end")
@@ -97,9 +98,12 @@ def _cancel(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], i
     return cancel
 
 
-def _signal(pid: int, number: int) -> bool:
+def _signal(process: dict[str, Any], number: int) -> bool:
+    """Signals the process of such a record, if it is that very process that runs, and on this machine."""
+    if not process_lives(process):
+        return False
     try:
-        os.kill(pid, number)
+        os.kill(process["pid"], number)
     except (ProcessLookupError, PermissionError):
         return False
     return True

@@ -59,7 +59,7 @@ class TextReader:
             return
         domain = os.path.basename(path).split(".")[0]
         try:
-            with _opened(path, advance) as file:
+            with opened(path, advance) as file:
                 if suffix in (".txt", ".text", ".md"):
                     yield from self._plain(path, file, domain)
                 else:
@@ -169,7 +169,7 @@ def format_of(path: str) -> str:
     return suffix
 
 
-def _opened(path: str, advance: Advance) -> BinaryIO:
+def opened(path: str, advance: Advance) -> BinaryIO:
     raw = io.BufferedReader(_Counted(path, advance), buffer_size=1 << 20)
     if path.lower().endswith(".gz"):
         return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]

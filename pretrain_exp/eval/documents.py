@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from pretrain_exp.data.readers import _opened as opened_binary
+from pretrain_exp.data.readers import opened as opened_binary
 from pretrain_exp.errors import UserError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".txt")
@@ -40,7 +40,7 @@ def read_documents(path: Path, text_key: str, domain_key: str) -> Iterator[Docum
         raise UserError("not a kind of file that holds documents", key="files", value=str(path), fix=f"use {SUFFIXES}")
     domain = name.removesuffix(suffix)
     if suffix == ".txt":
-        with _opened(path) as file:
+        with opened(path) as file:
             yield Document(domain, file.read())
         return
     for where, row in _parquet_rows(path) if suffix == ".parquet" else _json_rows(path):
@@ -62,7 +62,7 @@ def _document(row: dict[str, Any], where: str, text_key: str, domain: str) -> Do
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with _opened(path) as lines:
+    with opened(path) as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -92,7 +92,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
+def opened(path: Path) -> Iterator[TextIO]:
     """The text of a file, decompressed; damage found while reading becomes a UserError."""
     try:
         with io.TextIOWrapper(opened_binary(str(path), lambda count: None), encoding="utf-8") as file:

@@ -64,6 +64,9 @@ class Perplexity:
         }
 
     def run(self, model: LoadedModel, context: EvalContext) -> list[Score]:
+        if not self.files and context.held_out is None:
+            context.notes.append("the data source holds no documents out and `files` names none: nothing was scored")
+            return []
         documents = self._documents(context)
         tokens = _tokens(documents, model)
         runs = [Run(model.start_token, read) for read in tokens]
@@ -77,17 +80,8 @@ class Perplexity:
         return scores
 
     def _paths(self, context: EvalContext) -> list[Path]:
-        """The files to read. Raises UserError where neither files nor held-out documents are there."""
-        if self.files:
-            return _existing(self.files)
-        if context.held_out is None:
-            raise UserError(
-                "the data source holds no documents out",
-                key="files",
-                value=self.files,
-                fix="name files to measure, or let the data source hold documents out",
-            )
-        return [context.held_out]
+        """The files to read, else what the data source holds out. Raises UserError for a file that is not there."""
+        return _existing(self.files) if self.files else [context.held_out] if context.held_out else []
 
     def _documents(self, context: EvalContext) -> dict[tuple[str, str], Document]:
         """Distinct documents by (domain, id); what is left out is noted."""

@@ -67,7 +67,8 @@ class Batch:
         signal.signal(signal.SIGUSR2, self._pass_on)
         signal.signal(signal.SIGCONT, signal.SIG_DFL)
         self._child: subprocess.Popen[bytes] | None = None
-        with claimed(self.spec.store, self.job.id):
+        with claimed(self.spec.store, self.job.id) as claim:
+            self.claim = claim.environment()  # the worker asks before it commits
             verdict = self._until_settled()
         if verdict == "stopped" and not self.ending and not self._cancelled():
             return self._requeue()
@@ -117,7 +118,7 @@ class Batch:
         return code
 
     def _start(self, command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, **self.job.environment}
+        environment = {**os.environ, **self.job.environment, **self.claim}
         return subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
         )

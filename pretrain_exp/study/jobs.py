@@ -16,9 +16,9 @@ from typing import Any
 
 from pretrain_exp.config import Config, training_facts
 from pretrain_exp.eval.job import EvalTask, fingerprint
-from pretrain_exp.eval.worker import planted_items
 from pretrain_exp.executor.base import Job
 from pretrain_exp.framework.base import Framework
+from pretrain_exp.items.planned import planted_items
 from pretrain_exp.provenance import code_version
 from pretrain_exp.store.keys import digest
 from pretrain_exp.store.states import state_dir

@@ -14,6 +14,7 @@ from rich.table import Table
 from pretrain_exp.executor.base import Job
 from pretrain_exp.executor.progress import last_row, read_progress
 from pretrain_exp.executor.slurm_status import Standing, standings
+from pretrain_exp.store.process import process_lives
 from pretrain_exp.study.registry import read_study
 
 STYLES = {
@@ -34,7 +35,7 @@ def print_status(folder: Path, console: Console | None = None) -> bool:
     table = Table(title=f"{study['title']}  ({folder})", title_justify="left")
     for column in ("job", "what", "state", "progress", "note", "left"):
         table.add_column(column, justify="right" if column in ("progress", "left") else "left")
-    told = {} if study.get("controller") else standings([Job.from_record(job) for job in study["jobs"]])
+    told = standings([Job.from_record(job) for job in study["jobs"]])
     rows = [_row(job, study, told) for job in study["jobs"]]
     for job, state, progress, note, left in rows:
         table.add_row(job["id"][:18], job["title"], f"[{STYLES[state]}]{state}[/]", progress, note, left)
@@ -43,7 +44,10 @@ def print_status(folder: Path, console: Console | None = None) -> bool:
         if state == "failed":
             why = told[job["id"]][1] if job["id"] in told else _failure(job)
             console.print(f"[bold red]{job['title']}[/]: {escape(why)}", highlight=False)
-    ended = study.get("ended")
+    ended, controller = study.get("ended"), study.get("controller")
+    if controller and not ended and process_lives(controller) is False:
+        console.print("its process is gone; the same command goes on from what was saved", style="yellow")
+        return False
     console.print(
         f"{study['status']}; {len(study['reused'])} states were in the store before" if ended else study["status"]
     )
@@ -55,11 +59,17 @@ def job_state(job: dict[str, Any], study: dict[str, Any], told: Mapping[str, Sta
     folder = Path(job["folder"])
     if Job.from_record(job).done():
         return "done"
-    if (folder / "process.json").is_file():
+    if _process_runs(folder):
         return "running"
     if job["id"] in told:
         return told[job["id"]][0]
     return "failed" if (folder / "error.json").is_file() or study.get("ended") else "waiting"
+
+
+def _process_runs(folder: Path) -> bool:
+    """A process of this job is there, or is on another machine and may be."""
+    path = folder / "process.json"
+    return path.is_file() and process_lives(json.loads(path.read_text())) is not False
 
 
 def _row(

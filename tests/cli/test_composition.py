@@ -38,7 +38,7 @@ def composed(monkeypatch, tmp_path):
 def test_the_default_experiment(composed):
     (member,), folder = composed()
     assert set(member.config.insertion) == {"benchmark_contamination"}
-    assert set(member.config.eval) == {"multiple_choice", "perplexity"}
+    assert set(member.config.eval) == {"multiple_choice", "planted_texts", "perplexity"}
     assert member.folder == folder
     assert "outputs/runs" in str(folder)
 

@@ -144,7 +144,6 @@ def test_a_damaged_file_is_named(models, tmp_path, name, content, message):
 @pytest.mark.parametrize(
     ("evaluation", "message"),
     [
-        (Perplexity(), "holds no documents out"),
         (Perplexity(files=["absent.jsonl"]), "no such file"),
         (Perplexity(files=["docs.jsonl"], sequence_length=97), "reads 96 tokens at once"),
         (Perplexity(files=["docs.jsonl"], limit=2), "there are 1 documents"),
@@ -155,6 +154,12 @@ def test_what_cannot_be_measured_is_said(models, tmp_path, monkeypatch, evaluati
     write(tmp_path / "docs.jsonl", [{"text": "x"}])
     with pytest.raises(UserError, match=message):
         evaluation.run(models["rotary"], EvalContext())
+
+
+def test_a_source_that_holds_nothing_out_is_noted_not_failed(models):
+    context = EvalContext(name="perplexity")
+    assert Perplexity().run(models["rotary"], context) == []
+    assert "holds no documents out" in context.notes[0]
 
 
 def test_the_fingerprint_is_of_the_content(tmp_path):
