@@ -157,7 +157,7 @@ def test_what_cannot_be_measured_is_said(models, tmp_path, monkeypatch, evaluati
 
 
 def test_a_source_that_holds_nothing_out_is_noted_not_failed(models):
-    context = EvalContext(name="perplexity")
+    context = EvalContext()
     assert Perplexity().run(models["rotary"], context) == []
     assert "holds no documents out" in context.notes[0]
 
