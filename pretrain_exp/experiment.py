@@ -20,7 +20,7 @@ from pretrain_exp.compose import Composed, labels
 from pretrain_exp.config import training_facts
 from pretrain_exp.errors import Problems, UserError
 from pretrain_exp.executor.base import Job, Outcome
-from pretrain_exp.provenance import code_version, versions
+from pretrain_exp.provenance import code_version, versions, write_patch
 from pretrain_exp.store.keys import digest
 from pretrain_exp.store.process import describe_process
 from pretrain_exp.store.states import can_start, is_complete, read_record
@@ -49,6 +49,7 @@ def run(composed: Sequence[Composed], folder: Path, command: str) -> int:
     for remark in remarks(members, reused, store):
         console.print(f"[yellow]note:[/] {remark}", highlight=False)
     write_study(folder, record)
+    write_patch(folder)
     remember_steps(store, [run for member in members for run in member.runs.values()])
     console.print(f"{len(jobs)} jobs to run, {len(reused)} states are in the store already", highlight=False)
     executor = composed[0].kinds.executor

@@ -29,6 +29,14 @@ def code_version() -> str:
     return code_commit() or version("pretrain-exp")
 
 
+def write_patch(folder: Path) -> None:
+    """Writes what this checkout changed since its commit to code.patch; nothing where nothing was."""
+    if (code_commit() or "").endswith("+changes"):
+        ask = ["git", "-C", str(Path(__file__).resolve().parent.parent), "diff", "HEAD"]
+        done = subprocess.run(ask, capture_output=True, check=True)
+        (folder / "code.patch").write_bytes(done.stdout)
+
+
 @cache
 def code_commit() -> str | None:
     """The commit of this checkout, marked where it was changed since; None outside of one."""

@@ -97,6 +97,16 @@ def report(files: TokenFiles) -> dict[str, Any] | None:
     return _meta(folder) if files.documents == str(folder / "documents.npy") else None
 
 
+def origin(files: TokenFiles, document: int) -> tuple[str, int, str] | None:
+    """Input file, record in it (from 0) and domain of a document; None for a stream that was not packed here."""
+    folder = Path(files.files[0].path).parent
+    if report(files) is None or not (folder / "about.npy").is_file():
+        return None
+    meta = _meta(folder)
+    about = np.load(folder / "about.npy", mmap_mode="r", allow_pickle=False)[document]
+    return meta["files"][about["file"]], int(about["record"]), meta["domains"][about["domain"]]["domain"]
+
+
 def heldout(files: TokenFiles) -> Path | None:
     """JSON Lines of {text, domain} that never enter the stream; None where nothing was held out."""
     path = Path(files.files[0].path).parent / "heldout.jsonl"

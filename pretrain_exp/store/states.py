@@ -1,7 +1,7 @@
 """States on disk: the model at step t, in a folder named by its key, that appears whole or not at all.
 
     store/
-      states/<key>/    state.json  checkpoint/  metrics.jsonl  reads/rankNNNNN.npy  probe.json
+      states/<key>/    state.json  job.json  checkpoint/  metrics.jsonl  reads/rankNNNNN.npy  probe.json
       staging/         folders still being written; one left over by a killed process is never read
 
 Standard library only: a worker of any environment commits what it trained.

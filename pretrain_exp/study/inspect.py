@@ -9,7 +9,8 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from pretrain_exp.data.order import DataOrder, order_from_json
+from pretrain_exp.data.order import DataOrder, ShuffledOrder, order_from_json
+from pretrain_exp.data.pack import origin
 from pretrain_exp.data.phases import Phases
 from pretrain_exp.data.tokenizer import Tokenizer, load
 from pretrain_exp.errors import UserError
@@ -71,6 +72,15 @@ def _edits_of(plan: Plan | None, slots: range) -> dict[int, list[dict[str, Any]]
     return found
 
 
+def _document(order: DataOrder, index: int | None) -> str:
+    """Which document of which input a row begins in, as far as that is known."""
+    if index is None:
+        return ""
+    found = origin(order.files, index) if isinstance(order, ShuffledOrder) else None
+    where = "" if found is None else f" = record {found[1]} of {found[0]}, {found[2]}"
+    return f", document {index}{where}"
+
+
 def _print_row(
     console: Console,
     tokenizer: Tokenizer,
@@ -83,10 +93,9 @@ def _print_row(
     base = order.read(slot)
     tokens = base if plan is None else plan.overlay.apply(slot, base, order.read)
     source = order.source(slot, 0)
-    document = "" if source.document_index is None else f", document {source.document_index}"
-    console.rule(
-        f"row {row}  (slot {slot}, {source.file_name} at token {source.offset_in_file}{document})", align="left"
-    )
+    document = _document(order, source.document_index)
+    place = f"slot {slot}, {source.file_name} at token {source.offset_in_file}{document}"
+    console.print(Text(f"\nrow {row}  ({place})", style="bold"), soft_wrap=True)
     text, at = Text(), 0
     for i, edit in enumerate(edits):
         text.append(tokenizer.decode(tokens[at : edit["begin"]]), style="dim")

@@ -263,6 +263,7 @@ def test_origins_and_domains(
     files = source(folder, domain_key="topic").prepare(cache, numbers, progress=False)
     expected = [("a.jsonl", 0, "x"), ("a.jsonl", 1, "y"), ("b.jsonl", 0, "y"), ("b.jsonl", 1, "x")]
     assert origins(files) == expected
+    assert [pack.origin(files, i) for i in range(len(expected))] == expected
     report = pack.report(files)
     assert report is not None
     assert report["domains"] == [

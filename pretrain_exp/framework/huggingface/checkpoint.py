@@ -138,6 +138,7 @@ class Checkpointer:
         except ClaimLost:
             shutil.rmtree(staging)
             raise
+        shutil.copyfile(self.job.path, staging / "job.json")  # the configuration that ran stays beside its result
         commit(self.job.store, staging, save.key, save.record)
 
     def save_resume(self, step: int) -> None:

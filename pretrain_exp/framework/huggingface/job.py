@@ -29,6 +29,7 @@ class Save:
 class Job:
     """job.json, typed. The names are those of the file."""
 
+    path: Path  # of job.json itself
     start_state: Path | None  # folder of a state; None: the model's own initial weights
     start_step: int
     saves: tuple[Save, ...]  # by step
@@ -59,6 +60,7 @@ class Job:
             steps = [save.step for save in saves]
             raise UserError(f"the saves must lie from step {start['step']} on and end at {values['stop']}", value=steps)
         return cls(
+            path=path,
             start_state=Path(start["state"]) if start["state"] else None,
             start_step=start["step"],
             saves=saves,
