@@ -123,7 +123,7 @@ def test_an_evaluation_of_ones_own(job, tmp_path, items, models):
         (("absent_module.Kind", {}), "No module named 'absent_module'", True),
         (("own_evaluations.QueryLength", {"scale": "long"}), "valid number", True),
         (("own_evaluations.QueryLength", {"speed": 1}), "unknown key", True),
-        (("pretrain_exp.eval.perplexity.Perplexity", {}), "holds no documents out", True),
+        (("pretrain_exp.eval.perplexity.Perplexity", {"files": ["absent.jsonl"]}), "no such file", True),
     ],
 )
 def test_a_failure_is_told_and_the_others_still_run(job, tmp_path, bad, message, user_error):

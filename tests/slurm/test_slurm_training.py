@@ -16,7 +16,7 @@ from pretrain_exp.executor.base import Job
 
 pytestmark = pytest.mark.slurm
 SMALL = ["experiment=smoke", "training.num_steps=4", "training.schedule.warmup_steps=1", "tracking=none"]
-ONE_JOB = ["~insertion.benchmark_contamination", "~eval.multiple_choice", "~eval.perplexity"]
+ONE_JOB = ["~insertion.benchmark_contamination", "~eval.multiple_choice", "~eval.planted_texts", "~eval.perplexity"]
 TWO_NODES = ["executor=slurm", "executor.nodes=2", "executor.ranks_per_node=2", "executor.gpus_per_node=0"]
 TWO_NODES += ["executor.cpus_per_task=2", "executor.mem=1000", "executor.signal_delay_s=5"]
 
