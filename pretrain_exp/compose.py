@@ -52,6 +52,7 @@ def compose_and_run(verb: str, arguments: Sequence[str]) -> int:
     members: list[Composed] = []
     failures: list[tuple[str, Problems]] = []
     study: list[Path] = []
+    notes: set[str] = set()
 
     def task(composed: DictConfig) -> None:
         settings = HydraConfig.get()
@@ -59,17 +60,19 @@ def compose_and_run(verb: str, arguments: Sequence[str]) -> int:
         folder = Path(settings.runtime.output_dir)
         if _runs_elsewhere(settings):
             # another process, perhaps on another machine: what fails there must end it as a failure
-            config, kinds = validate(raw := plain(composed))
+            raw, _ = chosen_only(plain(composed))
+            config, kinds = validate(raw)
             member = Composed(config, kinds, raw, folder, tuple(settings.overrides.task))
             if _run(verb, [member], folder, arguments, targets):
                 raise RuntimeError(f"{label}: failed; its log says why")
             return
         try:
-            raw = plain(composed)
+            raw, unused = chosen_only(plain(composed))
             config, kinds = validate(raw)
         except Problems as problems:
             failures.append((label, problems))
             return
+        notes.update(f"{key} is not chosen, so what the experiment sets for it is not used" for key in unused)
         member = Composed(config, kinds, raw, folder, tuple(settings.overrides.task))
         members.append(member)
         multirun = settings.mode == RunMode.MULTIRUN
@@ -82,7 +85,25 @@ def compose_and_run(verb: str, arguments: Sequence[str]) -> int:
                 f"error in {label}:\n{problems.render()}" if len(failures) > 1 else problems.render(), file=sys.stderr
             )
         return 2
+    for note in sorted(notes):
+        print(f"note: {note}", file=sys.stderr)
     return _run(verb, members, study[0], arguments, targets) if members else 0
+
+
+def chosen_only(raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Without what an experiment file sets for insertions and evaluations that were not chosen; their keys.
+
+    Such a node has values but no `_target_`, under the name of one of the group's choices; any other is an error later.
+    """
+    choices, unused = group_choices(conf_dir()), []
+    kept = dict(raw)
+    for group in ("insertion", "eval"):
+        nodes = raw.get(group) or {}
+        stray = [name for name, node in nodes.items() if isinstance(node, dict) and "_target_" not in node]
+        stray = [name for name in stray if name in choices.get(group, ())]
+        kept[group] = {name: node for name, node in nodes.items() if name not in stray}
+        unused += [f"{group}.{name}" for name in stray]
+    return kept, unused
 
 
 def _call_hydra(task: Any, overrides: list[str]) -> None:

@@ -101,6 +101,7 @@ def check_kind(node: object, key: str) -> Any:
 def problems_of(error: ValidationError, key: str, model: type[BaseModel]) -> list[UserError]:
     """Pydantic's findings as ours: dotted key, value, and a way out. One finding a key and message."""
     out: dict[str, UserError] = {}
+    reasons: dict[str, str] = {}
     for found in error.errors():
         # a union reports once for every branch it tried, and names the branch in the path: keep the real keys only
         path = [
@@ -113,8 +114,11 @@ def problems_of(error: ValidationError, key: str, model: type[BaseModel]) -> lis
             problem = UserError("unknown key", key=full, value=found["input"], fix=_nearest(model, path))
         else:
             message = found["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-            problem = UserError(message, key=full, value=found["input"])
-        out[problem.render()] = problem
+            # the branches of a union are ways of being right: one problem names them all
+            before = reasons.get(full)
+            reasons[full] = message if before is None or message in before else f"{before}, or: {message}"
+            problem = UserError(reasons[full], key=full, value=found["input"])
+        out[full] = problem
     return list(out.values())
 
 

@@ -102,10 +102,8 @@ class Perplexity:
             context.notes.append(f"{repeated} repeated documents were scored once")
         if not documents:
             raise UserError("no document to measure", key="files", value=self.files, fix="check the files")
-        if self.limit is None:
+        if self.limit is None or self.limit >= len(documents):
             return documents
-        if self.limit > len(documents):
-            raise UserError(f"there are {len(documents)} documents", key="limit", value=self.limit, fix="lower it")
         order = sorted(documents, key=lambda key: content_id("rank", str(self.seed), *key))
         return {key: documents[key] for key in order[: self.limit]}
 

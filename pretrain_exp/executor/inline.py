@@ -148,7 +148,8 @@ class Inline:
         (job.folder / "error.json").unlink(missing_ok=True)
         runner = [sys.executable, "-m", "pretrain_exp.executor.child", str(lifeline), str(job.folder)]
         with open(job.folder / "log.txt", "ab") as log:
-            log.write(f"--- attempt {attempt}: {' '.join(job.command)}\n".encode())
+            now = time.strftime("%Y-%m-%d %H:%M:%S")
+            log.write(f"--- {now}, attempt {attempt}: {' '.join(job.command)}\n".encode())
             log.flush()
             child = subprocess.Popen(
                 [*runner, *job.command],

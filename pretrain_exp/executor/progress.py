@@ -46,7 +46,9 @@ class Line:
         self._thread.start()
 
     def attempt(self, number: int) -> None:
-        self._say("starting" if number == 1 else f"attempt {number}")
+        steps = [int(path.name.removeprefix("step")) for path in self.job.folder.glob("resume/step*")]
+        start = f"going on from step {max(steps)}" if steps else "starting"
+        self._say(start if number == 1 else f"attempt {number}, {start}")
 
     def waiting(self, message: str) -> None:
         self._say(f"failed, will retry: {message.splitlines()[0]}")

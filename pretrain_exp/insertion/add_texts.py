@@ -40,6 +40,12 @@ class FilePlanting(Planting):
         """(field, path) of the files that must exist."""
         return [("file", self.file)]
 
+    def describe(self) -> str:
+        """What is read, for the question of a report."""
+        given = self.repetitions
+        doses = sorted({value for value in (given.values() if isinstance(given, Mapping) else [given]) if value})
+        return f"a row of {Path(self.file).name} {' or '.join(f'{dose:g}' for dose in doses)} times"
+
     def edits(self, context: InsertionContext) -> Edits:
         """The edits of all rows. UserErrors carry the full key, insertion.<name>.<field>."""
         try:

@@ -65,7 +65,7 @@ _SIDES = {
     "treated_vs_placebo": ("placebo", "treated"),
     "dose_vs_holdout": ("holdout", "at this dose"),
     "difference_in_differences": ("holdout, change", "at this dose, change"),
-    "member_vs_member": ("first, change", "other, change"),
+    "member_vs_member": ("reference variant, change", "other variant, change"),
 }
 _TITLES = {
     "treated_vs_control": "Against control, the same items",
@@ -122,7 +122,7 @@ def _effect_table(
     side: Callable[[float], str] = m.difference if change else m.level
     columns = [
         Column("Times read"),
-        Column("Items", help="pairs of scores, added over seeds"),
+        Column("n", help="item scores, added over seeds"),
         Column(sides[0].capitalize()),
         Column(sides[1].capitalize()),
         Column(f"Difference [{m.unit}]" if m.unit else "Difference"),
@@ -156,7 +156,7 @@ def _seed_table(title: str, rows: Sequence[Estimate]) -> Table:
     columns = [
         Column("Scope", number=False),
         Column("Times read"),
-        Column("Items"),
+        Column("n", help="item scores, added over seeds"),
         Column("Difference"),
         Column("Interval"),
     ]
@@ -205,7 +205,7 @@ def side_effect_table(analysis: Analysis) -> Table | None:
     names = ("Scored", "Metric", "Arm")
     columns = [
         *(Column(name, number=False) for name in names),
-        Column("Items"),
+        Column("n", help="item scores, added over seeds"),
         Column("Control"),
         Column("This arm"),
         Column("Difference"),

@@ -101,9 +101,10 @@ def resolve_target(name: str, framework: Framework) -> list[Target]:
         beside = sorted(file for file in path.iterdir() if file.suffix in TOKENIZER_SUFFIXES and file.is_file())
         identity = digest([weights, [[file.name, digest_file(file)] for file in beside]])
         return [Target(name, f"folder-{identity}", 0, model=str(path.absolute()))]
-    if path.exists():
+    if path.exists() or name.startswith(("/", ".", "~")) or name.count("/") > 1:
         fix = "give a Hugging Face folder (config.json), a study's folder (study.json) or a hub name"
-        raise UserError("holds neither a model nor a study", value=name, fix=fix)
+        problem = "holds neither a model nor a study" if path.exists() else "no such folder"
+        raise UserError(problem, value=name, fix=fix)
     repository, _, revision = name.partition("@")
     commit = resolve_revision(repository, revision or None)
     return [Target(name, f"hub-{digest([repository, commit])}", 0, model=repository, revision=commit)]

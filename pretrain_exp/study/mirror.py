@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from pretrain_exp.tracking.sync import Contents, sinks_of, sync
 def mirror_study(folder: Path, console: Console | None = None) -> int:
     """Mirrors every arm of every member, as the study's own configuration says; returns how many lines were sent."""
     console = console or Console(stderr=True)
-    study, sent = read_study(folder), 0
+    study, sent = read_study(folder), Counter[str]()
+    store = Path(study["store"])
     pictures = {path.stem: path for path in sorted((folder / "report" / "figures").glob("*.png"))}
     members = read_members(study)
     tracking = TrackingConfig.model_validate(members[0]["config"].get("tracking", {}))
@@ -31,15 +33,16 @@ def mirror_study(folder: Path, console: Console | None = None) -> int:
                 name=" ".join(part for part in parts if part),
                 group=f"{folder.absolute().parent.name}-{folder.absolute().name}",
                 config=member["config"],
-                metrics=_metrics(Path(study["store"]), record["last"]),
-                evaluations=_evaluations(Path(study["store"]), record),
+                metrics=_metrics(store, record["last"]),
+                evaluations=_evaluations(store, record),
                 pictures=pictures if arm == "treated" else {},
             )
-            mirrors = Path(study["store"]) / "mirrors" / f"{digest(str(folder.absolute()))}-{record['last']}"
+            mirrors = store / "mirrors" / f"{digest(str(folder.absolute()))}-{record['last']}"
             for one in sync(mirrors, sinks, contents):
-                sent += one.rows + one.files
-                console.print(f"{contents.name}: {one.rows} rows to {one.destination}", style="dim", highlight=False)
-    return sent
+                sent[one.destination] += one.rows + one.files
+    for destination, lines in sent.items():
+        console.print(f"mirrored {lines:,} lines to {destination} ({store / 'mirrors'})", style="dim", highlight=False)
+    return sum(sent.values())
 
 
 def _metrics(store: Path, last: str) -> list[Path]:

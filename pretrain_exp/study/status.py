@@ -24,6 +24,7 @@ STYLES = {
     "waiting": "dim",
     "skipped": "yellow",
     "cancelled": "yellow",
+    "stopped": "yellow",
     "unknown": "dim",
 }
 
@@ -34,11 +35,12 @@ def print_status(folder: Path, console: Console | None = None) -> bool:
     study = read_study(folder)
     table = Table(title=f"{study['title']}  ({folder})", title_justify="left")
     for column in ("job", "what", "state", "progress", "note", "left"):
-        table.add_column(column, justify="right" if column in ("progress", "left") else "left")
+        right = column in ("progress", "left")
+        table.add_column(column, justify="right" if right else "left", no_wrap=right or column in ("job", "state"))
     told = standings([Job.from_record(job) for job in study["jobs"]])
     rows = [_row(job, study, told) for job in study["jobs"]]
     for job, state, progress, note, left in rows:
-        table.add_row(job["id"][:18], job["title"], f"[{STYLES[state]}]{state}[/]", progress, note, left)
+        table.add_row(short_id(job), job["title"], f"[{STYLES[state]}]{state}[/]", progress, note, left)
     console.print(table)
     for job, state, _, _, _ in rows:
         if state == "failed":
@@ -54,6 +56,11 @@ def print_status(folder: Path, console: Console | None = None) -> bool:
     return not ended and any(state in ("running", "waiting", "unknown") for _, state, _, _, _ in rows)
 
 
+def short_id(job: dict[str, Any]) -> str:
+    """The beginning of a job's id, enough for `logs`."""
+    return f"{job['kind']}-{job['key'][:6]}"
+
+
 def job_state(job: dict[str, Any], study: dict[str, Any], told: Mapping[str, Standing]) -> str:
     """told: how the jobs stand that were submitted to Slurm."""
     folder = Path(job["folder"])
@@ -63,6 +70,8 @@ def job_state(job: dict[str, Any], study: dict[str, Any], told: Mapping[str, Sta
         return "running"
     if job["id"] in told:
         return told[job["id"]][0]
+    if study["status"] == "interrupted":
+        return "stopped"
     return "failed" if (folder / "error.json").is_file() or study.get("ended") else "waiting"
 
 

@@ -177,3 +177,10 @@ def test_the_insertion_of_the_documentation_works(composed, tmp_path, monkeypatc
     rows = plan.ledger().to_pylist()
     assert [(row["insertion"], row["dose"]) for row in rows] == [("shout", 3)] * 3
     assert plan.items()["text"].to_pylist() == ["all is well"]
+
+
+def test_what_an_experiment_sets_for_what_is_not_chosen_is_said_and_left_out(composed, tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
+    (member,), _ = composed("experiment=smoke", "insertion=add_texts", "insertion.add_texts.file=a.jsonl")
+    assert set(member.config.insertion) == {"add_texts"}
+    assert "insertion.benchmark_contamination is not chosen" in capsys.readouterr().err

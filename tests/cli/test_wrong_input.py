@@ -43,10 +43,7 @@ WRONG = {
     "executor without room": (["executor.parallel=0"], ["executor", "parallel", "0"]),
     "not an override": (["foo"], ["foo"]),
     "a step of a model from scratch": (["model.checkpoint_step=5"], ["checkpoint_step", "from scratch"]),
-    "values for what is not chosen": (
-        ["experiment=smoke", "insertion=none"],
-        ["benchmark_contamination", "~insertion"],
-    ),
+    "values for what is no kind": (["+insertion.mine.text=a"], ["insertion.mine", "_target_", "~insertion.mine"]),
 }
 
 
@@ -102,7 +99,7 @@ DAMAGED = {
 def test_damaged_insertion_file(name, command, tmp_path):
     content, words = DAMAGED[name]
     (tmp_path / "texts.jsonl").write_text(content + "\n")
-    chosen = ["insertion=add_texts", "insertion.add_texts.file=texts.jsonl", "~insertion.benchmark_contamination"]
+    chosen = ["insertion=add_texts", "insertion.add_texts.file=texts.jsonl"]
     status, said = command("plan", *SMALL, *chosen)
     assert status == 2, said
     assert "Traceback" not in said

@@ -146,7 +146,6 @@ def test_a_damaged_file_is_named(models, tmp_path, name, content, message):
     [
         (Perplexity(files=["absent.jsonl"]), "no such file"),
         (Perplexity(files=["docs.jsonl"], sequence_length=97), "reads 96 tokens at once"),
-        (Perplexity(files=["docs.jsonl"], limit=2), "there are 1 documents"),
     ],
 )
 def test_what_cannot_be_measured_is_said(models, tmp_path, monkeypatch, evaluation, message):

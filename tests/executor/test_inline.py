@@ -45,7 +45,7 @@ def make(name, before="pass"):
 
 
 def attempts(folder, name):
-    return (folder / name / "log.txt").read_text().count("--- attempt")
+    return (folder / name / "log.txt").read_text().count(", attempt ")
 
 
 def test_needs_come_first_and_independent_jobs_run_side_by_side(tmp_path):
