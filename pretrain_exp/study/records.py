@@ -1,0 +1,102 @@
+"""What a study writes down of itself before anything runs: members, plans, states, jobs, and its question."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from pretrain_exp.executor.base import Job
+from pretrain_exp.provenance import versions
+from pretrain_exp.store.process import describe_process
+from pretrain_exp.study.jobs import EvaluationRequest
+from pretrain_exp.study.member import Member, checkpoint_steps, init_matters
+
+
+def member_record(member: Member, requests: dict[tuple[int, str], list[EvaluationRequest]]) -> dict[str, Any]:
+    """member.json."""
+    arms = {}
+    for arm, run_ in member.runs.items():
+        plan = member.plans[arm]
+        asked = {request.state: request for request in requests[id(member), arm]}
+        states = {str(step): run_.key(step) for step in sorted(run_.steps)}
+        asked_for = {member.config.last_step, *checkpoint_steps(member.config), *member.evaluated_steps()}
+        asked_for |= set(member.config.hub.steps or ())
+        arms[arm] = {
+            "plan": None if plan is None else str(plan.folder.absolute()),
+            "base": run_.base,
+            "last": run_.key(run_.last_step),
+            "states": states,
+            "keep": sorted({run_.key(step) for step in asked_for}),
+            "evaluations": {
+                step: {spec.name: spec.fingerprint for spec in asked[key].evaluations}
+                for step, key in states.items()
+                if key in asked
+            },
+        }
+    plan = member.plan
+    return {
+        "label": member.label,
+        "seed": member.seed,
+        "seeds": {name: seed for name, seed in member.seeds.items() if name != "init" or init_matters(member.initial)},
+        "held_out": None if member.data.held_out is None else str(member.data.held_out.absolute()),
+        "held_out_digest": member.data.held_out_digest,
+        "overrides": list(member.composed.overrides),
+        "config": member.composed.raw,
+        "plan": None if plan is None else str(plan.folder.absolute()),
+        "plan_fingerprint": None if plan is None else plan.fingerprint,
+        "order": member.order.to_json(),
+        "phases": member.phases.to_json(),
+        "tokenizer": str(Path(member.data.tokenizer.folder).absolute()),
+        "first_step": member.config.first_step,
+        "last_step": member.config.last_step,
+        "arms": arms,
+    }
+
+
+def study_record(
+    members: list[Member], jobs: list[Job], reused: list[str], store: Path, command: str
+) -> dict[str, Any]:
+    """study.json as it stands before anything runs."""
+    study = members[0].config.study
+    return {
+        "title": study.title or default_title(members),
+        "question": study.question or default_question(members),
+        "command": command,
+        "store": str(store),
+        "members": [str(member.composed.folder.absolute()) for member in members],
+        "jobs": [job.record() for job in jobs],
+        "reused": reused,
+        "versions": versions(),
+        "cost": cost_of(members, jobs, reused),
+        "failures": [],
+        "status": "running",
+        "started": time.time(),
+        "controller": describe_process(),
+    }
+
+
+def default_title(members: list[Member]) -> str:
+    insertions = ", ".join(members[0].config.insertion) or "no edits"
+    return f"{members[0].config.model.name}: {insertions}"
+
+
+def default_question(members: list[Member]) -> str:
+    config, insertions = members[0].config, members[0].composed.kinds.insertions
+    what = [
+        kind.describe() if hasattr(kind, "describe") else f"what {name} plants" for name, kind in insertions.items()
+    ]
+    read = " and ".join(what) or "nothing but its data"
+    return f"What does reading {read} during {config.training.num_steps} steps do to {config.model.name}?"
+
+
+def cost_of(members: list[Member], jobs: list[Job], reused: list[str]) -> dict[str, Any]:
+    """What the study has to spend, as the report shows it."""
+    training = members[0].config.training
+    steps = sum(job.total - job.first for job in jobs if job.kind == "train")
+    return {
+        "tokens trained": steps * training.batch_size * training.sequence_length,
+        "training jobs": sum(job.kind == "train" for job in jobs),
+        "evaluation jobs": sum(job.kind == "evaluate" for job in jobs),
+        "states reused": len(reused),
+    }
