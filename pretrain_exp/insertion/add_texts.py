@@ -5,6 +5,7 @@ In: rows of .jsonl, .jsonl.gz, .csv or .parquet, a text each. Out: edits; an ite
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from pretrain_exp.plan.rows import Row, field, position_of, read_rows
 
 
 @dataclass(frozen=True, kw_only=True)
-class FilePlanting(Planting):
+class FilePlanting(Planting, ABC):
     """The fields that kinds reading a file share; see conf/insertion/add_texts.yaml."""
 
     file: str
@@ -55,9 +56,9 @@ class FilePlanting(Planting):
         except UserError as error:
             raise named(context, error) from error
 
+    @abstractmethod
     def content(self, value: Any, origin: str) -> dict[str, Any]:
         """id and text or tokens of one row; each kind has its own."""
-        raise NotImplementedError
 
     def _entry(self, row: Row) -> Entry:
         origin = f"row {row[0]} of {self.file}"

@@ -184,3 +184,23 @@ def test_what_an_experiment_sets_for_what_is_not_chosen_is_said_and_left_out(com
     (member,), _ = composed("experiment=smoke", "insertion=add_texts", "insertion.add_texts.file=a.jsonl")
     assert set(member.config.insertion) == {"add_texts"}
     assert "insertion.benchmark_contamination is not chosen" in capsys.readouterr().err
+
+
+BRINGS = {
+    "its default model": (["framework=mine"], "pythia_70m"),
+    "which the command line replaces": (["framework=mine", "model=olmo2_1b_hf"], "olmo2_1b_hf"),
+    "in a sweep as well": (["-m", "framework=mine", "seed=0,1"], "pythia_70m"),
+    "and nothing where another framework is chosen": ([], "tiny"),
+}
+
+
+@pytest.mark.parametrize("name", BRINGS)
+def test_a_framework_brings(name, composed, tmp_path):
+    arguments, model = BRINGS[name]
+    (tmp_path / "conf/framework").mkdir(parents=True)
+    (tmp_path / "conf/framework/mine.yaml").write_text(
+        "# @package framework\ndefaults:\n  - override /model@_global_.model: pythia_70m\n"
+        "_target_: pretrain_exp.framework.huggingface.framework.HuggingFace\n"
+    )
+    members, _ = composed("--config-dir", "conf", *arguments)
+    assert {member.config.model.name for member in members} == {model}
