@@ -29,7 +29,9 @@ types: env
 check: lint types test
 
 bench: env
-	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	$(BIN)/python benchmarks/plan_costs.py --full
+	$(BIN)/python benchmarks/data_order.py
+	$(BIN)/python benchmarks/training_speed.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
