@@ -102,6 +102,8 @@ class Perplexity:
             context.notes.append(f"{repeated} repeated documents were scored once")
         if not documents:
             raise UserError("no document to measure", key="files", value=self.files, fix="check the files")
+        if self.limit is not None and self.limit > len(documents):
+            context.notes.append(f"limit asks for {self.limit} documents, there are {len(documents)}: all were scored")
         if self.limit is None or self.limit >= len(documents):
             return documents
         order = sorted(documents, key=lambda key: content_id("rank", str(self.seed), *key))

@@ -28,8 +28,6 @@ class Framework(ABC):
     name: ClassVar[str]
     semantics: ClassVar[int]
     """Version of what a step computes. Enters every state's key: raised when the same job would give other weights."""
-    numerics_only: ClassVar[frozenset[str]]
-    """Keys of `training` that change speed, memory or logging and never the weights beyond rounding."""
 
     def key_facts(self) -> dict[str, Any]:
         """What of this framework decides the weights, beside `model` and `training`."""

@@ -161,6 +161,14 @@ def test_a_source_that_holds_nothing_out_is_noted_not_failed(models):
     assert "holds no documents out" in context.notes[0]
 
 
+def test_a_limit_above_the_number_of_documents_takes_all_and_says_so(models, tmp_path):
+    context = EvalContext()
+    path = write(tmp_path / "docs.jsonl", [{"text": "x"}, {"text": "y"}])
+    scores = Perplexity(files=[str(path)], limit=5).run(models["rotary"], context)
+    assert len({score.item for score in scores}) == 2
+    assert "limit asks for 5 documents, there are 2" in context.notes[-1]
+
+
 def test_the_fingerprint_is_of_the_content(tmp_path):
     here = write(tmp_path / "a.jsonl", [{"text": "x"}])
     there = write(tmp_path / "b.jsonl", [{"text": "x"}])

@@ -40,16 +40,6 @@ class HuggingFace(Framework):
 
     name: ClassVar[str] = "huggingface"
     semantics: ClassVar[int] = 1
-    numerics_only: ClassVar[frozenset[str]] = frozenset(
-        {
-            "micro_batch_size",
-            "compile",
-            "activation_checkpointing",
-            "loader_workers",
-            "log_every",
-            "resume_every_minutes",
-        }
-    )
 
     def __post_init__(self) -> None:
         if self.devices != "auto" and self.devices < 1:
