@@ -23,16 +23,18 @@ import torch
 from pretrain_exp.data.order import ShuffledOrder
 from pretrain_exp.data.phases import Phase, Phases
 from pretrain_exp.data.token_files import TokenFile, TokenFiles
-from pretrain_exp.framework.huggingface.checkpoint import Beginning, Checkpointer
-from pretrain_exp.framework.huggingface.job import Job
-from pretrain_exp.framework.huggingface.journal import Journal
 from pretrain_exp.framework.huggingface.loader import Loader
 from pretrain_exp.framework.huggingface.loop import Training
 from pretrain_exp.framework.huggingface.model import build_model
 from pretrain_exp.framework.huggingface.optimizer import build_optimizer
-from pretrain_exp.framework.huggingface.probe import probe_tokens
-from pretrain_exp.framework.huggingface.ranks import Ranks
-from pretrain_exp.framework.huggingface.stop import StopSignal
+from pretrain_exp.framework.huggingface.sharded import ShardedModel
+from pretrain_exp.framework.worker.checkpoints import Beginning, Checkpoints
+from pretrain_exp.framework.worker.job import Job
+from pretrain_exp.framework.worker.journal import Journal
+from pretrain_exp.framework.worker.main import Attempt
+from pretrain_exp.framework.worker.probe import probe_tokens
+from pretrain_exp.framework.worker.ranks import Ranks
+from pretrain_exp.framework.worker.stop import StopSignal
 
 
 def main() -> None:
@@ -118,13 +120,14 @@ def build_ours(options: argparse.Namespace, folder: Path) -> Training:
     }
     (folder / "job.json").write_text(json.dumps(values))
     job = Job.load(folder / "job.json")
-    ranks = Ranks.join(0, 1, options.device, None, 0)
+    attempt = Attempt(0, 1, 0, options.device, None, StopSignal())
+    ranks = Ranks.join(attempt)
     model = build_model(job, ranks)
-    optimizer = build_optimizer(model.hf, settings["optimizer"])
-    checkpointer = Checkpointer(job, ranks, model, optimizer, Journal(job.live, ranks))
-    checkpointer.load(Beginning.at(0, None))
+    trained = ShardedModel(job, ranks, model, build_optimizer(model.hf, settings["optimizer"]))
+    checkpoints = Checkpoints(job, ranks, trained, Journal(job.live, ranks))
+    checkpoints.load(Beginning.at(0, None))
     model.find_head(probe_tokens(options.vocab, options.length).to(ranks.device))
-    return Training(checkpointer, 0, StopSignal())
+    return Training(checkpoints, trained, 0, attempt)
 
 
 def ours_step(training: Training) -> Callable[[], None]:

@@ -73,6 +73,8 @@ class ModelConfig(Strict):
     optimizer: OptimizerConfig  # what the model's own run used: the default of training.optimizer
     schedule: ScheduleConfig = ScheduleConfig()
     attn_implementation: str | None = None
+    official: str | None = None  # an official configuration file of the framework, which replaces the fields above
+    data_seed: int | None = Field(None, ge=0)  # of the official data order; null: seed.order takes its place
 
     @model_validator(mode="after")
     def _source(self) -> ModelConfig:

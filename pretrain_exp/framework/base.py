@@ -37,9 +37,22 @@ class Framework(ABC):
     def numerics(self, training: dict[str, Any]) -> dict[str, Any]:
         """The numerics class, recorded beside a key: ranks, device, micro-batch, compilation, versions."""
 
-    def order(self, files: TokenFiles, sequence_length: int, seed: int | None) -> DataOrder:
-        """How this framework reads the files."""
-        return ShuffledOrder(files, sequence_length, seed)
+    def official(self, path: Path) -> dict[str, Any]:
+        """The fields of `model` that an official configuration file of this framework gives. UserError for others."""
+        raise UserError(f"{self.name} reads no official configuration files", key="model.official", value=str(path))
+
+    def complete_config(
+        self, config: dict[str, Any], vocab_size: int, eos_token_id: int, sequence_length: int
+    ) -> dict[str, Any]:
+        """An architecture from scratch, with what follows from tokenizer and data where it says nothing else."""
+        given = {"vocab_size": vocab_size, "eos_token_id": eos_token_id, "max_position_embeddings": sequence_length}
+        return {**given, **config}
+
+    def order(
+        self, files: TokenFiles, model: dict[str, Any], training: dict[str, Any], seed: int, cache: Path
+    ) -> DataOrder:
+        """How this framework reads the files. seed: `seed.order`; cache: where what is costly to compute may be kept."""
+        return ShuffledOrder(files, training["sequence_length"], seed)
 
     @abstractmethod
     def initial(self, model: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint import FileSystemReader
 
 from pretrain_exp.framework.huggingface.framework import HuggingFace
+from pretrain_exp.framework.worker.main import run_worker
 from pretrain_exp.store.states import state_dir
 
 VOCAB, EOS, S, G = (
@@ -91,11 +92,11 @@ class Segment:
 
     def here(self, status: int = 0) -> None:
         """The same in this process, one rank, so that torch is loaded once for all tests."""
-        from pretrain_exp.framework.huggingface import worker
+        from pretrain_exp.framework.huggingface.worker import work
 
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
         try:
-            assert worker.main([str(self.write())]) == status
+            assert run_worker(work, [str(self.write())]) == status
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)

@@ -15,10 +15,10 @@ import torch
 from segments import G, Segment, metrics, reads, tensors
 
 from pretrain_exp.framework.huggingface import loop
-from pretrain_exp.framework.huggingface.checkpoint import Beginning, find_beginning
-from pretrain_exp.framework.huggingface.job import Job
-from pretrain_exp.framework.huggingface.journal import Origin
-from pretrain_exp.framework.huggingface.ranks import Ranks
+from pretrain_exp.framework.worker.checkpoints import Beginning, find_beginning
+from pretrain_exp.framework.worker.job import Job
+from pretrain_exp.framework.worker.journal import Origin
+from pretrain_exp.framework.worker.ranks import Ranks
 from pretrain_exp.store.claims import CLAIM, CLAIM_OWNER, try_claim
 from pretrain_exp.store.states import RELEASED, can_start, read_record, state_dir
 

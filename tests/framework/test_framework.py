@@ -18,6 +18,7 @@ from pretrain_exp.errors import UserError
 from pretrain_exp.framework.base import Checkpoint
 from pretrain_exp.framework.huggingface.checks import config_fields, model_types
 from pretrain_exp.framework.huggingface.framework import HuggingFace
+from pretrain_exp.framework.ranked import START
 from pretrain_exp.store.states import write_json
 
 
@@ -152,15 +153,9 @@ def test_bf16_on_a_cpu_is_warned_of() -> None:
 def test_commands(tmp_path: Path) -> None:
     job = tmp_path / "job.json"
     one, two = HuggingFace(device="cpu"), HuggingFace(device="cpu", devices=2, python="/opt/python", threads=3)
-    assert one.command(job) == [
-        sys.executable,
-        "-m",
-        "pretrain_exp.framework.huggingface.worker",
-        str(job),
-        "--device",
-        "cpu",
-    ]
-    assert two.command(job)[:5] == ["/opt/python", "-m", "pretrain_exp.framework.huggingface.launch", "--ranks", "2"]
+    worker, launch = "pretrain_exp.framework.huggingface.worker", "pretrain_exp.framework.worker.launch"
+    assert one.command(job) == [sys.executable, START, worker, str(job), "--device", "cpu"]
+    assert two.command(job)[:7] == ["/opt/python", START, launch, "--worker", worker, "--ranks", "2"]
     assert two.environment()["OMP_NUM_THREADS"] == "3"
 
 
@@ -202,6 +197,7 @@ def test_the_orchestrators_side_loads_nothing_heavy() -> None:
     script = f"""
 import sys
 from pretrain_exp.framework.huggingface.framework import HuggingFace
+from pretrain_exp.framework.ranked import START
 framework = HuggingFace()
 assert framework.check({{"config": {OLMO2!r}}}, {TRAINING!r}) == []
 framework.initial({{"config": {OLMO2!r}}}), framework.numerics({TRAINING!r})

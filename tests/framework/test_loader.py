@@ -10,8 +10,8 @@ import pytest
 from segments import EOS, G, S
 
 from pretrain_exp.framework.huggingface.head import IGNORED
-from pretrain_exp.framework.huggingface.job import Job
 from pretrain_exp.framework.huggingface.loader import Loader, derive
+from pretrain_exp.framework.worker.job import Job
 
 X = IGNORED
 

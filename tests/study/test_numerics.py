@@ -21,7 +21,7 @@ def member(policy, here):
 @pytest.fixture(autouse=True)
 def _plain_facts(monkeypatch):
     monkeypatch.setattr(experiment, "training_facts", lambda config: {})
-    monkeypatch.setattr(experiment, "model_facts", lambda config, data: {})
+    monkeypatch.setattr(experiment, "model_facts", lambda *_: {})
     monkeypatch.setattr(experiment, "code_version", lambda: "c0de")
 
 

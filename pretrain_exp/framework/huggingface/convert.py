@@ -1,6 +1,6 @@
 """From a state to a Hugging Face folder (config, float32 weights, tokenizer), if it says what the trained model said.
 
-`python -m pretrain_exp.framework.huggingface.convert STATE OUT` does it in an environment of its own.
+As a program, `convert STATE OUT`, it does it in an environment of its own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def convert(state: Path, out: Path) -> Path:
     from transformers.utils.logging import disable_progress_bar
 
     from pretrain_exp.framework.huggingface.model import materialise, skeleton, weights
-    from pretrain_exp.framework.huggingface.probe import check_probe
+    from pretrain_exp.framework.worker.probe import check_probe
 
     checkpoint = state / "checkpoint"
     if not (checkpoint / ".metadata").is_file():

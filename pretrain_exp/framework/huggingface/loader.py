@@ -19,25 +19,11 @@ import numpy as np
 
 from pretrain_exp.data.order import DataOrder, order_from_json
 from pretrain_exp.framework.huggingface.head import IGNORED
-from pretrain_exp.framework.huggingface.job import Job
-from pretrain_exp.plan.overlay import Overlay, noise_values
+from pretrain_exp.framework.worker.job import Job
+from pretrain_exp.framework.worker.noise import Noise, planned_noise
+from pretrain_exp.plan.overlay import Overlay
 
 AHEAD = 2  # steps that each thread reads ahead
-
-
-@dataclass(frozen=True)
-class Noise:
-    """Gaussian noise on the embeddings of one span."""
-
-    row: int  # of this rank
-    column: int
-    length: int
-    sigma: float
-    key: tuple[int, int]  # seed of the plan, slot
-
-    def values(self, dim: int) -> np.ndarray:
-        """(length, dim) float32; the same for any ranks and micro-batches."""
-        return self.sigma * noise_values(*self.key, self.column, self.length, dim)
 
 
 @dataclass(frozen=True)
@@ -105,13 +91,10 @@ class Loader(AbstractContextManager["Loader"]):
         rows = np.arange(self.rank, self.job.phases.batch_size(step), self.world)
         slots = self.job.phases.first_slot(step) + rows
         tokens = np.empty((len(rows), self.job.phases.sequence_length(step)), dtype=np.int64)
-        noise: list[Noise] = []
         for row, slot in enumerate(slots.tolist()):
             tokens[row] = order.read(slot) if overlay is None else overlay.apply(slot, order.read(slot), order.read)
-            if overlay is not None and overlay.touches(slot):
-                noise += [Noise(row, *span, (overlay.seed, slot)) for span in overlay.noise(slot)]
         labels, positions = derive(tokens, self.job.eos_token_id, self.job.training["document_masking"])
-        return Batch(step, rows, slots, tokens, labels, positions, tuple(noise))
+        return Batch(step, rows, slots, tokens, labels, positions, planned_noise(overlay, slots.tolist()))
 
     def _open(self) -> tuple[DataOrder, Overlay | None]:
         if not hasattr(self._opened, "order"):

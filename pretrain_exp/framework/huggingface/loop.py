@@ -20,58 +20,43 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grad_norm_
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.framework.huggingface.checkpoint import Checkpointer
 from pretrain_exp.framework.huggingface.loader import Batch, Loader
 from pretrain_exp.framework.huggingface.schedule import Schedule
-from pretrain_exp.framework.huggingface.stop import StopSignal
+from pretrain_exp.framework.huggingface.sharded import ShardedModel
+from pretrain_exp.framework.worker.boundary import Boundary
+from pretrain_exp.framework.worker.checkpoints import Checkpoints
+from pretrain_exp.framework.worker.main import Attempt
+from pretrain_exp.framework.worker.noise import noise_of_rows
 from pretrain_exp.tracking import metrics
-
-PLANNED, INTERRUPTED = 0, 75  # EX_TEMPFAIL: saved on a signal, to be started again
 
 
 class Training:
-    """Trains a job from `step` to its last save. `step` is where it stands, for whoever reports a failure."""
+    """Trains a job from `step` to its last save."""
 
-    def __init__(self, checkpointer: Checkpointer, step: int, stop_signal: StopSignal) -> None:
-        self.checkpointer, self.step, self.stop_signal = checkpointer, step, stop_signal
-        self.job, self.ranks, self.journal = checkpointer.job, checkpointer.ranks, checkpointer.journal
-        self.model, self.optimizer = checkpointer.model, checkpointer.optimizer
+    def __init__(self, checkpoints: Checkpoints, trained: ShardedModel, step: int, attempt: Attempt) -> None:
+        self.checkpoints, self.step, self.attempt = checkpoints, step, attempt
+        self.job, self.ranks, self.journal = checkpoints.job, checkpoints.ranks, checkpoints.journal
+        self.model, self.optimizer = trained.model, trained.optimizer
         self.settings = self.job.training
         self.schedule = Schedule.from_training(self.settings)
-        self.saves = {save.step: save for save in self.job.saves}
         self.pending: list[tuple[int, torch.Tensor]] = []  # steps whose numbers still lie on the device
-        self.resume_seconds = 60.0 * self.settings.get("resume_every_minutes", 15.0)
-        self._saved_at = self._flushed_at = time.monotonic()
+        self._flushed_at = time.monotonic()
 
     def run(self) -> int:
         """PLANNED when all is saved, INTERRUPTED when a signal came first and a checkpoint to resume from was left."""
-        stop = self.job.saves[-1].step
-        self._save_planned()
+        boundary = Boundary(self.checkpoints, self.attempt, self._flush)
         with Loader(self.job, self.ranks.rank, self.ranks.world, self.settings["loader_workers"]) as loader:
-            for batch in loader.batches(self.step, stop):
-                due = self.ranks.first and time.monotonic() - self._saved_at > self.resume_seconds
-                signals, dues = self.ranks.sum_counts([int(self.stop_signal.received), int(due)])
-                if signals or dues:
-                    self._flush()
-                    self.checkpointer.save_resume(self.step)
-                    self._saved_at = time.monotonic()
-                if signals:
-                    return INTERRUPTED
-                self.train(batch)
-                self._save_planned()
-        return PLANNED
-
-    def _save_planned(self) -> None:
-        if self.step in self.saves:
-            self.checkpointer.save_state(self.saves[self.step])
-            self._saved_at = self._flushed_at = time.monotonic()
+            batches = loader.batches(self.step, self.job.saves[-1].step)
+            while (status := boundary.reach(self.step)) is None:
+                self.train(next(batches))
+        return status
 
     def train(self, batch: Batch) -> None:
         """One update: the mean loss over the tokens that all ranks predict, however they are split."""
         (predicted,) = self.ranks.sum_counts([batch.predicted])
         seed_step(self.job.init_seed, batch.step, self.ranks.rank)
         tokens = torch.from_numpy(batch.tokens)
-        self.journal.read(batch, tokens.numpy())
+        self.journal.read(batch.step, batch.rows, batch.slots, tokens.numpy())
         device, size = self.ranks.device, self.settings["micro_batch_size"] or len(tokens)
         labels = torch.from_numpy(batch.labels)
         positions = None if batch.positions is None else torch.from_numpy(batch.positions)
@@ -98,19 +83,14 @@ class Training:
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         self.pending.append((batch.step, torch.cat([sums / max(1, predicted), norm[None] / self.ranks.world])))
         self.step += 1
-        if self.step in self.saves or len(self.pending) >= self.settings["log_every"]:
+        if len(self.pending) >= self.settings["log_every"]:
             self._flush()
 
     def _noise(self, batch: Batch, rows: slice) -> torch.Tensor | None:
         """(B, S, D) noise on the embeddings of these rows of the batch, None where there is none."""
-        spans = [span for span in batch.noise if rows.start <= span.row < rows.stop]
-        if not spans:
-            return None
         dim = self.model.hf.get_input_embeddings().weight.shape[1]
-        noise = torch.zeros(*batch.tokens[rows].shape, dim)
-        for span in spans:
-            noise[span.row - rows.start, span.column : span.column + span.length] += torch.from_numpy(span.values(dim))
-        return noise.to(self.ranks.device)
+        noise = noise_of_rows(batch.noise, rows, (*batch.tokens[rows].shape, dim))
+        return None if noise is None else torch.from_numpy(noise).to(self.ranks.device)
 
     def _flush(self) -> None:
         """Fetches the numbers of the steps since the last time and logs them; UserError where one is not finite."""

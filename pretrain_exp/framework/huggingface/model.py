@@ -22,8 +22,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.framework.huggingface.head import LinearCrossEntropy, cross_entropy
-from pretrain_exp.framework.huggingface.job import Job
-from pretrain_exp.framework.huggingface.ranks import Ranks
+from pretrain_exp.framework.worker.job import Job
+from pretrain_exp.framework.worker.ranks import Ranks
 
 NAMED = 20  # weights that a warning lists
 

@@ -6,6 +6,7 @@ The tokens depend on nothing but vocabulary and sequence length, so any reader i
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +30,25 @@ def probe_tokens(vocab_size: int, sequence_length: int) -> torch.Tensor:
     return torch.from_numpy((np.asarray(raw) % np.uint64(vocab_size)).astype(np.int64).reshape(shape))
 
 
+@dataclass(frozen=True)
+class Probe:
+    """values: nats, as `log_probabilities` gives them, of the model in this precision."""
+
+    vocab_size: int
+    sequence_length: int
+    precision: str
+    values: list[list[float]]
+
+    def write(self, path: Path) -> None:
+        facts = {"vocab_size": self.vocab_size, "sequence_length": self.sequence_length, "precision": self.precision}
+        write_json(path, {"schema": 1, **facts, "log_probabilities": self.values})
+
+
 @torch.no_grad()
 def log_probabilities(logits: torch.Tensor, tokens: torch.Tensor) -> list[list[float]]:
     """Nats of each token given those before it, (ROWS, length - 1)."""
     found = logits[:, :-1].float().log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
     return [[float(f"{value:.9g}") for value in row] for row in found.tolist()]
-
-
-def write_probe(path: Path, vocab_size: int, sequence_length: int, precision: str, values: list[list[float]]) -> None:
-    write_json(
-        path,
-        {
-            "schema": 1,
-            "vocab_size": vocab_size,
-            "sequence_length": sequence_length,
-            "precision": precision,
-            "log_probabilities": values,
-        },
-    )
 
 
 def check_probe(path: Path, hf: Any) -> None:

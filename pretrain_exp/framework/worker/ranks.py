@@ -11,6 +11,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from pretrain_exp.framework.worker.main import Attempt
+
 TIMEOUT = timedelta(minutes=30)
 
 
@@ -21,17 +23,18 @@ class Ranks:
     device: torch.device
 
     @classmethod
-    def join(cls, rank: int, world: int, device_type: str, rendezvous: str | None, local_rank: int) -> Ranks:
-        """rendezvous: init method of torch.distributed (`file:///...`, `env://`); None with one rank."""
-        device = torch.device(device_type, local_rank) if device_type == "cuda" else torch.device("cpu")
-        if device_type == "cuda":
+    def join(cls, attempt: Attempt) -> Ranks:
+        """Makes the process group of this attempt's ranks, on its device."""
+        device = torch.device("cuda", attempt.local_rank) if attempt.device == "cuda" else torch.device("cpu")
+        if device.type == "cuda":
             torch.cuda.set_device(device)
-        backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
-        if rendezvous is not None:
-            dist.init_process_group(backend, init_method=rendezvous, rank=rank, world_size=world, timeout=TIMEOUT)
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        if attempt.rendezvous is not None:
+            where, rank, world = attempt.rendezvous, attempt.rank, attempt.world
+            dist.init_process_group(backend, init_method=where, rank=rank, world_size=world, timeout=TIMEOUT)
         else:
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=TIMEOUT)
-        return cls(rank, world, device)
+        return cls(attempt.rank, attempt.world, device)
 
     @property
     def first(self) -> bool:

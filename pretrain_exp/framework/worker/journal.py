@@ -16,8 +16,7 @@ from typing import TextIO
 
 import numpy as np
 
-from pretrain_exp.framework.huggingface.loader import Batch
-from pretrain_exp.framework.huggingface.ranks import Ranks
+from pretrain_exp.framework.worker.ranks import Ranks
 from pretrain_exp.plan.digest import READS_DTYPE, row_digest
 
 
@@ -45,10 +44,10 @@ class Journal:
             self.attempt = _last_attempt(path) + 1
             self._live = open(path, "a", buffering=1)  # noqa: SIM115  open as long as the worker lives
 
-    def read(self, batch: Batch, tokens: np.ndarray) -> None:
-        """tokens: (R, S), a view of the very tensor that the model gets."""
+    def read(self, step: int, rows_of_step: np.ndarray, slots: np.ndarray, tokens: np.ndarray) -> None:
+        """rows_of_step, slots: (R,); tokens: (R, S), a view of the very tensor that the model gets."""
         rows = np.empty(len(tokens), dtype=READS_DTYPE)
-        rows["step"], rows["row"], rows["slot"] = batch.step, batch.rows, batch.slots
+        rows["step"], rows["row"], rows["slot"] = step, rows_of_step, slots
         rows["digest"] = [row_digest(row) for row in tokens]
         self.reads.append(rows)
 

@@ -1,11 +1,9 @@
-"""Where a job begins, and what it leaves: weights and optimizer in one checkpoint that any number of ranks reads.
+"""Where a job begins, and what it leaves: states in the store, and checkpoints to resume from between two states.
 
-    <state>/checkpoint/      torch.distributed.checkpoint: model, optimizer by parameter; hf/: config, tokenizer
-    <state>/probe.json  metrics.jsonl  reads/                     see probe.py, journal.py
-    <live>/resume/step<N>/   the same between two states, and progress.json; complete once it has this name
-        progress.json        {schema, step, from: {step, state}}, from: the state where its journal begins
-
-No random state is stored: what is drawn at step t is seeded by (init seed, t, rank), see loop.py.
+<state>/checkpoint/      the framework's own: whatever it needs to go on
+<state>/probe.json  metrics.jsonl  reads/  job.json           see probe.py, journal.py
+<live>/resume/step<N>/   the same between two states, and progress.json; complete once it has this name
+    progress.json        {schema, step, from: {step, state}}, from: the state where its journal begins
 """
 
 from __future__ import annotations
@@ -15,28 +13,14 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-import torch
-import torch.distributed.checkpoint as dcp
-
-from pretrain_exp.framework.huggingface.job import Job, Save
-from pretrain_exp.framework.huggingface.journal import Journal, Origin
-from pretrain_exp.framework.huggingface.model import LanguageModel, evaluating, load_initial, weights
-from pretrain_exp.framework.huggingface.optimizer import optimizer_tensors
-from pretrain_exp.framework.huggingface.probe import log_probabilities, probe_tokens, write_probe
-from pretrain_exp.framework.huggingface.ranks import Ranks
+from pretrain_exp.framework.worker.job import Job, Save
+from pretrain_exp.framework.worker.journal import Journal, Origin
+from pretrain_exp.framework.worker.probe import Probe
+from pretrain_exp.framework.worker.ranks import Ranks
 from pretrain_exp.store.claims import ClaimLost, demand_claim
 from pretrain_exp.store.states import can_start, commit, stage, state_dir, write_json
-
-TOKENIZER_FILES = (
-    "tokenizer*.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-)
 
 
 @dataclass(frozen=True)
@@ -76,7 +60,7 @@ def _newest(job: Job) -> Beginning | None:
     states = [Beginning.at(job.start_step, job.start_state)]
     for save in job.saves:
         folder = state_dir(job.store, save.key)
-        if save.step < missing[0] and is_checkpoint(folder / "checkpoint"):
+        if save.step < missing[0] and can_start(job.store, save.key):
             states.append(Beginning.at(save.step, folder))
     newest = max(states, key=lambda beginning: beginning.step)
     for folder in job.resume.glob("step*"):
@@ -87,27 +71,34 @@ def _newest(job: Job) -> Beginning | None:
     return newest
 
 
-def is_checkpoint(folder: Path) -> bool:
-    """Whether a distributed checkpoint was finished here: its metadata are written last."""
-    return (folder / ".metadata").is_file()
+class Trained(Protocol):
+    """What a framework trains, as it is written and read. All ranks call every method together."""
+
+    def load(self, folder: Path | None) -> None:
+        """Goes on from <folder>/checkpoint; None: from the initial weights of the job."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Writes <folder>/checkpoint."""
+        ...
+
+    def probe(self) -> Probe:
+        """What the model as it stands says of the probe's tokens."""
+        ...
 
 
 @dataclass(frozen=True)
-class Checkpointer:
+class Checkpoints:
     """Writes and reads what a job leaves. All ranks call every method together."""
 
     job: Job
     ranks: Ranks
-    model: LanguageModel
-    optimizer: torch.optim.AdamW
+    trained: Trained
     journal: Journal
 
     def load(self, beginning: Beginning) -> None:
-        """Fills weights, optimizer and journal, and drops checkpoints between states that lead nowhere."""
-        if beginning.folder is None:
-            load_initial(self.job, self.model, self.ranks)
-        else:
-            dcp.load(self._tensors(), checkpoint_id=beginning.folder / "checkpoint")
+        """Fills what is trained and the journal, and drops checkpoints between states that lead nowhere."""
+        self.trained.load(beginning.folder)
         self.journal.begin(beginning.origin, beginning.folder if beginning.resumed else None)
         if self.ranks.first and self.job.resume.is_dir():
             demand_claim(os.environ)
@@ -123,7 +114,9 @@ class Checkpointer:
         if folder:
             staging = Path(folder)
             self._fill(staging)
-            self._probe(staging / "probe.json")
+            probe = self.trained.probe()
+            if self.ranks.first:
+                probe.write(staging / "probe.json")
             self.ranks.barrier()
             if self.ranks.first:
                 self._commit(staging, save)
@@ -161,26 +154,6 @@ class Checkpointer:
                     shutil.rmtree(folder)
         self.ranks.barrier()
 
-    def _tensors(self) -> dict[str, Any]:
-        """The live tensors; loading fills them in place."""
-        return {"model": weights(self.model.hf), "optimizer": optimizer_tensors(self.model.hf, self.optimizer)}
-
     def _fill(self, folder: Path) -> None:
-        dcp.save(self._tensors(), checkpoint_id=folder / "checkpoint")
+        self.trained.save(folder)
         self.journal.write(folder)
-        if self.ranks.first:
-            hf = folder / "checkpoint" / "hf"
-            self.model.hf.config.save_pretrained(hf)
-            if self.job.tokenizer is not None:
-                for pattern in TOKENIZER_FILES:
-                    for path in self.job.tokenizer.glob(pattern):
-                        shutil.copy(path, hf)
-
-    def _probe(self, path: Path) -> None:
-        vocab_size = self.model.hf.config.vocab_size
-        length = self.job.phases.sequence_length(self.job.start_step)
-        tokens = probe_tokens(vocab_size, length).to(self.ranks.device)
-        with evaluating(self.model), torch.no_grad():
-            values = log_probabilities(self.model(tokens), tokens)
-        if self.ranks.first:
-            write_probe(path, vocab_size, length, self.job.training["precision"], values)

@@ -1,4 +1,4 @@
-"""Starts the ranks of a job on this machine and waits: `python -m ....launch --ranks N job.json --device cuda`.
+"""Starts the ranks of a job on this machine and waits: `launch --worker MODULE --ranks N job.json --device cpu`.
 
 What torchrun does on one machine, with three differences: the ranks' exit status is kept (75: start me again), a
 signal is left to the ranks to act on in their own time, and no rank outlives the launcher, however that ends.
@@ -14,20 +14,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
-WORKER = "pretrain_exp.framework.huggingface.worker"
+START = str(Path(__file__).with_name("start.py"))
 GRACE_SECONDS = 10.0  # what the other ranks get to end after one has failed
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--worker", required=True, help="the module that each rank runs")
     parser.add_argument("--ranks", type=int, required=True)
     options, rest = parser.parse_known_args(arguments)
     with tempfile.TemporaryDirectory(prefix="pretrain-exp-") as folder:
         read_end, write_end = os.pipe()  # closed by the kernel when this process ends, however it ends
         ranks = [
             subprocess.Popen(
-                [sys.executable, "-m", WORKER, *rest]
+                [sys.executable, START, options.worker, *rest]
                 + ["--rank", str(rank), "--world", str(options.ranks)]
                 + ["--rendezvous", f"file://{folder}/rendezvous", "--lifeline", str(read_end)],
                 pass_fds=[read_end],

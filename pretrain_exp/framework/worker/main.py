@@ -1,0 +1,105 @@
+"""What every worker does around its training: one process a rank, one job.
+
+    job.json --> Job --> work(job, attempt): ranks, model, newest checkpoint, training --> states in the store
+
+Ranks come from launch.py or from torchrun. Exit status: 0 all states are saved; 75 a signal came and a checkpoint to
+resume from was written; 2 the user's to mend; 1 a crash, or the job's claim was lost. A failure leaves
+<live>/error.json {kind, message, step}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pretrain_exp.errors import UserError
+from pretrain_exp.framework.worker.job import Job
+from pretrain_exp.framework.worker.stop import StopSignal
+from pretrain_exp.store.claims import ClaimLost
+
+PLANNED, INTERRUPTED = 0, 75  # EX_TEMPFAIL: saved on a signal, to be started again
+
+
+@dataclass
+class Attempt:
+    """One process at a job. step: where it stands, for whoever reports a failure; None before it trains."""
+
+    rank: int
+    world: int
+    local_rank: int
+    device: str  # cpu | cuda
+    rendezvous: str | None  # an init method of torch.distributed; None with one rank
+    stop_signal: StopSignal
+    step: int | None = None
+
+
+Work = Callable[[Job, Attempt], int]
+
+
+def run_worker(work: Work, arguments: Sequence[str] | None = None) -> int:
+    """Trains what the store lacks, by `work`; returns the exit status. A crash is raised again, for its traceback."""
+    options = _parser().parse_args(arguments)
+    if options.lifeline is not None:
+        threading.Thread(target=_die_with, args=(options.lifeline,), daemon=True).start()
+    stop_signal = StopSignal()
+    stop_signal.listen()
+    local_rank = int(os.environ.get("LOCAL_RANK", options.rank))
+    attempt = Attempt(options.rank, options.world, local_rank, options.device, options.rendezvous, stop_signal)
+    job: Job | None = None
+    try:
+        job = Job.load(options.job)
+        return work(job, attempt)
+    except ClaimLost as error:
+        print(error, file=sys.stderr)  # and no error.json: the folder is another's by now
+        return 1
+    except Exception as error:
+        kind = "user" if isinstance(error, UserError) else "crash"
+        message = error.render() if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        report_failure(job.live if job else options.job.parent, kind, message, attempt.step)
+        if kind == "user":
+            print(message, file=sys.stderr)
+            return 2
+        raise
+
+
+def end_process(status: int) -> None:
+    """Ends this process at once: all is written, and taking torch apart would cost another second."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def report_failure(live: Path, kind: str, message: str, step: int | None) -> None:
+    """Writes error.json unless another rank was first: the first failure is the cause, what follows only its echo."""
+    temporary = live / f".error-{uuid.uuid4().hex[:8]}"
+    temporary.write_text(json.dumps({"kind": kind, "message": message, "step": step}) + "\n")
+    try:
+        os.link(temporary, live / "error.json")
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("job", type=Path)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--rank", type=int, default=int(os.environ.get("RANK", 0)))
+    parser.add_argument("--world", type=int, default=int(os.environ.get("WORLD_SIZE", 1)))
+    parser.add_argument("--rendezvous", default="env://" if "RANK" in os.environ else None)
+    parser.add_argument("--lifeline", type=int, help="file descriptor whose end of file means that the launcher died")
+    return parser
+
+
+def _die_with(lifeline: int) -> None:
+    """Ends this process when the launcher is gone: no orphan may go on writing while a restart does the same."""
+    os.read(lifeline, 1)
+    os._exit(1)
