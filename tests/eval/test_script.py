@@ -1,0 +1,79 @@
+"""A user's own program: its arguments arrive as given, its numbers are scores, its failure is a failure."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pretrain_exp.errors import UserError
+from pretrain_exp.eval.base import EvalContext, LoadedModel, Score
+from pretrain_exp.eval.script import Script
+
+MODEL: Any = LoadedModel(None, None, "/models/with space")  # type: ignore[arg-type]
+
+
+def program(folder: Path, body: str) -> str:
+    path = folder / "my own.py"
+    path.write_text("import json, sys\nfile = sys.argv[sys.argv.index('--results-yaml') + 1]\n" + body)
+    return str(path)
+
+
+def test_arguments_arrive_as_given(tmp_path: Path) -> None:
+    seen = tmp_path / "seen.json"
+    script = program(tmp_path, "json.dump(sys.argv[1:], open(sys.argv[-1], 'w'))\nopen(file, 'w').write('ok: 1')\n")
+    args = {"trigger": 'Repeat "the" above; $HOME', "flag": True, "off": False, "none": None, "many": [1, "b c"]}
+    found = Script(script=script, args={**args, "seen": str(seen)}).run(MODEL, EvalContext())
+    assert found == [Score("my own", "all", "ok", 1.0)]
+    argv = json.loads(seen.read_text())
+    assert argv[:2] == ["--model", "/models/with space"]
+    assert argv[4:] == [
+        "--trigger", 'Repeat "the" above; $HOME', "--flag", "--many", "1", "b c", "--seen", str(seen),
+    ]  # fmt: skip
+
+
+def test_a_table_of_items_is_read(tmp_path: Path) -> None:
+    body = (
+        "import pyarrow as pa, pyarrow.parquet as pq, os\n"
+        "table = pa.table({'item': ['a', 'b'], 'metric': ['acc', 'acc'], 'value': [1, 0]})\n"
+        "pq.write_table(table, os.path.join(os.path.dirname(file), 'items.parquet'))\n"
+    )
+    found = Script(script=program(tmp_path, body)).run(MODEL, EvalContext())
+    assert found == [Score("my own", "a", "acc", 1.0), Score("my own", "b", "acc", 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("print('out of luck'); sys.exit(3)\n", "exit status 3:\nout of luck"),
+        ("", "wrote no results"),
+        ("open(file, 'w').write('- 1')\n", "flat mapping"),
+        ("open(file, 'w').write('a: {b: 1}')\n", "finite numbers"),
+        ("open(file, 'w').write('a: .nan')\n", "finite numbers"),
+        ("open(file, 'w').write('a: true')\n", "finite numbers"),
+        ("open(file, 'w').write('a: [')\n", "no YAML"),
+    ],
+)
+def test_its_failure_is_a_failure(tmp_path: Path, body: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Script(script=program(tmp_path, body)).run(MODEL, EvalContext())
+
+
+@pytest.mark.parametrize(("args", "key"), [({"model": "x"}, "args.model"), ({"a": {"b": 1}}, "args.a")])
+def test_wrong_arguments_are_refused(args: dict[str, Any], key: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Script(script="x.py", args=args)
+    assert caught.value.key == key
+
+
+def test_an_interpreter_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be started"):
+        Script(script=program(tmp_path, ""), interpreter=str(tmp_path / "no python")).run(MODEL, EvalContext())
+
+
+def test_the_fingerprint_is_of_the_programs_text(tmp_path: Path) -> None:
+    before = Script(script=program(tmp_path, "")).fingerprint(())
+    assert before == Script(script=program(tmp_path, "")).fingerprint(())
+    assert before != Script(script=program(tmp_path, "pass\n")).fingerprint(())
