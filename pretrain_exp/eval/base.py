@@ -36,6 +36,7 @@ class LoadedModel:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    folder: str = ""  # or hub name: where it was loaded from
 
     @cached_property
     def context_length(self) -> int:

@@ -1,4 +1,4 @@
-"""The loss on planted texts: every item of the plan that is no multiple-choice item in, its cross-entropy out.
+"""The loss on planted texts: every item of the plan that is neither multiple choice nor a probe in, its loss out.
 
 The tokens are those that were planted, EOS and truncation included, at every dose; an item of dose 0 is a holdout.
 A run that begins with EOS is read from that token, as it was in training; any other is read after the start token.
@@ -25,11 +25,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from pretrain_exp.eval.base import EvalContext, LoadedModel, Score
-from pretrain_exp.eval.text_loss import Run, losses
+from pretrain_exp.eval.planted_runs import identity, plain_text, planted_runs
+from pretrain_exp.eval.text_loss import losses
 from pretrain_exp.items.choice import ChoiceItem
-from pretrain_exp.items.content import content_id
-from pretrain_exp.items.planned import PlannedItems, PlantedText
-from pretrain_exp.plan.digest import row_digest
 
 VERSION = 1  # of what the numbers mean; raised when they change
 
@@ -44,40 +42,15 @@ class PlantedTexts:
         return []
 
     def fingerprint(self, items: Sequence[ChoiceItem]) -> dict[str, Any]:
-        texts = items.texts if isinstance(items, PlannedItems) else ()
-        return {
-            "evaluation": "planted_texts",
-            "version": VERSION,
-            "items": content_id(*sorted(_digest(text) for text in texts)),
-            "n": len(texts),
-        }
+        return {"evaluation": "planted_texts", "version": VERSION, **identity(items)}
 
     def run(self, model: LoadedModel, context: EvalContext) -> list[Score]:
-        runs = [_run(text, model) for text in context.texts]
-        scored = [(text, run) for text, run in zip(context.texts, runs, strict=True) if run.scored]
-        if not context.texts:
-            context.notes.append("the plan holds no texts beside multiple-choice items: nothing to score")
-        if alone := len(runs) - len(scored):
-            context.notes.append(f"{alone} items are a single EOS, which nothing precedes, and have no score")
+        scored = planted_runs(model, context)
         nats = losses(model, [run for _, run in scored], model.context_length, self.batch_size, context)
         scores: list[Score] = []
         for (text, run), nll in zip(scored, nats, strict=True):
-            plain = model.tokenizer.decode(
-                list(run.scored), skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-            size, count = len(str(plain).encode("utf-8")), len(run.scored)
+            size, count = len(plain_text(model, run).encode("utf-8")), len(run.scored)
             values = {"nll": nll, "tokens": count, "ce": nll / count, "bytes": size}
             values |= {"bits_per_byte": nll / (math.log(2) * size)} if size else {}
             scores += [Score(text.insertion, text.item, metric, float(value)) for metric, value in values.items()]
         return scores
-
-
-def _run(text: PlantedText, model: LoadedModel) -> Run:
-    tokens = text.tokens.tolist()
-    if tokens[0] == model.tokenizer.eos_token_id:
-        return Run(tokens[0], tokens[1:])
-    return Run(model.start_token, tokens)
-
-
-def _digest(text: PlantedText) -> str:
-    return content_id(text.insertion, text.item, row_digest(text.tokens).hex())

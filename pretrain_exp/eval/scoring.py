@@ -1,4 +1,4 @@
-"""The one place where log-likelihoods are computed: token sequences in, sums of log-probabilities out.
+"""The one place where log-likelihoods are computed: token sequences in, log-probabilities or their sums out.
 
     tokens   c c c c c x x x         scored = 3: the x are scored, given all before them
     input    c c c c c x x           right-padded, longest sequences first, no attention mask: attention is causal,
@@ -14,6 +14,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
@@ -33,13 +34,38 @@ class Likelihood(NamedTuple):
     greedy: bool  # whether each of them was the most probable one
 
 
+class TokenLikelihoods(NamedTuple):
+    """Of each scored token, (scored,) each: its log-probability [nats]; whether it was the most probable one.
+
+    mean, sd: of the log-probabilities of all tokens that could have stood there, under the model's own distribution;
+    empty unless asked for.
+    """
+
+    log_probs: np.ndarray
+    right: np.ndarray
+    mean: np.ndarray
+    sd: np.ndarray
+
+
 def log_likelihoods(
     model: PreTrainedModel,
     spans: Sequence[Span],
     batch_size: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Likelihood]:
-    """The log-likelihood of each span, in the order given. Spans with the same input are computed once.
+    """The log-likelihood of each span, in the order given, as `token_likelihoods` has it token by token."""
+    found = token_likelihoods(model, spans, batch_size, progress)
+    return [Likelihood(float(each.log_probs.sum()), bool(each.right.all())) for each in found]
+
+
+def token_likelihoods(
+    model: PreTrainedModel,
+    spans: Sequence[Span],
+    batch_size: int,
+    progress: Callable[[int, int], None] | None = None,
+    moments: bool = False,
+) -> list[TokenLikelihoods]:
+    """The log-likelihoods of each span's scored tokens. Spans with the same input are computed once.
 
     batch_size: sequences at once, fewer where their logits would not fit into MAX_LOGITS.
     progress:   called with (spans done, spans in all) after each batch.
@@ -55,11 +81,11 @@ def log_likelihoods(
     inputs = sorted(shared, key=lambda tokens: (-len(tokens), tokens))
     kept = [max(spans[index].scored for index in shared[tokens]) for tokens in inputs]
     vocabulary = int(model.get_output_embeddings().weight.shape[0])
-    results: list[Likelihood | None] = [None] * len(spans)
+    results: list[TokenLikelihoods | None] = [None] * len(spans)
     done = 0
     for rows in _batches(inputs, kept, batch_size, vocabulary):
         members = [(row - rows.start, index) for row in rows for index in shared[inputs[row]]]
-        batch = _score(model, inputs[rows.start : rows.stop], [(row, spans[index]) for row, index in members])
+        batch = _score(model, inputs[rows.start : rows.stop], [(row, spans[index]) for row, index in members], moments)
         for (_, index), result in zip(members, batch, strict=True):
             results[index] = result
         done += len(members)
@@ -87,8 +113,8 @@ def _batches(
 
 @torch.inference_mode()
 def _score(
-    model: PreTrainedModel, inputs: Sequence[tuple[int, ...]], members: Sequence[tuple[int, Span]]
-) -> list[Likelihood]:
+    model: PreTrainedModel, inputs: Sequence[tuple[int, ...]], members: Sequence[tuple[int, Span]], moments: bool
+) -> list[TokenLikelihoods]:
     """Score the members, each (its row among the inputs, its span), with one forward pass."""
     length = max(len(tokens) for tokens in inputs)
     padded = torch.tensor([[*tokens, *([0] * (length - len(tokens)))] for tokens in inputs])  # (B, T)
@@ -105,13 +131,21 @@ def _score(
     picked = logits[row, [position - first for position in column]].float()  # (N, V)
     targets = torch.tensor(target, device=picked.device)  # (N,)
 
-    nll = cross_entropy(picked, targets, reduction="none").double().cpu()
-    hit = (picked.argmax(dim=-1) == targets).cpu()
     counts = [scored for _, (_, scored) in members]
-    return [
-        Likelihood(-float(part.sum()), bool(hits.all()))
-        for part, hits in zip(nll.split(counts), hit.split(counts), strict=True)
-    ]
+    log_probs = -cross_entropy(picked, targets, reduction="none").double().cpu()
+    columns = [log_probs, (picked.argmax(dim=-1) == targets).cpu(), *(_moments(picked) if moments else ())]
+    parts = zip(*(column.split(counts) for column in columns), strict=True)
+    none = torch.empty(0)
+    return [TokenLikelihoods(*(each.numpy() for each in (*part, none, none)[:4])) for part in parts]
+
+
+def _moments(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of log p(v) under v ~ p; (N, V) -> (N,), (N,)."""
+    log_probs = logits.log_softmax(-1)
+    probs = log_probs.exp()
+    mean = (probs * log_probs).sum(-1, keepdim=True)
+    variance = (probs * (log_probs - mean) ** 2).sum(-1)
+    return mean[:, 0].double().cpu(), variance.sqrt().double().cpu()
 
 
 def _logits(model: PreTrainedModel, tokens: torch.Tensor, keep: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The loss on whole token runs: runs in, nats of each out, however long it is.
+"""The loss on whole token runs: runs in, nats of each or of each of its tokens out, however long it is.
 
 A run is read after one token that is given and not scored, so each of its tokens is scored exactly once. One longer
 than the model's context is cut into windows that do not overlap: a window reads the last token of the one before and
@@ -11,9 +11,14 @@ scores as many tokens as the model reads at once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from pretrain_exp.eval.base import EvalContext, LoadedModel
+
+if TYPE_CHECKING:
+    from pretrain_exp.eval.scoring import TokenLikelihoods
 
 
 class Run(NamedTuple):
@@ -32,15 +37,27 @@ def windows(run: Run, length: int) -> Iterator[Run]:
 
 def losses(model: LoadedModel, runs: Sequence[Run], length: int, batch_size: int, context: EvalContext) -> list[float]:
     """Negative log-likelihood [nats] of each run. length: tokens to read at once; batch_size: windows at once."""
-    from pretrain_exp.eval.scoring import Span, log_likelihoods
+    return [-float(each.log_probs.sum()) for each in token_scores(model, runs, length, batch_size, context)]
+
+
+def token_scores(
+    model: LoadedModel,
+    runs: Sequence[Run],
+    length: int,
+    batch_size: int,
+    context: EvalContext,
+    moments: bool = False,
+) -> list[TokenLikelihoods]:
+    """Each run token by token, its windows joined. moments: of the model's distribution at each token, as well."""
+    from pretrain_exp.eval.scoring import Span, TokenLikelihoods, token_likelihoods
 
     spans, owners = [], []
     for owner, run in enumerate(runs):
         for before, scored in windows(run, length):
             spans.append(Span([before, *scored], len(scored)))
             owners.append(owner)
-    nats = [0.0] * len(runs)
-    likelihoods = log_likelihoods(model.model, spans, batch_size, context.progress)
-    for owner, likelihood in zip(owners, likelihoods, strict=True):
-        nats[owner] -= likelihood.log_likelihood
-    return nats
+    parts: list[list[TokenLikelihoods]] = [[] for _ in runs]
+    found = token_likelihoods(model.model, spans, batch_size, context.progress, moments)
+    for owner, part in zip(owners, found, strict=True):
+        parts[owner].append(part)
+    return [TokenLikelihoods(*(np.concatenate(column) for column in zip(*each, strict=True))) for each in parts]

@@ -3,7 +3,8 @@
     job.json -> model, loaded once -> each evaluation -> <out>/items.parquet + <out>/eval.json
 
 An evaluation that fails leaves <out>.error.json and does not stop the others; the exit status is 1 if any failed.
-Results appear whole or not at all; an earlier result at the same place is replaced.
+Results appear whole or not at all; an earlier result at the same place is replaced. Nothing is written once the claim
+that the process was started under is another's.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pretrain_exp.eval.base import EvalContext, LoadedModel, instantiate
 from pretrain_exp.eval.job import SCHEMA, EvalJob, EvalTask, error_path
 from pretrain_exp.items.planned import PlannedItems, planted_items
 from pretrain_exp.provenance import versions
+from pretrain_exp.store.claims import ClaimLost, demand_claim
 from pretrain_exp.store.states import write_json
 
 log = logging.getLogger("pretrain_exp.eval")
@@ -42,6 +44,15 @@ def main(arguments: Sequence[str]) -> int:
         logging.ERROR
     )  # it warns of every model passed as an object
     job = EvalJob.read(Path(arguments[0]))
+    try:
+        return _evaluate(job)
+    except ClaimLost as error:
+        log.error("%s", error)
+        return 1
+
+
+def _evaluate(job: EvalJob) -> int:
+    """The exit status. Raises ClaimLost."""
     started = time.perf_counter()
     try:
         model = load_model(job)
@@ -70,7 +81,7 @@ def load_model(job: EvalJob) -> LoadedModel:
     model: Any = AutoModelForCausalLM.from_pretrained(job.model, revision=job.revision, dtype=job.dtype)
     tokenizer = AutoTokenizer.from_pretrained(job.tokenizer or job.model, revision=job.revision)
     model.to(device)
-    return LoadedModel(model.eval(), tokenizer)
+    return LoadedModel(model.eval(), tokenizer, job.model)
 
 
 def _attempt(job: EvalJob, number: int, model: LoadedModel, items: PlannedItems, facts: dict[str, Any]) -> bool:
@@ -97,6 +108,8 @@ def _attempt(job: EvalJob, number: int, model: LoadedModel, items: PlannedItems,
             "seconds": round(time.perf_counter() - started, 3),
         }
         _write_result(Path(task.out), task.name, scores, record)
+    except ClaimLost:
+        raise
     except Exception as error:  # anyone's evaluation may raise anything; the others must still run
         _fail(job, task, error)
         return False
@@ -116,6 +129,7 @@ def _write_result(out: Path, name: str, scores: Sequence[Any], record: dict[str,
     try:
         write_table(partial / "items.parquet", table)
         write_json(partial / "eval.json", {**record, "n": table.num_rows, "summary": summarize(table)})
+        demand_claim(os.environ)
         if out.exists():
             os.rename(out, old)
         os.rename(partial, out)
@@ -134,6 +148,7 @@ def _fail(job: EvalJob, task: EvalTask, error: Exception) -> None:
     tail: list[str] = []
     if job.log and Path(job.log).is_file():
         tail = Path(job.log).read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
+    demand_claim(os.environ)
     path = error_path(task.out)
     path.parent.mkdir(parents=True, exist_ok=True)
     message = str(error) if isinstance(error, USER) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,25 @@
+"""A second model to compare with: loaded as the evaluated one is, and refused where it reads other tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pretrain_exp.errors import UserError
+from pretrain_exp.eval.base import LoadedModel
+
+PROBE = "Reading x, k times, at step t: 1 + 1 = 2."
+
+
+def load_reference(name: str, revision: str | None, like: LoadedModel) -> LoadedModel:
+    """On the device and in the dtype of `like`. UserError where its tokenizer gives other ids for the same text."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        model: Any = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=like.model.dtype)
+    except OSError as error:
+        raise UserError(f"the reference model cannot be loaded: {error}", key="reference", value=name) from None
+    if tokenizer(PROBE)["input_ids"] != like.tokenizer(PROBE)["input_ids"]:
+        fix = "take a checkpoint with the same tokenizer"
+        raise UserError("the reference model has another tokenizer", key="reference", value=name, fix=fix)
+    return LoadedModel(model.to(like.model.device).eval(), tokenizer, name)
