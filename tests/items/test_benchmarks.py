@@ -218,3 +218,18 @@ def test_loading_items_imports_nothing_heavy():
     code = "import sys; from pretrain_exp.items.benchmarks import load_benchmark; load_benchmark('olmes:arc_easy'); "
     code += "print(sorted({'numpy', 'torch', 'transformers', 'lm_eval', 'datasets', 'olmo_eval'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_mmlu_has_its_questions() -> None:
+    whole = load_benchmark("mmlu:anatomy")
+    assert len(whole) == 135
+    assert all(len(item.choices) == 4 and item.query.startswith("Question: ") for item in whole)
+    assert len(load_benchmark("mmlu:anatomy/dev")) == 5
+    with pytest.raises(UserError, match="no such subject"):
+        load_benchmark("mmlu:phrenology")
+
+
+@pytest.mark.slow
+def test_mmlu_is_whole() -> None:
+    whole = load_benchmark("mmlu")
+    assert whole.available + whole.duplicates == 14_042
