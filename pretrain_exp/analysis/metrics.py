@@ -53,14 +53,23 @@ METRICS = {
     "acc_norm": Metric("accuracy (options normalised by length)", "points", 100, 3, +1, 1),
     "gold_ce": Metric("cross-entropy of the right answer", "nats per token", better=-1),
     "ce": Metric("cross-entropy", "nats per token", better=-1, thing="text", of_it="its cross-entropy"),
+    "target_logprob": Metric("log-probability of its value", "nats", 1.0, 2, +1, 2, "fact"),
+    "target_logprob_per_token": Metric("log-probability of its value", "nats per token", better=+1, thing="fact"),
+    "target_prob": Metric("probability of its value", "", 1.0, 4, +1, 4, "fact"),
+    "answered": Metric("solutions that end in an answer", "points", 100, 3, +1, 1, thing="problem"),
+    "answer_logprob": Metric("log-probability of the answer after the solution", "nats", better=+1, thing="problem"),
+    "solution_ce": Metric("cross-entropy of the solution", "nats per token", better=-1, thing="problem"),
     "gold_nll": Metric("negative log-likelihood of the right answer", "nats", better=-1, digits=2, difference_digits=2),
     "gold_bits_per_byte": Metric("bits per byte of the right answer", "bits per byte", better=-1),
     "margin": Metric("margin of the right answer", "nats", better=+1),
+    "watermark": Metric("inner product with its noise", "standard deviations", thing="text"),
+    "watermark_fresh": Metric("inner product with noise that was not planted", "standard deviations", thing="text"),
     "nats_per_token": Metric("loss", "nats per token", better=-1, digits=4, difference_digits=4),
     "bits_per_byte": Metric("bits per byte", "bits per byte", better=-1, digits=4, difference_digits=4),
 }
 SIZES = frozenset({"tokens", "bytes", "words"})  # of what is scored: no outcomes
-HEADLINE = ("acc", "gold_ce", "ce")  # shown first and drawn; the others are in folded tables
+# shown first and drawn; the others are folded
+HEADLINE = ("acc", "gold_ce", "ce", "target_logprob", "solution_ce", "watermark")
 _ORDER = {name: index for index, name in enumerate(METRICS)}
 
 
