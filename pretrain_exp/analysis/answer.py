@@ -10,7 +10,10 @@ from pretrain_exp.analysis.metrics import Metric, metric, metric_rank
 
 
 def headline(rows: Sequence[Estimate], panel: str | None = None, insertion: str | None = None) -> Estimate | None:
-    """The row that answers: highest dose, best-known metric, over seeds and against control where there are any."""
+    """The row that answers: highest dose, best-known metric, over seeds and against control where there are any.
+
+    A metric that is 0 in both arms (no answer was ever right) answers only where there is no other.
+    """
     for contrast in ("treated_vs_control", "dose_vs_holdout"):
         fitting = [
             row for row in rows
@@ -21,6 +24,7 @@ def headline(rows: Sequence[Estimate], panel: str | None = None, insertion: str 
             return min(
                 fitting,
                 key=lambda r: (
+                    r.value == r.reference == 0,
                     metric_rank(r.metric),
                     r.evaluation,
                     r.task,

@@ -85,6 +85,13 @@ def test_headline_prefers_control_accuracy_seeds_and_the_highest_dose() -> None:
     assert headline([HOLDOUT]) is None
 
 
+def test_a_metric_at_its_floor_does_not_answer() -> None:
+    floor = replace(ROW, estimate=0.0, low=0.0, high=0.0, value=0.0, reference=0.0)
+    other = replace(ROW, metric="target_logprob", estimate=1.2)
+    assert headline([floor, other]) is other
+    assert headline([floor]) is floor
+
+
 def test_variants_are_answered_one_by_one_by_what_tells_them_apart() -> None:
     rows = [replace(ROW, panel=panel) for panel in ("lr=1", "lr=2")]
     assert [answer.split(" reading")[0] for answer in answers(rows)] == ["lr=1:", "lr=2:"]
