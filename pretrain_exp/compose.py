@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import hydra
@@ -28,6 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pretrain_exp.config import Config, Kinds, plain, validate
 from pretrain_exp.errors import Problems, UserError
+from pretrain_exp.official_file import with_official
 from pretrain_exp.paths import conf_dir, group_choices
 
 WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
@@ -47,6 +49,14 @@ class Composed:
 
 def compose_and_run(verb: str, arguments: Sequence[str]) -> int:
     """Composes all members, then hands them to the experiment. Returns the exit status."""
+    if verb != "plan" or any(argument.startswith("hydra/launcher=") for argument in arguments):
+        return _compose_and_run(verb, arguments, [])
+    with TemporaryDirectory(prefix="pretrain-exp-plan-") as nowhere:  # Hydra must have a folder, a plan leaves none
+        return _compose_and_run(verb, arguments, [f"hydra.run.dir='{nowhere}'", f"hydra.sweep.dir='{nowhere}'"])
+
+
+def _compose_and_run(verb: str, arguments: Sequence[str], where: list[str]) -> int:
+    """where: overrides that say where Hydra has its folders."""
     targets, overrides = split_targets(arguments) if verb == "evaluate" else ([], list(arguments))
     refuse_duplicates(overrides)
     members: list[Composed] = []
@@ -60,14 +70,14 @@ def compose_and_run(verb: str, arguments: Sequence[str]) -> int:
         folder = Path(settings.runtime.output_dir)
         if _runs_elsewhere(settings):
             # another process, perhaps on another machine: what fails there must end it as a failure
-            raw, _ = chosen_only(plain(composed))
+            raw, _ = chosen_only(plain(with_official(composed, settings.overrides.task)))
             config, kinds = validate(raw)
             member = Composed(config, kinds, raw, folder, tuple(settings.overrides.task))
             if _run(verb, [member], folder, arguments, targets):
                 raise RuntimeError(f"{label}: failed; its log says why")
             return
         try:
-            raw, unused = chosen_only(plain(composed))
+            raw, unused = chosen_only(plain(with_official(composed, settings.overrides.task)))
             config, kinds = validate(raw)
         except Problems as problems:
             failures.append((label, problems))
@@ -78,7 +88,7 @@ def compose_and_run(verb: str, arguments: Sequence[str]) -> int:
         multirun = settings.mode == RunMode.MULTIRUN
         study[:] = [Path(settings.sweep.dir).absolute() if multirun else folder]
 
-    _call_hydra(task, named_seeds(overrides))
+    _call_hydra(task, [*named_seeds(overrides), *where])
     if failures:
         for label, problems in failures:
             print(
@@ -211,25 +221,32 @@ def named_seeds(overrides: Sequence[str]) -> list[str]:
 
 
 def labels(members: Sequence[Composed]) -> list[tuple[str, int]]:
-    """What tells members apart: the overrides that differ, seeds left out, and the number of the repetition.
+    """What tells members apart, see `tell_apart`."""
+    seeds = [member.config.seed for member in members]
+    named = [tuple(seed.resolved().values()) for seed in seeds]
+    overrides = [member.overrides for member in members]
+    return tell_apart(list(zip(overrides, [seed.all for seed in seeds], named, strict=True)))
+
+
+def tell_apart(members: Sequence[tuple[Sequence[str], int, tuple[int, ...]]]) -> list[tuple[str, int]]:
+    """Of each (overrides, seed, named seeds): the overrides that differ, seeds left out, and the repetition's number.
 
     The number is `seed` itself; where only named seeds vary, the repetitions are counted instead. Raises UserError for
     two members that are the same experiment.
     """
-    counts = Counter(override for member in members for override in set(member.overrides))
+    counts = Counter(override for overrides, _, _ in members for override in set(overrides))
     variants = [
         ", ".join(
             f"{override.partition('=')[0].rpartition('.')[2]}={override.partition('=')[2]}"
-            for override in member.overrides
+            for override in overrides
             if counts[override] < len(members) and not SEED.match(override)
         )
-        for member in members
+        for overrides, _, _ in members
     ]
-    numbers = [member.config.seed.all for member in members]
+    numbers = [seed for _, seed, _ in members]
     if len(set(zip(variants, numbers, strict=True))) < len(members):
-        seeds = [tuple(member.config.seed.resolved().values()) for member in members]
-        distinct = sorted(set(seeds))
-        numbers = [distinct.index(seed) for seed in seeds]
+        distinct = sorted({named for _, _, named in members})
+        numbers = [distinct.index(named) for _, _, named in members]
     pairs = list(zip(variants, numbers, strict=True))
     twice = next((pair for pair, count in Counter(pairs).items() if count > 1), None)
     if twice is not None:

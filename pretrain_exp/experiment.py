@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
@@ -20,14 +21,17 @@ from pretrain_exp.config import training_facts
 from pretrain_exp.errors import Problems, UserError
 from pretrain_exp.executor.base import Job, Outcome
 from pretrain_exp.provenance import code_version, write_patch
+from pretrain_exp.store.claims import claimed
 from pretrain_exp.store.keys import digest
-from pretrain_exp.store.states import can_start, is_complete, read_record
+from pretrain_exp.store.states import read_record
+from pretrain_exp.study.coming import announce, find_coming
+from pretrain_exp.study.fetch import fetch_all
 from pretrain_exp.study.finish import finish
-from pretrain_exp.study.graph import build_nodes, build_segments, way
-from pretrain_exp.study.jobs import EvaluationRequest, evaluate_job, evaluation_specs, missing_specs, train_job
+from pretrain_exp.study.jobs import EvaluationRequest, evaluation_specs
 from pretrain_exp.study.member import Member, model_facts, prepare
+from pretrain_exp.study.planning import agreed_jobs, study_jobs, wanted_files
 from pretrain_exp.study.records import member_record, study_record
-from pretrain_exp.study.registry import known_steps, remember_steps, write_member, write_study
+from pretrain_exp.study.registry import remember_steps, write_member, write_study
 
 
 def run(composed: Sequence[Composed], folder: Path, command: str) -> int:
@@ -40,30 +44,40 @@ def run(composed: Sequence[Composed], folder: Path, command: str) -> int:
         )
     check_hub(composed)
     members = prepare_all(composed, console)
+    fetch_all(members, console)
     requests = {(id(m), arm): evaluation_requests(m, arm) for m in members for arm in m.runs}
-    jobs, reused = study_jobs(members, [r for asked in requests.values() for r in asked], store)
-    for member in members:
-        write_member(member.composed.folder, member_record(member, requests))
-    record = study_record(members, jobs, reused, store, command)
-    for remark in remarks(members, reused, store):
-        console.print(f"[yellow]note:[/] {remark}", highlight=False)
-    write_study(folder, record)
-    write_patch(folder)
-    remember_steps(store, [run for member in members for run in member.runs.values()])
-    console.print(f"{len(jobs)} jobs to run, {len(reused)} states are in the store already", highlight=False)
+    asked = [request for of_arm in requests.values() for request in of_arm]
     executor = composed[0].kinds.executor
-    if not executor.waits and jobs:
-        jobs = [*jobs, finish_job(folder, jobs)]
-        write_study(folder, {**record, "jobs": [job.record() for job in jobs], "controller": None})
-    ended = {**record, "controller": None}
-    try:
-        outcomes = executor.run(jobs, store)
-    except KeyboardInterrupt:
-        write_study(folder, {**ended, "status": "interrupted", "ended": time.time()})
-        raise
-    except (UserError, Problems):
-        write_study(folder, {**ended, "status": "refused", "ended": time.time()})
-        raise
+    with ExitStack() as controlling, ExitStack() as planning:
+        # held while this process sees to its jobs: how those who plan other studies know that it does
+        whose = claimed(store, f"study-{digest(str(folder.absolute()))}")
+        controller = controlling.enter_context(whose) if executor.local else None
+        jobs, reused = agreed_jobs(members, asked, store, folder, executor.local, console, planning)
+        own = [job for job in jobs if not job.adopted]
+        for member in members:
+            write_member(member.composed.folder, member_record(member, requests))
+        record = study_record(members, own, reused, store, command) | {"jobs": [job.record() for job in jobs]}
+        for remark in remarks(members, reused, [job for job in jobs if job.adopted], store):
+            console.print(f"[yellow]note:[/] {remark}", highlight=False)
+        write_study(folder, record)
+        write_patch(folder)
+        remember_steps(store, [run for member in members for run in member.runs.values()])
+        announce(store, jobs, folder, controller)
+        console.print(f"{len(own)} jobs to run, {len(reused)} states are in the store already", highlight=False)
+        if len(own) < len(jobs):
+            console.print(f"{len(jobs) - len(own)} jobs of other studies make what this one needs", highlight=False)
+        if not executor.waits and jobs:
+            jobs = [*jobs, finish_job(folder, jobs)]
+            write_study(folder, {**record, "jobs": [job.record() for job in jobs], "controller": None})
+        ended = {**record, "controller": None}
+        try:
+            outcomes = executor.run(jobs, store, planning.close)
+        except KeyboardInterrupt:
+            write_study(folder, {**ended, "status": "interrupted", "ended": time.time()})
+            raise
+        except (UserError, Problems):
+            write_study(folder, {**ended, "status": "refused", "ended": time.time()})
+            raise
     if not executor.waits and jobs:
         console.print(f"submitted; follow it with: pretrain-exp status {folder} --watch", highlight=False)
         return 0
@@ -95,7 +109,8 @@ def preview(composed: Sequence[Composed], folder: Path, command: str) -> int:
     for member in members:
         print_plan(member, console)
     requests = [r for member in members for arm in member.runs for r in evaluation_requests(member, arm)]
-    jobs, reused = study_jobs(members, requests, store)
+    coming = find_coming(store, wanted_files(members, requests, store), folder)
+    jobs, reused = study_jobs(members, requests, store, coming)
     print_cost(members, jobs, reused, store, console)
     return 0
 
@@ -126,29 +141,6 @@ def prepare_all(composed: Sequence[Composed], console: Console) -> list[Member]:
     return members
 
 
-def study_jobs(
-    members: Sequence[Member], requests: Sequence[EvaluationRequest], store: Path
-) -> tuple[list[Job], list[str]]:
-    """The jobs that make what the store lacks, and the keys of the states that it holds already."""
-    runs = [run for member in members for run in member.runs.values()]
-    nodes = build_nodes(runs, lambda key: can_start(store, key), lambda base: known_steps(store, base))
-    unscored = {request.state for request in requests if missing_specs(request, store)}
-    segments = build_segments(nodes, lambda key: is_complete(store, key), lambda key: can_start(store, key), unscored)
-    owner = {id(run): member for member in members for run in member.runs.values()}
-    maker: dict[str, Job] = {}
-    for segment in segments:
-        member = owner[id(segment.run)]
-        job = train_job(segment, member.composed.kinds.framework, member.config, store, maker)
-        maker |= {key: job for _, key in segment.saves}
-    jobs = {job.id: job for job in maker.values()}
-    for request in requests:
-        scoring = evaluate_job(request, store, maker)
-        if scoring is not None:
-            jobs.setdefault(scoring.id, scoring)
-    reused = sorted({key for run in runs for key in way(run, nodes) if is_complete(store, key)})
-    return list(jobs.values()), reused
-
-
 def evaluation_requests(member: Member, arm: str) -> list[EvaluationRequest]:
     """What is to be scored of one arm: a request for each evaluated step."""
     config, run_ = member.config, member.runs[arm]
@@ -172,18 +164,21 @@ def evaluation_requests(member: Member, arm: str) -> list[EvaluationRequest]:
     ]
 
 
-def remarks(members: Sequence[Member], reused: Sequence[str], store: Path) -> list[str]:
+def remarks(members: Sequence[Member], reused: Sequence[str], adopted: Sequence[Job], store: Path) -> list[str]:
     """What will run and should be known: warnings of the framework, and states of another numerics class.
 
+    reused: keys of states in the store; adopted: jobs of other studies that make more of them.
     Raises UserError where the policy `numerics: refuse` forbids to go on from such states or to compare with them.
     """
     found: dict[str, int] = {}
+    trained = {key: read_record(store, key).get("numerics", {}) for key in reused}
+    saves = [save for job in adopted for save in (job.payload or {}).get("save", ())]
+    trained |= {save["key"]: save["record"].get("numerics", {}) for save in saves}
     for member in members:
         framework, training = member.composed.kinds.framework, training_facts(member.config)
-        found |= dict.fromkeys(framework.warnings(model_facts(member.config, member.data), training), 0)
+        found |= dict.fromkeys(framework.warnings(model_facts(member.config, framework, member.data), training), 0)
         here = {**framework.numerics(training), "code": code_version()}
-        for key in reused:
-            there = read_record(store, key).get("numerics", {})
+        for key, there in trained.items():
             differing = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
             if differing:
                 what = ", ".join(f"{name} {there.get(name)} there, {here.get(name)} here" for name in differing)

@@ -94,6 +94,8 @@ def check_kind(node: object, key: str) -> Any:
         return cls(**{name: getattr(checked, name) for name in type(checked).model_fields})
     except UserError as error:
         raise Problems([error.under(key)]) from None
+    except Problems as found:  # of a kind within this one
+        raise Problems([error.under(key) for error in found.problems]) from None
     except (ValueError, TypeError) as error:
         raise Problems([UserError(str(error), key=key)]) from None
 

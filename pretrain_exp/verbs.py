@@ -79,7 +79,8 @@ def _cancel(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], i
         folder = find_study(given.study)
         study = read_study(folder)
         asked = 0
-        submitted = [Job.from_record(job) for job in study["jobs"] if (Path(job["folder"]) / "slurm.json").is_file()]
+        own = [job for job in study["jobs"] if not job.get("adopted")]
+        submitted = [Job.from_record(job) for job in own if (Path(job["folder"]) / "slurm.json").is_file()]
         for sentence in cancel_jobs(submitted) if submitted else ():
             print(sentence)
             asked += 1
@@ -87,12 +88,14 @@ def _cancel(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], i
         if controller and _signal(controller, signal.SIGINT):
             print(f"asked the study's own process {controller['pid']} to end; running jobs save first")
             return 0
-        for job in study["jobs"]:
+        for job in own:
             process = Path(job["folder"]) / "process.json"
             if process.is_file() and _signal(json.loads(process.read_text()), signal.SIGTERM):
                 print(f"asked {job['title']} to save and end")
                 asked += 1
         print("nothing of this study is running" if not asked else f"{asked} jobs asked to end")
+        if len(own) < len(study["jobs"]):
+            print(f"{len(study['jobs']) - len(own)} jobs that other studies planned are left to these")
         return 0
 
     return cancel
@@ -113,9 +116,10 @@ def _report(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], i
     parser.add_argument("study", nargs="*")
 
     def report(given: argparse.Namespace) -> int:
+        from pretrain_exp.study.gather import gathered
         from pretrain_exp.study.results import report_study
 
-        for folder in [find_study(one) for one in given.study] or [find_study(None)]:
+        for folder in [find_study(str(gathered(Path(one)))) for one in given.study] or [find_study(None)]:
             report_study(folder)
         return 0
 

@@ -8,6 +8,7 @@ The folder is verified against the framework's own log-probabilities before anyt
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pretrain_exp.eval.job import EvalJob, EvalTask, Outcome
 from pretrain_exp.eval.worker import main as evaluate
 from pretrain_exp.framework.base import Checkpoint
 from pretrain_exp.kinds import check_kind
+from pretrain_exp.store.claims import ClaimLost, demand_claim
 from pretrain_exp.store.states import write_json
 
 
@@ -28,11 +30,19 @@ def main(path: Path) -> int:
         with Checkpoint.of(check_kind(values["framework"], "framework"), Path(values["state"])).as_hf() as folder:
             code = _evaluate(values, folder, live)
     except UserError as error:
-        write_json(live / "error.json", {"kind": "user", "message": error.render()})
-        return 1
-    if code:
-        write_json(live / "error.json", {"kind": "evaluation", "message": failures(values["evaluations"])})
-    return code
+        return _failed(live, "user", error.render())
+    return _failed(live, "evaluation", failures(values["evaluations"])) if code else 0
+
+
+def _failed(live: Path, kind: str, message: str) -> int:
+    """Writes error.json, unless another process has the job by now; returns the exit status."""
+    try:
+        demand_claim(os.environ)
+    except ClaimLost as error:
+        print(error, file=sys.stderr)
+    else:
+        write_json(live / "error.json", {"kind": kind, "message": message})
+    return 1
 
 
 def _evaluate(values: dict[str, Any], folder: Path, live: Path) -> int:

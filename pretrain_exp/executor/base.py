@@ -1,14 +1,15 @@
 """Jobs, and what an executor does with them. A job is a command, a folder and what must be there before and after.
 
 jobs/<kind>-<key>/   job.json (what the command reads)  log.txt  metrics.jsonl (live)  error.json (a failure, in words)
+                     took.json
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -16,6 +17,7 @@ from pretrain_exp.store.states import write_json
 
 Kind = Literal["train", "evaluate", "report"]
 State = Literal["done", "failed", "skipped", "submitted"]
+TOOK = "took.json"  # {seconds} of the attempt that brought a job to its end: what later plans reckon with
 PREEMPTED = 75  # exit status (EX_TEMPFAIL): saved at a step boundary on a signal, to be started again
 
 
@@ -39,6 +41,7 @@ class Job:
     retries: int = 0
     retry_seconds: float = 5.0
     rank_command: tuple[str, ...] = ()  # what torchrun starts as each rank of a training job; "{device}" is cpu or cuda
+    adopted: bool = False  # another study planned it and sees to it; this one needs what it makes
 
     @property
     def id(self) -> str:
@@ -52,6 +55,10 @@ class Job:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.payload is not None:
             write_json(self.folder / "job.json", dict(self.payload))
+
+    def write_took(self, seconds: float) -> None:
+        """Notes how long the attempt was that brought the job to its end."""
+        write_json(self.folder / TOOK, {"seconds": round(seconds, 1)})
 
     def record(self) -> dict[str, Any]:
         """What study.json keeps of a job."""
@@ -67,7 +74,29 @@ class Job:
             "first": self.first,
             "total": self.total,
             "unit": self.unit,
+            "adopted": self.adopted,
         }
+
+    def to_json(self) -> dict[str, Any]:
+        """All of a job, so that another process can run it."""
+        return self.record() | {
+            "command": list(self.command),
+            "rank_command": list(self.rank_command),
+            "environment": dict(self.environment),
+            "retries": self.retries,
+            "retry_seconds": self.retry_seconds,
+            "payload": None if self.payload is None else dict(self.payload),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Job:
+        """The job of `to_json`."""
+        return replace(
+            cls.from_record(values),
+            command=tuple(values["command"]),
+            rank_command=tuple(values["rank_command"]),
+            **{name: values[name] for name in ("environment", "retries", "retry_seconds", "payload")},
+        )
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Job:
@@ -81,9 +110,11 @@ class Job:
             environment={},
             needs=frozenset(record["needs"]),
             makes=tuple(Path(path) for path in record["makes"]),
+            tokens_per_step=record["tokens_per_step"],
             first=record["first"],
             total=record["total"],
             unit=record["unit"],
+            adopted=record.get("adopted", False),
         )
 
 
@@ -106,7 +137,12 @@ class Executor(Protocol):
     def waits(self) -> bool:
         """True: `run` returns when all has ended; False: when all is submitted."""
 
-    def run(self, jobs: Sequence[Job], store: Path) -> dict[str, Outcome]: ...
+    @property
+    def local(self) -> bool:
+        """True: jobs are run by this very process and end with it; False: they live on in a queue."""
+
+    def run(self, jobs: Sequence[Job], store: Path, planned: Callable[[], None] | None = None) -> dict[str, Outcome]:
+        """planned: called as soon as other studies may plan theirs, since these jobs live or will be run from here."""
 
 
 def failure_message(folder: Path, returncode: int) -> str:

@@ -14,34 +14,38 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event, Lock
+from threading import Event, Lock, current_thread, main_thread
+from types import FrameType
 from typing import ClassVar, Literal
 
 from pretrain_exp.executor.base import PREEMPTED, Job, Outcome, failure_message, fingerprint, users_to_mend
 from pretrain_exp.executor.child import GRACE_SECONDS, PROCESS
 from pretrain_exp.executor.progress import Board, Line, read_progress
-from pretrain_exp.store.claims import Claim, wait_for_claim
+from pretrain_exp.store.claims import Claim, Watch, is_free, try_claim
 from pretrain_exp.store.process import process_lives
 
 LONGEST_WAIT = 600.0
 POLL_SECONDS = 0.5
+CLAIM_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inline:
     """parallel: jobs side by side; auto is one where a GPU is (a job takes them all), else one a core and at most 4.
 
-    save_seconds: what running jobs get after Ctrl-C to write a checkpoint; a second Ctrl-C ends them at once.
+    save_seconds: what running jobs get to write a checkpoint after Ctrl-C, SIGTERM or SIGHUP; a second one ends them
+    at once.
     """
 
     parallel: int | Literal["auto"] = "auto"
     save_seconds: float = 600.0
     waits: ClassVar[bool] = True
+    local: ClassVar[bool] = True
     _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _lock: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
     _stop: Event = field(default_factory=Event, init=False, repr=False, compare=False)
@@ -59,28 +63,19 @@ class Inline:
             return 1
         return max(1, min(4, len(os.sched_getaffinity(0))))
 
-    def run(self, jobs: Sequence[Job], store: Path) -> dict[str, Outcome]:
-        """Runs all jobs; returns how each ended. On Ctrl-C the children save, end, and KeyboardInterrupt goes on."""
+    def run(self, jobs: Sequence[Job], store: Path, planned: Callable[[], None] | None = None) -> dict[str, Outcome]:
+        """Runs all jobs; returns how each ended. Jobs that another process runs are waited for, and taken over.
+
+        On Ctrl-C, SIGTERM and SIGHUP the children save, end, and KeyboardInterrupt goes on.
+        """
+        if planned is not None:
+            planned()  # they were announced, and are run as long as this process lives
         outcomes: dict[str, Outcome] = {}
-        waiting = {job.id: job for job in jobs}
-        running: dict[Future[Outcome], Job] = {}
         lifeline, own_end = os.pipe()
         try:
-            with Board() as board, ThreadPoolExecutor(self.slots()) as pool:
+            with _ended_alike(), Board() as board, ThreadPoolExecutor(self.slots()) as pool:
                 try:
-                    while waiting or running:
-                        for job in [j for j in waiting.values() if _settled(j, outcomes, waiting, running)]:
-                            del waiting[job.id]
-                            failed = [n for n in sorted(job.needs) if n in outcomes and outcomes[n].state != "done"]
-                            if failed:
-                                outcomes[job.id] = Outcome(job, "skipped", f"needs {failed[0]}, which did not finish")
-                            else:
-                                running[pool.submit(self._run_job, job, store, board, lifeline)] = job
-                        if running:
-                            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                            for future in finished:
-                                job = running.pop(future)
-                                outcomes[job.id] = future.result()
+                    self._run_all({job.id: job for job in jobs}, outcomes, store, board, pool, lifeline)
                 except KeyboardInterrupt:
                     self._interrupt(board)
                     raise
@@ -89,29 +84,59 @@ class Inline:
             os.close(lifeline)
         return outcomes
 
-    def _run_job(self, job: Job, store: Path, board: Board, lifeline: int) -> Outcome:
+    def _run_all(
+        self,
+        waiting: dict[str, Job],
+        outcomes: dict[str, Outcome],
+        store: Path,
+        board: Board,
+        pool: ThreadPoolExecutor,
+        lifeline: int,
+    ) -> None:
+        """Starts what is ready and claimed by nobody else, until all has ended; fills `outcomes`."""
+        running: dict[Future[Outcome | None], Job] = {}
+        watches, former = {job: Watch() for job in waiting}, _Former()
+        slots = self.slots()
+        while waiting or running:
+            for job in _ready(waiting, running.values(), outcomes):
+                if len(running) == slots:
+                    break
+                if not is_free(store, job.id, watches[job.id]) or former.lives(job):
+                    continue
+                claim = try_claim(store, job.id, watches[job.id])
+                if claim is not None:
+                    del waiting[job.id]
+                    running[pool.submit(self._run_job, job, claim, board, lifeline)] = job
+            if waiting and not running:
+                time.sleep(CLAIM_POLL_SECONDS)  # all that is ready is run by others
+            for future in wait(running, CLAIM_POLL_SECONDS if waiting else None, FIRST_COMPLETED).done:
+                job, outcome = running.pop(future), future.result()
+                if outcome is None:
+                    waiting[job.id] = job
+                else:
+                    outcomes[job.id] = outcome
+
+    def _run_job(self, job: Job, claim: Claim, board: Board, lifeline: int) -> Outcome | None:
+        """How a job ended; None where another process took its claim over."""
         started = time.time()
-        while True:
-            claim = wait_for_claim(store, job.id, stop=self._stop)
-            if claim is None:
-                return Outcome(job, "skipped", "interrupted", time.time() - started)
-            with claim, board.follow(job) as line:
-                outcome = self._until_settled(job, claim, line, lifeline)
-            if outcome is not None:
-                outcome.seconds = time.time() - started
-                return outcome
+        with claim, board.follow(job) as line:
+            outcome = self._until_settled(job, claim, line, lifeline)
+        if outcome is not None:
+            outcome.seconds = time.time() - started
+        return outcome
 
     def _until_settled(self, job: Job, claim: Claim, line: Line, lifeline: int) -> Outcome | None:
         """Starts the job until it is done or hopeless; None where another process took the claim over meanwhile."""
         attempts, failures, last_failure, log = 0, 0, "", job.folder / "log.txt"
         while not job.done():
-            self._end_former(job)
             if self._stop.is_set():
                 return Outcome(job, "skipped", "interrupted", attempts=attempts, log=log)
             attempts += 1
             line.attempt(attempts)
+            started = time.time()
             code = self._child(job, attempts, claim, lifeline)
             if job.done():
+                job.write_took(time.time() - started)
                 break
             if claim.lost.is_set():
                 return None
@@ -129,18 +154,6 @@ class Inline:
             self._stop.wait(min(LONGEST_WAIT, job.retry_seconds * 2 ** (failures - 1)))
         line.done()
         return Outcome(job, "done", attempts=attempts, log=log)
-
-    def _end_former(self, job: Job) -> None:
-        """Waits for a process that an earlier start left in the job's folder on this machine; ends it if it stays."""
-        path, asked_at = job.folder / PROCESS, 0.0
-        while path.is_file() and process_lives(record := json.loads(path.read_text())) and not self._stop.is_set():
-            with suppress(ProcessLookupError):
-                if not asked_at:
-                    asked_at = time.monotonic()
-                    os.killpg(record["pid"], signal.SIGTERM)
-                elif time.monotonic() > asked_at + GRACE_SECONDS:
-                    os.killpg(record["pid"], signal.SIGKILL)
-            self._stop.wait(POLL_SECONDS)
 
     def _child(self, job: Job, attempt: int, claim: Claim, lifeline: int) -> int:
         """Runs the command once to its end and returns its exit status. Ends it at once when the claim is lost."""
@@ -201,12 +214,68 @@ class Inline:
                 _signal_group(child, signal.SIGKILL)
 
 
-def _settled(
-    job: Job, outcomes: dict[str, Outcome], waiting: dict[str, Job], running: dict[Future[Outcome], Job]
-) -> bool:
-    """Every need has ended, or is no job of this call (the store holds it already)."""
-    busy = {j.id for j in running.values()}
-    return all(need in outcomes or (need not in waiting and need not in busy) for need in job.needs)
+class _Former:
+    """Processes that an earlier start, whose controller is gone, left in the folders of jobs on this machine."""
+
+    def __init__(self) -> None:
+        self._asked_at: dict[int, float] = {}
+
+    def lives(self, job: Job) -> bool:
+        """Asks one to save and end; insists later. It still has its claim then, so what it saves is not lost."""
+        path = job.folder / PROCESS
+        record = json.loads(path.read_text()) if path.is_file() else {}
+        if not record or not process_lives(record):
+            return False
+        pid, now = record["pid"], time.monotonic()
+        with suppress(ProcessLookupError):
+            if pid not in self._asked_at:
+                self._asked_at[pid] = now
+                os.killpg(pid, signal.SIGTERM)
+            elif now > self._asked_at[pid] + GRACE_SECONDS:
+                os.killpg(pid, signal.SIGKILL)
+        return True
+
+
+def _ready(waiting: dict[str, Job], running: Collection[Job], outcomes: dict[str, Outcome]) -> list[Job]:
+    """The waiting jobs that can start: every need has ended, or is no job of this call (the store holds it already).
+
+    What is done by now, by whomever, and what needs a failed job is moved to `outcomes` instead.
+    """
+    busy = {job.id for job in running}
+    ready: list[Job] = []
+    settled = True
+    while settled:
+        settled, ready = False, []
+        for job in [job for job in waiting.values() if not job.needs & (waiting.keys() | busy)]:
+            failed = [need for need in sorted(job.needs) if need in outcomes and outcomes[need].state != "done"]
+            if job.done():
+                outcomes[job.id] = Outcome(job, "done", log=job.folder / "log.txt")
+            elif failed:
+                outcomes[job.id] = Outcome(job, "skipped", f"needs {failed[0]}, which did not finish")
+            else:
+                ready.append(job)
+                continue
+            del waiting[job.id]
+            settled = True
+    return ready
+
+
+@contextmanager
+def _ended_alike() -> Iterator[None]:
+    """SIGTERM (of a batch system, of a machine that goes down) and SIGHUP (a closed terminal) act as Ctrl-C does."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    former = {number: signal.signal(number, _interrupt_main) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _interrupt_main(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _signal_group(child: subprocess.Popen[bytes], number: int) -> None:

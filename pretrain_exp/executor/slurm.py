@@ -3,17 +3,18 @@
     jobs --check--> sbatch, in the order of their needs --> slurm.json in each job's folder   (slurm_job.py runs them)
 
 A job is submitted under a claim, by whichever of several studies comes first; one that waits or runs already is
-depended upon. If a submission fails, those of the same call are taken back. Nothing has to stay alive here.
+depended upon. If a submission fails, those of the same call are taken back, unless another job depends on one by now.
+Nothing has to stay alive here.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import ValidationError
 from rich.console import Group
@@ -29,9 +30,9 @@ from pretrain_exp.executor.slurm_files import (
     write_spec,
     write_submission,
 )
-from pretrain_exp.executor.slurm_options import Resources, problems
+from pretrain_exp.executor.slurm_options import Resources, part_of, problems, shorter
 from pretrain_exp.executor.slurm_plan import describe, longest_chain, shown
-from pretrain_exp.executor.slurm_queue import alive, cancel, look
+from pretrain_exp.executor.slurm_queue import alive, cancel, depended_upon, look
 from pretrain_exp.executor.slurm_site import missing_commands, missing_commands_problem, partitions, refusal
 from pretrain_exp.executor.slurm_status import standing
 from pretrain_exp.executor.slurm_submit import submit
@@ -41,12 +42,14 @@ from pretrain_exp.store.claims import claimed
 
 POLL_SECONDS = 10.0
 CLAIM_POLL_SECONDS = 0.2
+MINUTES = 120  # of an evaluation or a report, of which nothing else is said
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slurm(Resources):
-    """Resources of a training job. evaluate, report: the fields that differ for these jobs."""
+    """Resources of a training job. evaluate, report: fields of these jobs, where they differ from `resources`."""
 
+    local: ClassVar[bool] = False
     cpu_partition: str | None = None  # for jobs without GPUs; None: partition
     evaluate: Mapping[str, Any] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
@@ -62,17 +65,22 @@ class Slurm(Resources):
         return self.wait
 
     def resources(self, kind: str) -> Resources:
-        """What a job of this kind gets. Evaluations run on one GPU and reports on none, unless it is said otherwise."""
+        """What a job of this kind gets: training what is said, the others a part of it, unless more is said of them.
+
+        Evaluations: one GPU of one node, that GPU's share of the node's CPUs and memory, and at most two hours.
+        Reports: the same without the GPU. Of `extra`, what says who asks and where, not for how much.
+        """
         training = Resources(**{name: getattr(self, name) for name in Resources.__dataclass_fields__})
         if kind == "train":
             return training
-        own: dict[str, Any] = {"nodes": 1, "ranks_per_node": None, "gpus_per_node": min(1, self.gpus_per_node)}
-        if kind == "report":
-            own["gpus_per_node"] = 0
-        own |= self._differing(kind)
-        if not own["gpus_per_node"]:
-            own = {"partition": self.cpu_partition or self.partition, "constraint": None, "extra": {}, **own}
-        return replace(training, **own)
+        said = self._differing(kind)
+        gpus = said.get("gpus_per_node", min(1, self.gpus_per_node) if kind == "evaluate" else 0)
+        own: dict[str, Any] = part_of(training, gpus)
+        if "time" not in said:
+            own["time"] = shorter(training.time, MINUTES)
+        if not gpus:
+            own |= {"partition": self.cpu_partition or self.partition, "constraint": None}
+        return replace(training, **{**own, **said})
 
     def _differing(self, kind: str) -> dict[str, Any]:
         """The fields given for a kind of jobs, checked. UserError with the first that is wrong."""
@@ -88,10 +96,9 @@ class Slurm(Resources):
         training = self.resources("train")
         return framework.elsewhere(training.nodes * training.ranks, training.device)
 
-    def describe(self, jobs: Sequence[Job], seconds_per_step: float | None) -> Group:
-        """What these jobs would ask of Slurm."""
-        rows = describe(jobs, self.resources, seconds_per_step)
-        return shown(rows, longest_chain(jobs, seconds_per_step))
+    def describe(self, jobs: Sequence[Job], seconds: Mapping[str, float | None]) -> Group:
+        """What these jobs would ask of Slurm. seconds: a guess for each job, by its id; None where there is none."""
+        return shown(describe(jobs, self.resources, seconds), longest_chain(jobs, seconds))
 
     def check(self, jobs: Sequence[Job]) -> list[UserError]:
         """All that would make Slurm refuse these jobs, or train them wrongly; asks Slurm, submits nothing."""
@@ -114,7 +121,7 @@ class Slurm(Resources):
                 found[problem] = UserError(problem, key="executor.nodes", value=self.nodes, fix="executor.nodes=1")
         return list(found.values())
 
-    def run(self, jobs: Sequence[Job], store: Path) -> dict[str, Outcome]:
+    def run(self, jobs: Sequence[Job], store: Path, planned: Callable[[], None] | None = None) -> dict[str, Outcome]:
         """Submits what is neither done nor alive. Raises Problems before anything, UserError after all was taken back.
 
         Returns how each job stands: done, or submitted; with `wait` how each ended.
@@ -133,6 +140,8 @@ class Slurm(Resources):
         except BaseException:
             take_back(mine)
             raise
+        if planned is not None:
+            planned()
         return self._follow(jobs, outcomes) if self.wait else outcomes
 
     def _submit(
@@ -185,10 +194,19 @@ class Slurm(Resources):
 
 
 def take_back(submitted: Sequence[tuple[Job, str]]) -> None:
-    """Cancels what a call submitted before it failed: no half of a graph is left in the queue."""
-    if submitted:
-        cancel([number for _, number in submitted])
-    for job, number in submitted:
+    """Cancels what a call submitted before it failed: no half of a graph is left in the queue.
+
+    Only what a job of another call depends on by now stays, with what that needs in turn.
+    """
+    others_need = depended_upon(number for _, number in submitted)
+    kept: set[str] = set()
+    for job, number in reversed(submitted):  # in the order of their needs
+        if number in others_need or job.id in kept:
+            kept |= {job.id, *job.needs}
+    gone = [(job, number) for job, number in submitted if job.id not in kept]
+    if gone:
+        cancel([number for _, number in gone])
+    for job, number in gone:
         forget(job.folder, number)
 
 

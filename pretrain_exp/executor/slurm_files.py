@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.executor.base import Job
 from pretrain_exp.executor.slurm_options import Resources
 from pretrain_exp.store.states import write_json
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -65,14 +64,7 @@ def write_spec(job: Job, store: Path, resources: Resources) -> None:
     one_node = {"nodes": 1, "ranks": resources.ranks} if not job.rank_command else {}
     spec = {
         "schema": SCHEMA,
-        "job": job.record()
-        | {
-            "command": list(job.command),
-            "rank_command": list(job.rank_command),
-            "environment": dict(job.environment),
-            "retries": job.retries,
-            "retry_seconds": job.retry_seconds,
-        },
+        "job": job.to_json(),
         "store": str(store),
         "nodes": resources.nodes,
         "ranks": resources.ranks,
@@ -90,20 +82,9 @@ def read_spec(folder: Path) -> Spec:
     if values["schema"] != SCHEMA:
         raise UserError(f"spec.json has schema {values['schema']}, this version reads {SCHEMA}", fix="submit again")
     return Spec(
-        _job_of(values["job"]),
+        Job.from_json(values["job"]),
         Path(values["store"]),
         *(values[name] for name in ("nodes", "ranks", "cpus_per_task", "device", "minutes", "signal_delay_s")),
-    )
-
-
-def _job_of(record: Mapping[str, Any]) -> Job:
-    return replace(
-        Job.from_record(record),
-        command=tuple(record["command"]),
-        rank_command=tuple(record["rank_command"]),
-        environment=record["environment"],
-        retries=record["retries"],
-        retry_seconds=record["retry_seconds"],
     )
 
 

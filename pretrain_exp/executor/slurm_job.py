@@ -4,6 +4,7 @@
                   ^                |-------> saved on a signal --> scontrol requeue, goes on from there
                   |--- backoff ----|-------> failed, may pass
                                    |-------> hopeless                        exit status 1: what needs it is cancelled
+                                   |-------> claim lost --> waits for it again: another process writes here
 
 Slurm's USR2 (time is nearly over), a preemption's SIGTERM and `scancel --signal` reach the processes of the step and
 not this one, which outlives them; SIGTERM here means that Slurm itself ends the job. Whether a job was completed, Slurm
@@ -26,7 +27,8 @@ from pretrain_exp.executor.progress import read_progress
 from pretrain_exp.executor.slurm_files import Attempts, Spec, read_attempts, read_spec, write_attempts
 from pretrain_exp.executor.slurm_queue import look
 from pretrain_exp.executor.slurm_site import SlurmError, ask
-from pretrain_exp.store.claims import claimed
+from pretrain_exp.framework.ranked import START
+from pretrain_exp.store.claims import Claim, claimed
 
 LONGEST_WAIT = 600.0
 POLL_SECONDS = 0.5
@@ -37,7 +39,7 @@ _SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 # a process that dies of the signal was not training yet; a launcher may pass its rank's status on as a byte
 _STOPPED = {PREEMPTED, *(128 + n for n in _SIGNALS), *(256 - n for n in _SIGNALS)}
 
-Verdict = Literal["done", "stopped", "failed"]
+Verdict = Literal["done", "stopped", "failed", "lost"]
 
 
 def run_job(folder: str) -> None:
@@ -58,6 +60,7 @@ class Batch:
         self.number = os.environ["SLURM_JOB_ID"]
         self.deadline = time.time() + 60 * self.spec.minutes - self.spec.signal_delay_s
         self.ending = False  # Slurm ends this job
+        self.claim: Claim
 
     def run(self) -> int:
         """Returns the exit status."""
@@ -67,12 +70,13 @@ class Batch:
         signal.signal(signal.SIGUSR2, self._pass_on)
         signal.signal(signal.SIGCONT, signal.SIG_DFL)
         self._child: subprocess.Popen[bytes] | None = None
-        with claimed(self.spec.store, self.job.id) as claim:
-            self.claim = claim.environment()  # the worker asks before it commits
-            verdict = self._until_settled()
+        verdict: Verdict = "lost"
+        while verdict == "lost":
+            with claimed(self.spec.store, self.job.id) as self.claim:
+                verdict = self._until_settled()
         if verdict == "stopped" and not self.ending and not self._cancelled():
             return self._requeue()
-        return {"done": 0, "stopped": PREEMPTED, "failed": 1}[verdict]
+        return {"done": 0, "stopped": PREEMPTED}.get(verdict, 1)
 
     def _until_settled(self) -> Verdict:
         while not self.job.done():
@@ -80,10 +84,14 @@ class Batch:
                 return "stopped"
             before = self.attempts.furthest
             self._count_attempt()
+            started = time.time()
             code = self._attempt()
             progressed = self._note_progress(before)
             if self.job.done():
+                self.job.write_took(time.time() - started)
                 break
+            if self.claim.lost.is_set():
+                return "lost"
             if self.ending or self._cancelled() or code in _STOPPED:
                 return self._stopped(progressed)
             if not self._may_pass(code):
@@ -109,6 +117,9 @@ class Batch:
             asked_at = None
             while self._child.poll() is None:
                 time.sleep(POLL_SECONDS)
+                if asked_at is None and self.claim.lost.is_set():
+                    self._child.send_signal(signal.SIGTERM)  # srun ends the step at once
+                    asked_at = time.time()
                 if asked_at is None and self._cancelled():
                     asked_at = time.time()
                 if asked_at is not None and time.time() > asked_at + self.spec.signal_delay_s:
@@ -118,7 +129,7 @@ class Batch:
         return code
 
     def _start(self, command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, **self.job.environment, **self.claim}
+        environment = {**os.environ, **self.job.environment, **self.claim.environment()}  # asked for before a commit
         return subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
         )
@@ -136,7 +147,8 @@ class Batch:
         kept.late_stops = 0 if progressed else kept.late_stops + (time.time() >= self.deadline)
         without = "times in a row without a step of progress"
         if kept.late_stops >= LATE_STOPS:
-            return self._give_up(f"{self.spec.minutes} min were over {LATE_STOPS} {without}: raise executor.time")
+            key = "executor.time" if self.job.kind == "train" else f"executor.{self.job.kind}.time"
+            return self._give_up(f"{self.spec.minutes} min were over {LATE_STOPS} {without}: raise {key}")
         if kept.idle_stops >= IDLE_STOPS:
             return self._give_up(f"stopped by a signal {IDLE_STOPS} {without}")
         write_attempts(self.folder, kept)
@@ -212,7 +224,7 @@ def step_command(spec: Spec, number: str, attempt: int) -> list[str]:
         return [*srun, *spec.job.command]
     ranks = [part.replace("{device}", spec.device) for part in spec.job.rank_command]
     restart = os.environ.get("SLURM_RESTART_COUNT", "0")
-    agent = [ranks[0], "-m", "pretrain_exp.executor.slurm_agent", f"--nodes={spec.nodes}", f"--ranks={spec.ranks}"]
+    agent = [ranks[0], START, "pretrain_exp.executor.slurm_agent", f"--nodes={spec.nodes}", f"--ranks={spec.ranks}"]
     agent += [f"--port={port_of(number, attempt)}", f"--id={number}-{restart}-{attempt}", "--"]
     return [*srun, *agent, *ranks]
 

@@ -5,9 +5,10 @@ Resources(nodes=2, gpus_per_node=8, time="12:00:00") --options--> {"nodes": 2, "
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.executor.slurm_site import Partition, minutes
@@ -36,6 +37,8 @@ _OWN = {
 }
 _FIELDS = {"account", "constraint", "cpus-per-task", "mem", "nodes", "partition", "qos", "time", "gpus-per-node"}
 _GPUS = {"gres", "gpus", "gpus-per-task", "gpus-per-node"}
+_WHO = {"clusters", "comment", "licenses", "mail-type", "mail-user", "nice"}  # of `extra`: who asks, not for how much
+_WHERE = {"exclude", "prefer", "reservation"}  # and on which of the nodes with GPUs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +93,54 @@ class Resources:
         ):  # the site's way to ask for GPUs; gpus_per_node then only says how many ranks there are
             asked["gpus-per-node"] = None
         return {name: value for name, value in {**asked, **extra}.items() if value is not None}
+
+
+def part_of(training: Resources, gpus: int) -> dict[str, Any]:
+    """The fields of a job that takes `gpus` GPUs of one of training's nodes, or none of them but as much of the rest.
+
+    What cannot be divided is left to the site's default (cpus_per_task, mem) or out (an option of `extra`).
+    """
+    shares = max(1, training.gpus_per_node)
+    taken = min(shares, max(1, gpus))
+    passed = _WHO | _WHERE if gpus else _WHO
+    extra: dict[str, str | int | bool] = {}
+    for name, value in training.extra.items():
+        option = name.replace("_", "-")
+        if option in passed:
+            extra[name] = value
+        elif gpus and option in _GPUS and (fewer := _so_many_gpus(value, gpus)) is not None:
+            extra[name] = fewer
+    return {
+        "nodes": 1,
+        "gpus_per_node": gpus,
+        "ranks_per_node": None,
+        "cpus_per_task": None if training.cpus_per_task is None else max(1, training.cpus_per_task * taken // shares),
+        "mem": _part_of_memory(training.mem, taken, shares),
+        "extra": extra,
+    }
+
+
+def shorter(time: int | str, longest: int) -> int | str:
+    """The time as it is written where it is no longer than so many minutes, else these; what is no time as it is."""
+    try:
+        return time if minutes(time) <= longest else longest
+    except ValueError:
+        return time
+
+
+def _part_of_memory(mem: str | int | None, taken: int, shares: int) -> str | None:
+    """In Slurm's notation (64G; MB without a unit). None for 0, which asks for all of a node, and what is no size."""
+    match = re.fullmatch(r"(\d+)([KMGT]?)B?", str(mem), re.IGNORECASE)
+    if match is None or not int(match[1]):
+        return None
+    megabytes = int(match[1]) * 1024 ** "KMGT".index(match[2].upper() or "M") * taken // shares // 1024
+    return f"{max(1, megabytes)}M"
+
+
+def _so_many_gpus(value: str | int | bool, gpus: int) -> str | int | None:
+    """gpu:a100:8 -> gpu:a100:1, 8 -> 1; None where it says more than one kind of thing."""
+    match = re.fullmatch(r"((?:gpu:)?(?:[A-Za-z]\w*:)?)\d+", str(value))
+    return None if match is None else f"{match[1]}{gpus}" if match[1] else gpus
 
 
 def problems(resources: Resources, partitions: Mapping[str, Partition]) -> Iterator[UserError]:

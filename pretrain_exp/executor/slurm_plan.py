@@ -1,11 +1,11 @@
 """What a study would ask of Slurm, before it asks: jobs, GPU-hours, how long the longest chain takes, sbatch's options.
 
-jobs, seconds a step, seconds an evaluation --describe--> one row a kind of job
+jobs, seconds of each --describe--> one row a kind of job
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -34,43 +34,34 @@ class Ask:
 
 
 def describe(
-    jobs: Sequence[Job],
-    resources: Callable[[str], Resources],
-    seconds_per_step: float | None,
-    evaluation_seconds: float | None = None,
+    jobs: Sequence[Job], resources: Callable[[str], Resources], seconds: Mapping[str, float | None]
 ) -> list[Ask]:
-    """One row for each kind of job. seconds_per_step: a guess, None where there is none."""
+    """One row for each kind of job. seconds: a guess for each job, by its id; None where there is none."""
     rows = []
     for kind in dict.fromkeys(job.kind for job in jobs):
         asked, same = resources(kind), [job for job in jobs if job.kind == kind]
-        seconds = [seconds_of(job, seconds_per_step, evaluation_seconds) for job in same]
-        known = [one for one in seconds if one is not None]
+        known = [one for job in same if (one := seconds.get(job.id)) is not None]
         hours = sum(known) / 3600 if len(known) == len(same) else None
         rows.append(Ask(kind, len(same), asked.nodes * asked.gpus_per_node, hours, " ".join(flags(asked.options()))))
     return rows
 
 
-def seconds_of(job: Job, seconds_per_step: float | None, evaluation_seconds: float | None) -> float | None:
-    if job.kind == "train":
-        return None if seconds_per_step is None else (job.total - job.first) * seconds_per_step
-    return evaluation_seconds if job.kind == "evaluate" else 0.0
+def longest_chain(jobs: Sequence[Job], seconds: Mapping[str, float | None]) -> float | None:
+    """Seconds from the first start to the last end where no job ever waits for a node.
 
-
-def longest_chain(
-    jobs: Sequence[Job], seconds_per_step: float | None, evaluation_seconds: float | None = None
-) -> float | None:
-    """Seconds from the first start to the last end where no job ever waits for a node; None where no rate is known."""
+    Evaluations of unknown length count as nothing; None where that of training is unknown.
+    """
     by_id = {job.id: job for job in jobs}
     ends: dict[str, float] = {}
 
     def end(job: Job) -> float:
         if job.id not in ends:
             start = max((end(by_id[need]) for need in job.needs if need in by_id), default=0.0)
-            ends[job.id] = start + (seconds_of(job, seconds_per_step, evaluation_seconds) or 0.0)
+            ends[job.id] = start + (seconds.get(job.id) or 0.0)
         return ends[job.id]
 
     longest = max((end(job) for job in jobs), default=0.0)
-    return None if seconds_per_step is None else longest
+    return None if any(job.kind == "train" and seconds.get(job.id) is None for job in jobs) else longest
 
 
 def shown(rows: Sequence[Ask], chain_seconds: float | None) -> Group:
@@ -85,5 +76,5 @@ def shown(rows: Sequence[Ask], chain_seconds: float | None) -> Group:
     if chain_seconds is not None:
         end = datetime.now() + timedelta(seconds=chain_seconds)
         took = f"{chain_seconds / 3600:,.2f} h"
-        lines.append(f"the longest chain trains for {took}: until {end:%Y-%m-%d %H:%M} if nothing has to wait")
+        lines.append(f"the longest chain takes {took}: until {end:%Y-%m-%d %H:%M} if nothing has to wait")
     return Group(table, *(Text(line) for line in lines))

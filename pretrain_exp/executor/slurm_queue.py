@@ -7,6 +7,7 @@ Slurm forgets ended jobs after minutes: an id that is not found is not alive.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -68,6 +69,19 @@ def look(ids: Iterable[str]) -> dict[str, Queued]:
 def alive(ids: Iterable[str]) -> set[str]:
     """The jobs among `ids` that wait or run."""
     return {job for job, queued in look(ids).items() if queued.alive}
+
+
+def depended_upon(ids: Iterable[str]) -> set[str]:
+    """Those of these jobs that others, not among them, wait for."""
+    own = set(ids)
+    if not own:
+        return set()
+    found: set[str] = set()
+    for line in ask("squeue", "--noheader", "--states=PENDING", "--format=%A|%E").splitlines():
+        job, _, needs = line.strip().partition("|")
+        if job not in own:
+            found |= own & set(re.findall(r"(?<=:)\d+", needs))  # afterok:12(unfulfilled),afterany:13_*(unfulfilled)
+    return found
 
 
 def cancel(ids: Sequence[str]) -> None:

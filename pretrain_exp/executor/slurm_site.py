@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pretrain_exp.errors import UserError
@@ -54,17 +54,22 @@ def clean_environment() -> dict[str, str]:
 
 def ask(*command: str) -> str:
     """What a Slurm command prints. SlurmError with its own words where it fails, or gives no answer in two minutes."""
+    done = _answer(command)
+    if done.returncode:
+        raise SlurmError(f"{command[0]} failed: {_words(done.stderr or done.stdout)}", fix=_TRY_SINFO)
+    return done.stdout
+
+
+def _answer(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """A command run to its end, whatever its exit status. SlurmError where it is not there or does not come back."""
     try:
-        done = subprocess.run(
+        return subprocess.run(
             command, capture_output=True, text=True, timeout=ANSWER_SECONDS, env=clean_environment(), check=False
         )
     except FileNotFoundError:
         raise SlurmError(f"{command[0]} is not on PATH", fix=_ON_A_LOGIN_NODE) from None
     except subprocess.TimeoutExpired:
         raise SlurmError(f"{command[0]} gave no answer within {ANSWER_SECONDS:.0f} s", fix=_TRY_SINFO) from None
-    if done.returncode:
-        raise SlurmError(f"{command[0]} failed: {_words(done.stderr or done.stdout)}", fix=_TRY_SINFO)
-    return done.stdout
 
 
 def missing_commands() -> list[str]:
@@ -85,11 +90,11 @@ def partitions() -> dict[str, Partition]:
 
 
 def refusal(options: Mapping[str, str | int | bool]) -> str | None:
-    """Why sbatch would refuse a job with these long options; None where it would take it. Submits nothing."""
-    command = ["sbatch", "--test-only", *flags(options), "--wrap=true"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=ANSWER_SECONDS, env=clean_environment(), check=False
-    )
+    """Why sbatch would refuse a job with these long options; None where it would take it. Submits nothing.
+
+    SlurmError where sbatch cannot be asked.
+    """
+    done = _answer(["sbatch", "--test-only", *flags(options), "--wrap=true"])
     return _words(done.stderr) if done.returncode else None
 
 

@@ -65,6 +65,10 @@ class Claim:
         """What a child needs for `demand_claim`."""
         return {CLAIM: str(self.path), CLAIM_OWNER: self.owner}
 
+    def reference(self) -> dict[str, str]:
+        """What another process needs for `holder_lives`."""
+        return {"path": str(self.path.absolute()), "owner": self.owner}
+
     def release(self) -> None:
         self._stop.set()
         self._thread.join()
@@ -109,13 +113,8 @@ def try_claim(store: Path | str, key: str, watch: Watch | None = None, stale: fl
     """
     folder = Path(store) / "claims" / key
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        before = _last(folder)
-    except OSError as error:
-        if error.errno != errno.ESTALE:
-            raise
-        return None  # replaced by another machine in this instant
-    if before is None or not _is_free(before, watch, stale):
+    before = _free(folder, watch, stale)
+    if before is None:
         return None
     path, owner = folder / f"{before.number + 1}.json", uuid.uuid4().hex
     # written in full under another name and then linked: a reader never meets an empty claim
@@ -131,6 +130,12 @@ def try_claim(store: Path | str, key: str, watch: Watch | None = None, stale: fl
         if number <= before.number:
             (folder / f"{number}.json").unlink(missing_ok=True)
     return Claim(path, owner)
+
+
+def is_free(store: Path | str, key: str, watch: Watch | None = None, stale: float = STALE_SECONDS) -> bool:
+    """Whether `try_claim` would take the claim; takes nothing."""
+    folder = Path(store) / "claims" / key
+    return not folder.is_dir() or _free(folder, watch, stale) is not None
 
 
 def wait_for_claim(
@@ -154,11 +159,35 @@ def claimed(store: Path | str, key: str, poll: float = 1.0, stale: float = STALE
         yield claim
 
 
+def holder_lives(reference: Mapping[str, str], watch: Watch | None = None, stale: float = STALE_SECONDS) -> bool:
+    """Whether who held this claim holds it still, by a process that lives as far as can be known from here.
+
+    reference: of `Claim.reference`. watch: what one caller keeps between its questions; without it, a process of
+    another machine counts as alive.
+    """
+    path = Path(reference["path"])
+    last = _last(path.parent) if path.parent.is_dir() else None
+    if last is None or f"{last.number}.json" != path.name or last.record.get("owner") != reference["owner"]:
+        return False
+    return not _is_free(last, watch, stale)
+
+
 def demand_claim(environment: Mapping[str, str]) -> None:
     """Raises ClaimLost where the claim named in the environment is another's by now; none named, none demanded."""
     path, owner = environment.get(CLAIM), environment.get(CLAIM_OWNER)
     if path and owner and not _is_held(Path(path), owner):
         raise ClaimLost(f"another process took over {path}, so nothing more is written here")
+
+
+def _free(folder: Path, watch: Watch | None, stale: float) -> _Last | None:
+    """The claim that counts, where it may be followed."""
+    try:
+        last = _last(folder)
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+        return None  # replaced by another machine in this instant
+    return last if last is not None and _is_free(last, watch, stale) else None
 
 
 def _is_held(path: Path, owner: str) -> bool:

@@ -3,44 +3,71 @@
 Only the weights go (`checkpoint/`); a state's record, metrics and log of what was read stay, so nothing is trained
 again for them and every proof can still be made. Never released: the last state of an arm (its weights exist nowhere
 else), a checkpoint that a study asked for (`training.checkpoint_interval`, `additional_checkpoint_steps`,
-`hub.steps`) or scores, any state of a study that has not ended, and a state that no study of this store names. So what
-goes are the states where runs branched.
+`hub.steps`) or scores, any state of a study that has not ended or from which a job of it starts, and a state that no
+study of this store names. So what goes are the states where runs branched.
+
+Weights are released under the claim on planning, so that no study counts on them meanwhile, and each under a claim of
+its own, so that no job puts them back meanwhile (`store.states.commit`).
 """
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
-from pretrain_exp.store.states import RELEASED, can_start, read_record, state_dir
+from pretrain_exp.store.claims import claimed
+from pretrain_exp.store.states import RELEASED, can_start, read_record, state_dir, weights_claim
+from pretrain_exp.study.coming import ANNOUNCED, PLANNING
 from pretrain_exp.study.registry import read_members, read_study
 
 
 def collect(store: Path, studies: Sequence[Path], *, apply: bool) -> list[str]:
     """Lists (and with `apply` releases) the weights that can go; returns their keys."""
+    with ExitStack() as held:
+        if apply:
+            held.enter_context(claimed(store, PLANNING))
+        named, kept = _named_and_kept(store, studies)
+        released = sorted(key for key in named - kept if can_start(store, key))
+        total = 0
+        for key in released:
+            size = _size(state_dir(store, key) / "checkpoint")
+            total += size
+            word = "released" if apply else "would release"
+            print(f"{word} {key}, step {read_record(store, key)['step']}, {_human(size)}")
+            if apply:
+                _release(store, key)
+    print(f"{len(released)} of {len(named)} states, {_human(total)}" + ("" if apply else "; --apply releases them"))
+    return released
+
+
+def _named_and_kept(store: Path, studies: Iterable[Path]) -> tuple[set[str], set[str]]:
+    """The states that studies name, and those whose weights must stay."""
     named: set[str] = set()
     kept: set[str] = set()
     for folder in studies:
         study = read_study(folder)
+        under_way = not study.get("ended")
         for member in read_members(study):
             for arm in member["arms"].values():
                 way = _way(store, arm["last"])
                 named |= way
                 # jobs of a study that has not ended may start from any state on its ways
-                kept |= {arm["last"], *arm["keep"]} if study.get("ended") else way | set(arm["states"].values())
-    released = sorted(key for key in named - kept if can_start(store, key))
-    total = 0
-    for key in released:
-        size = _size(state_dir(store, key) / "checkpoint")
-        total += size
-        print(
-            f"{'released' if apply else 'would release'} {key}, step {read_record(store, key)['step']}, {_human(size)}"
-        )
-        if apply:
-            _release(state_dir(store, key))
-    print(f"{len(released)} of {len(named)} states, {_human(total)}" + ("" if apply else "; --apply releases them"))
-    return released
+                kept |= way | set(arm["states"].values()) if under_way else {arm["last"], *arm["keep"]}
+        if under_way:
+            kept |= {key for job in study["jobs"] if (key := _start(store, job)) is not None}
+    return named, kept
+
+
+def _start(store: Path, job: Mapping[str, Any]) -> str | None:
+    """The state from which a planned training job goes on, which may lie on the way of another study."""
+    path = store / "jobs" / job["id"] / ANNOUNCED
+    payload = json.loads(path.read_text())["job"]["payload"] if path.is_file() else None
+    start = (payload or {}).get("start", {}).get("state")
+    return Path(start).name if start else None
 
 
 def _way(store: Path, last: str) -> set[str]:
@@ -53,10 +80,12 @@ def _way(store: Path, last: str) -> set[str]:
     return found
 
 
-def _release(folder: Path) -> None:
+def _release(store: Path, key: str) -> None:
     """Marks first, then deletes: a state without its marker always has its weights."""
-    (folder / RELEASED).write_text("weights released; record and logs kept\n")
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    folder = state_dir(store, key)
+    with claimed(store, weights_claim(key)):
+        (folder / RELEASED).write_text("weights released; record and logs kept\n")
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
 
 
 def _size(folder: Path) -> int:

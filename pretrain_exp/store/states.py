@@ -38,6 +38,11 @@ def read_record(store: Path | str, key: str) -> dict:
     return json.loads((state_dir(store, key) / "state.json").read_text())
 
 
+def weights_claim(key: str) -> str:
+    """What is claimed by who deletes the weights of a state, or puts them back."""
+    return f"weights-{key}"
+
+
 def stage(store: Path | str, key: str) -> Path:
     """A fresh, empty folder on the store's file system, to be filled and then committed."""
     path = Path(store) / "staging" / f"{key}-{uuid.uuid4().hex[:8]}"
@@ -55,8 +60,12 @@ def commit(store: Path | str, staging: Path, key: str, record: dict) -> Path:
     target = state_dir(store, key)
     target.parent.mkdir(parents=True, exist_ok=True)
     if (target / RELEASED).exists():
-        _restore(target, staging, record)
-        return target
+        from pretrain_exp.store.claims import claimed  # which writes by way of this module
+
+        with claimed(store, weights_claim(key)):
+            if (target / RELEASED).exists():
+                _restore(target, staging, record)
+                return target
     write_json(staging / "state.json", {"schema": SCHEMA, "key": key, "created": time.time(), **record})
     try:
         os.rename(staging, target)

@@ -27,6 +27,8 @@ class Run:
     steps: frozenset[int]  # the steps whose states are wanted
     prefix: Callable[[int], str]  # step -> digest of the plan's operations read before it
     job: dict[str, Any]  # what a worker of this run gets, less start, stop and saves
+    cuts: frozenset[int] = frozenset()  # steps where a job ends, since what follows is planned only then
+    after: str | None = None  # a state that must be there before any job of this run is planned
 
     def key(self, step: int) -> str:
         return state_key(self.base, step, self.prefix(step))
@@ -122,11 +124,11 @@ def build_segments(
     place = {key: i for i, key in enumerate(nodes)}  # members in their order, so that the first is through first
     for key in sorted(needed, key=lambda k: (nodes[k].step, place[k])):
         parent = nodes[key].parent
-        if parent in needed and len(_needed_children(nodes, parent, needed)) == 1:
+        if parent is not None and parent in needed and _next(nodes, parent, needed) == key:
             continue  # the parent's segment goes on through this one
         chain = [key]
-        while len(following := _needed_children(nodes, chain[-1], needed)) == 1:
-            chain.append(following[0])
+        while (following := _next(nodes, chain[-1], needed)) is not None:
+            chain.append(following)
         node = nodes[key]
         start_step = node.run.first_step if parent is None else nodes[parent].step
         saves = tuple((nodes[k].step, k) for k in chain)
@@ -134,8 +136,10 @@ def build_segments(
     return segments
 
 
-def _needed_children(nodes: dict[str, Node], key: str | None, needed: set[str]) -> list[str]:
-    return [] if key is None else [child for child in nodes[key].children if child in needed]
+def _next(nodes: dict[str, Node], key: str, needed: set[str]) -> str | None:
+    """The one needed child of a state, where a job may go on from the state to it."""
+    children = [child for child in nodes[key].children if child in needed]
+    return children[0] if len(children) == 1 and nodes[key].step not in nodes[children[0]].run.cuts else None
 
 
 def way(run: Run, nodes: dict[str, Node]) -> list[str]:

@@ -1,7 +1,12 @@
-"""`pretrain-exp inspect`: what an arm read at a step, decoded, the edits in colour, and who put them there."""
+"""`pretrain-exp inspect`: what an arm read at a step, decoded, the edits in colour, and who put them there.
+
+record of the member --order--> rows before edits, their documents --+--> text, edits in colour
+                     --plan---> ledger and overlay ------------------+    who, which item and copy, what was done
+"""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from pretrain_exp.data.order import DataOrder, ShuffledOrder, order_from_json
+from pretrain_exp.data.order import DataOrder, order_from_json
 from pretrain_exp.data.pack import origin
 from pretrain_exp.data.phases import Phases
 from pretrain_exp.data.tokenizer import Tokenizer, load
@@ -38,6 +43,9 @@ def print_rows(folder: Path, member: int, arm: str, step: int, row: int | None, 
     rows = [row] if row is not None else sorted(edits)
     tokenizer = load(Path(record["tokenizer"]))
     console.print(f"step {step}, {arm} arm: {len(slots)} rows, {len(edits)} of them edited", style="bold")
+    for hook in _hooks_of(plan, step):
+        what = f"hook: {hook['kind']}, sigma {hook['sigma']:g}, on this step's gradient, by {_who(hook)}"
+        console.print(Text(what, style="bold"), soft_wrap=True)
     if not rows:
         console.print("no row of this batch was edited; --row R shows one", style="dim")
     for one in rows:
@@ -72,13 +80,47 @@ def _edits_of(plan: Plan | None, slots: range) -> dict[int, list[dict[str, Any]]
     return found
 
 
-def _document(order: DataOrder, index: int | None) -> str:
-    """Which document of which input a row begins in, as far as that is known."""
-    if index is None:
-        return ""
-    found = origin(order.files, index) if isinstance(order, ShuffledOrder) else None
+def _what(edit: dict[str, Any]) -> str:
+    """What an edit does, where it does not plant an item's own tokens."""
+    if edit["kind"] == "base":
+        return f", the text of slot {edit['source_slot']} from column {edit['source_column']}"
+    return f", noise of sigma {edit['sigma']:g} on its embeddings" if edit["kind"] == "noise" else ""
+
+
+def _hooks_of(plan: Plan | None, step: int) -> list[dict[str, Any]]:
+    """The ledger's entries of training hooks that act at the step."""
+    if plan is None:
+        return []
+    import pyarrow.compute as pc
+
+    ledger = plan.ledger()
+    return ledger.filter(pc.and_(pc.equal(ledger["status"], "hook"), pc.equal(ledger["step"], step))).to_pylist()
+
+
+def _who(entry: dict[str, Any]) -> str:
+    return f"{entry['insertion']}, item {entry['item']}, copy {entry['copy'] + 1} of {entry['dose']}"
+
+
+def _documents(order: DataOrder, slot: int, tokens: np.ndarray) -> list[str]:
+    """What a row was before any edit: a line for each document in it, or part of one."""
+    ends = np.flatnonzero(tokens == order.files.eos_token_id) + 1
+    edges = sorted({0, *ends.tolist(), len(tokens)})
+    return [
+        f"  columns {begin}-{end - 1}: {_document(order, slot, begin)}"
+        for begin, end in pairwise(edges)
+    ]
+
+
+def _document(order: DataOrder, slot: int, column: int) -> str:
+    """Where the document lies that holds this token, as far as that is known."""
+    source = order.source(slot, column)
+    place = f"{source.file_name} at token {source.offset_in_file:,}"
+    if source.document_index is None:
+        return place
+    found = origin(order.files, source.document_index)
     where = "" if found is None else f" = record {found[1]} of {found[0]}, {found[2]}"
-    return f", document {index}{where}"
+    since = f", from its token {source.offset_in_document:,} on" if source.offset_in_document else ""
+    return f"document {source.document_index}{where}{since}"
 
 
 def _print_row(
@@ -93,21 +135,27 @@ def _print_row(
     base = order.read(slot)
     tokens = base if plan is None else plan.overlay.apply(slot, base, order.read)
     source = order.source(slot, 0)
-    document = _document(order, source.document_index)
-    place = f"slot {slot}, {source.file_name} at token {source.offset_in_file}{document}"
+    place = f"slot {slot}, {source.file_name} at token {source.offset_in_file:,}"
     console.print(Text(f"\nrow {row}  ({place})", style="bold"), soft_wrap=True)
+    for line in _documents(order, slot, base):
+        console.print(Text(line, style="dim"), soft_wrap=True)
     text, at = Text(), 0
     for i, edit in enumerate(edits):
-        text.append(tokenizer.decode(tokens[at : edit["begin"]]), style="dim")
-        text.append(tokenizer.decode(tokens[edit["begin"] : edit["end"]]), style=COLOURS[i % len(COLOURS)])
-        at = edit["end"]
+        begin, end = max(at, edit["begin"]), max(at, edit["end"])  # noise may lie over a planted text
+        text.append(tokenizer.decode(tokens[at:begin]), style="dim")
+        text.append(tokenizer.decode(tokens[begin:end]), style=COLOURS[i % len(COLOURS)])
+        at = end
     text.append(tokenizer.decode(tokens[at:]), style="dim")
     console.print(text, soft_wrap=True)
     for i, edit in enumerate(edits):
-        console.print(
-            Text(
-                f"  columns {edit['begin']}-{edit['end'] - 1}: {edit['insertion']}, item {edit['item']}, "
-                f"copy {edit['copy'] + 1} of {edit['dose']}",
-                style=COLOURS[i % len(COLOURS)],
-            )
-        )
+        line = f"  columns {edit['begin']}-{edit['end'] - 1}: {_who(edit)}{_done(edit)}"
+        console.print(Text(line, style=COLOURS[i % len(COLOURS)]), soft_wrap=True)
+
+
+def _done(edit: dict[str, Any]) -> str:
+    """What an edit does other than to plant its item's tokens."""
+    if edit["kind"] == "base":
+        return f": text of slot {edit['source_slot']}, column {edit['source_column']}"
+    if edit["kind"] == "noise":
+        return f": noise of sigma {edit['sigma']:g} on these embeddings"
+    return ""

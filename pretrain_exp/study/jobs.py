@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain_exp.config import Config, training_facts
+from pretrain_exp.control.launch import RESOLVED, wrapped
 from pretrain_exp.eval.job import EvalTask, fingerprint
 from pretrain_exp.executor.base import Job
 from pretrain_exp.framework.base import Framework
@@ -96,15 +97,22 @@ def train_job(segment: Segment, framework: Framework, config: Config, store: Pat
         "store": str(store),
     }
     records = tuple(state_dir(store, key) / "state.json" for _, key in segment.saves)
+    open_plan = "loop" in segment.run.job and segment.start_key is not None  # where the loop begins, all is known
+    told = folder / (RESOLVED if open_plan else "job.json")
+    command, rank_command = tuple(framework.command(told)), tuple(framework.rank_command(told))
+    if open_plan:
+        command = wrapped(folder / "job.json", sys.executable, command)
+        rank_command = wrapped(folder / "job.json", rank_command[0], rank_command) if rank_command else ()
+    before = [key for key in (segment.start_key, segment.run.after) if key is not None]
     return Job(
         key=key,
         kind="train",
         title=f"train {segment.run.label}",
         folder=folder,
-        command=tuple(framework.command(folder / "job.json")),
-        rank_command=tuple(framework.rank_command(folder / "job.json")),
+        command=command,
+        rank_command=rank_command,
         environment=framework.environment(),
-        needs=frozenset(maker[key].id for key in [segment.start_key] if key is not None and key in maker),
+        needs=frozenset(maker[key].id for key in before if key in maker),
         makes=(*records, state_dir(store, segment.key) / "checkpoint"),
         payload=payload,
         tokens_per_step=config.training.batch_size * config.training.sequence_length,

@@ -20,16 +20,22 @@ from pretrain_exp.config import KEY_FIELDS, Config, training_facts
 from pretrain_exp.data.order import DataOrder
 from pretrain_exp.data.phases import Phase, Phases
 from pretrain_exp.data.prepare import PreparedData, prepare_data
+from pretrain_exp.data.window_order import WindowOrder
 from pretrain_exp.errors import Problems, UserError
+from pretrain_exp.framework.base import Framework
 from pretrain_exp.insertion.base import InsertionContext
-from pretrain_exp.plan.compile import compile_plan, placebo_plan
+from pretrain_exp.insertion.dynamic_control import loops_of
+from pretrain_exp.plan.compile import compile_plan
 from pretrain_exp.plan.edits import Window
 from pretrain_exp.plan.folder import Plan
+from pretrain_exp.plan.placebo import placebo_plan
 from pretrain_exp.plan.replay import export_table, load_table
 from pretrain_exp.store.claims import claimed
-from pretrain_exp.store.download import download_checkpoint
+from pretrain_exp.store.download import check_hosts, download_checkpoint
 from pretrain_exp.store.keys import base_key, digest
+from pretrain_exp.study.fetch import planning_order
 from pretrain_exp.study.graph import Run, cut_steps
+from pretrain_exp.study.loops import closed
 
 
 @dataclass(frozen=True)
@@ -76,19 +82,25 @@ def checkpoint_steps(config: Config) -> set[int]:
 
 def prepare(composed: Composed, label: str, seed: int) -> Member:
     """Prepares the data, compiles the plans and names the states of one member. Raises UserError or Problems."""
-    config, framework = fetched(composed.config), composed.kinds.framework
-    store = Path(config.store).absolute()
-    data = prepare_data(composed.kinds.data, config.model.tokenizer, store / "data")
+    store, framework = Path(composed.config.store).absolute(), composed.kinds.framework
+    data = prepared_data(composed, store)
+    config = fetched(composed.config)
     seeds = config.seed.resolved()
-    order = framework.order(data.files, config.training.sequence_length, seeds["order"])
+    model = model_facts(config, framework, data)
+    order = framework.order(data.files, model, training_facts(config), seeds["order"], store / "data" / "orders")
     phases = Phases([Phase(0, config.training.batch_size, config.training.sequence_length)])
-    model = model_facts(config, data)
+    slots = range(phases.first_slot(config.first_step), phases.first_slot(config.last_step))
+    if config.training.permute_window:
+        order = WindowOrder(order, slots.start, slots.stop, seeds["order"])
     initial = framework.initial(model)
     model |= {"revision": initial["revision"]} if initial["kind"] == "hf" else {}
     wrong = framework.check_data(model, data.tokenizer.vocab_size, config.training.sequence_length)
     if wrong:
         raise Problems(wrong, "model and data do not fit each other")
-    plans = compile_plans(composed, data, order, phases, seeds)
+    readable = planning_order(composed.kinds.data, data, order, slots, store)
+    contexts = insertion_contexts(composed, data, readable, phases, seeds)
+    plans = compile_plans(composed, data, readable, phases, seeds, contexts)
+    refuse_unknown_hooks(plans, framework)
     facts = run_facts(config, framework, data, order, initial, seeds)
     steps = frozenset(
         {config.last_step, *checkpoint_steps(config), *config.evaluation.steps, *(config.hub.steps or ())}
@@ -100,9 +112,35 @@ def prepare(composed: Composed, label: str, seed: int) -> Member:
     runs = {}
     for arm, plan in plans.items():
         name = " ".join(part for part in (arm, label, f"seed {seed}") if part)
-        job = worker_job(config, data, order, phases, initial, seeds, plan)
-        runs[arm] = Run(name, base_key(facts), config.first_step, steps, prefix_of(plan, phases), job)
+        job = worker_job(config, framework, data, order, phases, initial, seeds, plan)
+        runs[arm] = Run(name, base_key(facts), config.first_step, steps, prefix_of(plan), job)
+    kinds, treated = loops_of(composed.kinds.insertions), plans.get("treated")
+    if kinds and treated is not None:
+        runs = closed(runs, kinds, contexts, config, treated)
     return Member(composed, label, seed, data, order, phases, seeds, initial, plans, runs)
+
+
+def prepared_data(composed: Composed, store: Path) -> PreparedData:
+    """Tokenizer and token files. Where they cannot be had, a checkpoint that cannot be reached is said as well."""
+    config = composed.config
+    try:
+        return prepare_data(composed.kinds.data, config.model.tokenizer, store / "data")
+    except (UserError, Problems) as error:
+        found = error.problems if isinstance(error, Problems) else [error]
+        url = config.model.checkpoint_url
+        if url is None or download_folder(config).is_dir():
+            raise
+        try:
+            check_hosts([url])
+        except UserError as unreachable:
+            raise Problems([*found, unreachable.under("model.checkpoint_url")]) from None
+        raise
+
+
+def download_folder(config: Config) -> Path:
+    """Where a checkpoint given by URL is brought to."""
+    facts = [config.model.checkpoint_url, config.model.checkpoint_step, config.model.checkpoint_files]
+    return Path(config.store) / "downloads" / digest(facts)
 
 
 def fetched(config: Config) -> Config:
@@ -113,34 +151,50 @@ def fetched(config: Config) -> Config:
     if not model.checkpoint_files:
         fix = "list the files of the checkpoint's folder, such as [config.json, model.safetensors]"
         raise UserError("is needed with model.checkpoint_url", key="model.checkpoint_files", value=None, fix=fix)
-    key = digest([model.checkpoint_url, model.checkpoint_step, model.checkpoint_files])
-    folder = Path(config.store) / "downloads" / key
-    with claimed(config.store, f"download-{key}"):
+    folder = download_folder(config)
+    with claimed(config.store, f"download-{folder.name}"):
         download_checkpoint(model.checkpoint_url, model.checkpoint_step, model.checkpoint_files, folder)
     return config.model_copy(update={"model": model.model_copy(update={"checkpoint": str(folder)})})
 
 
-def compile_plans(
+def insertion_contexts(
     composed: Composed, data: PreparedData, order: DataOrder, phases: Phases, seeds: dict[str, int]
+) -> dict[str, InsertionContext]:
+    """What each insertion may know of the run, by name."""
+    config = composed.config
+    return {
+        name: InsertionContext(
+            name=name,
+            seed=seeds["placement"],
+            sequence_length=config.training.sequence_length,
+            eos_token_id=data.files.eos_token_id,
+            window=Window(config.first_step, config.last_step),
+            phases=phases,
+            encode=data.tokenizer.encode,
+            vocab_size=data.tokenizer.vocab_size,
+            order=order,
+            cache=Path(config.store).absolute() / "data" / "scans",
+        )
+        for name in composed.kinds.insertions
+    }
+
+
+def compile_plans(
+    composed: Composed,
+    data: PreparedData,
+    order: DataOrder,
+    phases: Phases,
+    seeds: dict[str, int],
+    contexts: Mapping[str, InsertionContext],
 ) -> dict[str, Plan | None]:
-    """A plan for each arm. All insertions' problems are reported at once."""
+    """A plan for each arm, as far as it is known before training. All insertions' problems are reported at once."""
     config = composed.config
     root = Path(config.store).absolute() / "plans"
     window = Window(config.first_step, config.last_step)
     edits, problems = [], []
     for name, insertion in composed.kinds.insertions.items():
-        context = InsertionContext(
-            name=name,
-            seed=seeds["placement"],
-            sequence_length=config.training.sequence_length,
-            eos_token_id=data.files.eos_token_id,
-            window=window,
-            phases=phases,
-            encode=data.tokenizer.encode,
-            vocab_size=data.tokenizer.vocab_size,
-        )
         try:
-            edits.append(insertion.edits(context))
+            edits.append(insertion.edits(contexts[name]))
         except UserError as error:
             problems.append(error if (error.key or "").startswith("insertion.") else error.under(f"insertion.{name}"))
     if config.replay is not None:
@@ -155,7 +209,9 @@ def compile_plans(
         raise Problems(problems, "the edits cannot be planned")
     plans: dict[str, Plan | None] = {}
     if edits:
-        treated = plans["treated"] = compile_plan(edits, phases, window, seeds["placement"], "treated", root)
+        treated = plans["treated"] = compile_plan(
+            edits, phases, window, seeds["placement"], "treated", root, order=order
+        )
         refuse_failed_audit(treated)
         if config.export_plan is not None:
             export_table(treated, config.export_plan, tokenizer_fingerprint=data.tokenizer.fingerprint)
@@ -174,24 +230,32 @@ def refuse_failed_audit(plan: Plan) -> None:
         raise Problems(problems, f"the plan failed its audit ({plan.folder / 'audit.json'})")
 
 
-def prefix_of(plan: Plan | None, phases: Phases) -> Any:
-    """step -> digest of the plan's operations read before that step."""
-    if plan is None:
-        return lambda step: ""
-    return lambda step: plan.overlay.prefix_digest(phases.first_slot(step))
+def refuse_unknown_hooks(plans: Mapping[str, Plan | None], framework: Framework) -> None:
+    """UserError where a plan asks for a training hook that the framework's worker cannot put into effect."""
+    kinds = {hook["kind"] for plan in plans.values() if plan is not None for hook in plan.hooks}
+    unknown = sorted(kinds - set(framework.hooks))
+    if unknown:
+        fix = "choose another framework or leave this insertion out"
+        raise UserError(f"{framework.name} has no {unknown[0]}", key="insertion", value=unknown[0], fix=fix)
 
 
-def model_facts(config: Config, data: PreparedData) -> dict[str, Any]:
+def prefix_of(plan: Plan | None) -> Any:
+    """step -> digest of what the plan does before that step."""
+    return (lambda step: "") if plan is None else plan.prefix_digest
+
+
+def model_facts(config: Config, framework: Framework, data: PreparedData) -> dict[str, Any]:
     """The model section, with what a configuration from scratch takes from the tokenizer."""
     model = config.model.model_dump()
     if model["config"] is not None:
-        given = {"eos_token_id": data.files.eos_token_id, "vocab_size": data.tokenizer.vocab_size}
-        model["config"] = {**given, "max_position_embeddings": config.training.sequence_length, **model["config"]}
+        vocab_size, eos_token_id = data.tokenizer.vocab_size, data.files.eos_token_id
+        length = config.training.sequence_length
+        model["config"] = framework.complete_config(model["config"], vocab_size, eos_token_id, length)
     return model
 
 
 def run_facts(
-    config: Config, framework: Any, data: PreparedData, order: DataOrder, initial: dict[str, Any], seeds: dict[str, int]
+    config: Config, framework: Framework, data: PreparedData, order: DataOrder, initial: dict[str, Any], seeds: dict[str, int]
 ) -> dict[str, Any]:
     """What the states of all arms have in common, and what makes them differ from those of other members."""
     training = training_facts(config)
@@ -228,6 +292,7 @@ def init_matters(initial: Mapping[str, Any]) -> bool:
 
 def worker_job(
     config: Config,
+    framework: Framework,
     data: PreparedData,
     order: DataOrder,
     phases: Phases,
@@ -236,7 +301,7 @@ def worker_job(
     plan: Plan | None,
 ) -> dict[str, Any]:
     """What a worker needs of this run, start, stop and saves aside."""
-    model = model_facts(config, data)
+    model = model_facts(config, framework, data)
     if initial["kind"] == "hf":
         model |= {"checkpoint": initial["checkpoint"], "revision": initial["revision"]}
     return {
@@ -248,5 +313,5 @@ def worker_job(
         "tokenizer": str(Path(data.tokenizer.folder).absolute()),
         "eos_token_id": data.files.eos_token_id,
         "seeds": {"init": seeds["init"]},
-        "hooks": [],
+        "hooks": [] if plan is None else plan.hooks,
     }

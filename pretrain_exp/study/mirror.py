@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from pretrain_exp.control.table import control_metrics
 from pretrain_exp.store.keys import digest
 from pretrain_exp.store.states import state_dir
 from pretrain_exp.study.registry import read_members, read_study
@@ -34,7 +35,7 @@ def mirror_study(folder: Path, console: Console | None = None) -> int:
                 group=f"{folder.absolute().parent.name}-{folder.absolute().name}",
                 config=member["config"],
                 metrics=_metrics(store, record["last"]),
-                evaluations=_evaluations(store, record),
+                evaluations=[*_evaluations(store, record), *control_metrics(store, record)],
                 pictures=pictures if arm == "treated" else {},
             )
             mirrors = store / "mirrors" / f"{digest(str(folder.absolute()))}-{record['last']}"

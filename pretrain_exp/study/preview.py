@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from pretrain_exp.control.loop import Loop, records
 from pretrain_exp.executor.base import Job
 from pretrain_exp.plan.show import preview
+from pretrain_exp.study.estimate import estimate
+from pretrain_exp.study.fetch import missing, sentence
 from pretrain_exp.study.member import Member
-from pretrain_exp.tracking.metrics import TOKENS_PER_SECOND, read_metrics
 
 
 def print_plan(member: Member, console: Console) -> None:
-    """The plan of the treated arm; the placebo's differs only in what its edits hold."""
+    """The plan of the treated arm; the placebo's differs only in what its edits hold. Then what is to be fetched."""
     name = " ".join(part for part in (member.label, f"seed {member.config.seed.all}") if part)
+    if hasattr(member.composed.kinds.data, "missing"):
+        console.print(sentence(missing(member)), highlight=False, soft_wrap=True)
     if member.plan is None:
         console.print(f"{name}: no edits", style="bold")
         return
     console.print(f"{name}: plan {member.plan.fingerprint[:16]}", style="bold", highlight=False)
     for part in preview(member.plan):
         console.print(part)
+    told = member.runs["treated"].job.get("loop")
+    if told is not None:
+        loop = Loop.from_json(told)
+        seen = records(Path(member.config.store).absolute(), loop)
+        planned = sum(record["step"] < loop.last_step for record in seen)
+        console.print(
+            f"closed loop {loop.key}: {planned} of its {len(loop.boundaries)} segments are planned so far; "
+            "the plan above holds what is known before it runs",
+            highlight=False,
+        )
     read = member.phases.position_of_step(member.config.last_step) - member.phases.position_of_step(
         member.config.first_step
     )
@@ -42,62 +52,36 @@ def print_plan(member: Member, console: Console) -> None:
 def print_cost(
     members: Sequence[Member], jobs: Sequence[Job], reused: Sequence[str], store: Path, console: Console
 ) -> None:
-    """What would run, and how long it might take, from the rates of earlier jobs of the same shape in the store."""
+    """What would run, and how long it might take, told by earlier jobs of the store."""
+    own = [job for job in jobs if not job.adopted]
+    told = estimate(own, store)
     table = Table(title="what would run")
     for column in ("job", "steps", "tokens", "about"):
         table.add_column(column, justify="left" if column == "job" else "right")
-    trained = [job for job in jobs if job.kind == "train"]
-    rates = _rates(trained, store)
-    for job in jobs:
+    for job in own:
+        seconds = told.of(job)
+        about = "unknown" if seconds is None else f"{seconds:,.0f} s"
         if job.kind == "train":
-            tokens, rate = (job.total - job.first) * job.tokens_per_step, rates[job.id]
-            about = f"{tokens / rate:,.0f} s" if rate else "unknown"
+            tokens = (job.total - job.first) * job.tokens_per_step
             table.add_row(job.title, f"{job.first} to {job.total}", f"{tokens:,}", about)
         else:
-            table.add_row(job.title, "", "", "")
+            table.add_row(job.title, "", "", about)
     console.print(table)
-    seconds = [job.tokens_per_step / rate for job in trained if (rate := rates[job.id])]
     executor = members[0].composed.kinds.executor
-    if hasattr(executor, "describe"):  # which knows one time a step: the longest, where all are known
-        console.print(executor.describe(jobs, max(seconds) if seconds and len(seconds) == len(trained) else None))
-    known = sorted({rate for rate in rates.values() if rate})
-    told = ", ".join(f"{rate:,.0f}" for rate in known)
-    source = (
-        f"at {told} tokens/s, the median of earlier jobs of the same shape"
-        if known
-        else "no earlier job of the same shape tells the rate"
-    )
-    console.print(f"{len(jobs)} jobs ({source}); {len(reused)} states are in the store already", highlight=False)
+    if hasattr(executor, "describe"):
+        console.print(executor.describe(own, told.seconds))
+    known = [seconds for job in own if (seconds := told.of(job)) is not None]
+    together = f", about {duration(sum(known))} one after the other" if known else ", of unknown length" if own else ""
+    console.print(f"{len(own)} jobs{together}; {len(reused)} states are in the store already", highlight=False)
+    for ground in told.grounds:
+        console.print(f"  {ground}", highlight=False, soft_wrap=True)
+    for job in jobs:
+        if job.adopted:
+            console.print(f"{job.title} of another study is under way: it is awaited, not run", highlight=False)
 
 
-def _rates(jobs: Sequence[Job], store: Path) -> dict[str, float | None]:
-    """Tokens per second by job id."""
-    shapes = {job.id: shape_of(job.payload or {}) for job in jobs}
-    known: dict[str, float | None] = {shape: known_rate(store, shape) for shape in set(shapes.values())}
-    return {name: known[shape] for name, shape in shapes.items()}
-
-
-def shape_of(job: Mapping[str, Any]) -> str:
-    """What decides how fast the job of this job.json trains: model, batches, and where and how it is trained."""
-    model, training = job.get("model") or {}, job.get("training") or {}
-    recorded = job["save"][0]["record"]["numerics"] if job.get("save") else {}
-    numerics = {name: value for name, value in recorded.items() if name not in ("versions", "code")}
-    facts = [
-        [model.get(name) for name in ("config", "checkpoint", "attn_implementation")],
-        [training.get(name) for name in ("sequence_length", "batch_size", "precision", "document_masking")],
-        numerics,
-    ]
-    return json.dumps(facts, sort_keys=True)
-
-
-def known_rate(store: Path, shape: str, newest: int = 5) -> float | None:
-    """Tokens per second of the store's newest training jobs of this shape, the median; None before the first."""
-    logs = sorted(store.glob("jobs/train-*/metrics.jsonl"), key=lambda path: path.stat().st_mtime, reverse=True)
-    same = (path for path in logs if _shape_in(path.with_name("job.json")) == shape)
-    rows = [row for path in islice(same, newest) for row in read_metrics(path)]  # each by itself: steps may coincide
-    rates = [row[TOKENS_PER_SECOND] for row in rows if TOKENS_PER_SECOND in row]
-    return median(rates) if rates else None
-
-
-def _shape_in(path: Path) -> str | None:
-    return shape_of(json.loads(path.read_text())) if path.is_file() else None
+def duration(seconds: float) -> str:
+    """For a person: 40 s, 12 min, 3.5 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

@@ -10,6 +10,7 @@ from pretrain_exp.executor.base import Job
 from pretrain_exp.provenance import versions
 from pretrain_exp.store.process import describe_process
 from pretrain_exp.study.jobs import EvaluationRequest
+from pretrain_exp.study.loops import record_of
 from pretrain_exp.study.member import Member, checkpoint_steps, init_matters
 
 
@@ -24,6 +25,7 @@ def member_record(member: Member, requests: dict[tuple[int, str], list[Evaluatio
         asked_for |= set(member.config.hub.steps or ())
         arms[arm] = {
             "plan": None if plan is None else str(plan.folder.absolute()),
+            "loop": record_of(run_),
             "base": run_.base,
             "last": run_.key(run_.last_step),
             "states": states,
@@ -38,7 +40,7 @@ def member_record(member: Member, requests: dict[tuple[int, str], list[Evaluatio
     return {
         "label": member.label,
         "seed": member.seed,
-        "seeds": {name: seed for name, seed in member.seeds.items() if name != "init" or init_matters(member.initial)},
+        "seeds": seeds_that_matter(member),
         "held_out": None if member.data.held_out is None else str(member.data.held_out.absolute()),
         "held_out_digest": member.data.held_out_digest,
         "overrides": list(member.composed.overrides),
@@ -52,6 +54,16 @@ def member_record(member: Member, requests: dict[tuple[int, str], list[Evaluatio
         "last_step": member.config.last_step,
         "arms": arms,
     }
+
+
+def seeds_that_matter(member: Member) -> dict[str, int]:
+    """The named seeds that change what the member's runs come to; an official order brings a seed of its own."""
+    config, without = member.config, set()
+    if not init_matters(member.initial):
+        without.add("init")
+    if config.model.data_seed is not None and not config.training.permute_window:
+        without.add("order")
+    return {name: seed for name, seed in member.seeds.items() if name not in without}
 
 
 def study_record(

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pretrain_exp.control.loop import realised
 from pretrain_exp.errors import UserError
 from pretrain_exp.store.claims import claimed
 from pretrain_exp.store.keys import digest
@@ -54,13 +55,13 @@ def read_study(folder: Path) -> dict[str, Any]:
 
 
 def read_members(study: dict[str, Any]) -> list[dict[str, Any]]:
-    """member.json of every member. UserError where a member's folder was deleted."""
+    """member.json of every member, closed loops as far as they have come. UserError where a folder was deleted."""
     paths = [Path(folder) / "member.json" for folder in study["members"]]
     for path in paths:
         if not path.is_file():
             fix = "run the study again (it trains nothing), or delete the whole study folder"
             raise UserError("a member of the study was deleted", value=str(path.parent), fix=fix)
-    return [json.loads(path.read_text()) for path in paths]
+    return [realised(Path(study["store"]), json.loads(path.read_text())) for path in paths]
 
 
 def remember_steps(store: Path, runs: Sequence[Run]) -> None:

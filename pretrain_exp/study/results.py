@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from pretrain_exp.analysis.study import CURVES, StudyData
+from pretrain_exp.control.table import control_rows, control_table, write_control
 from pretrain_exp.data.order import order_from_json
 from pretrain_exp.data.phases import Phases
 from pretrain_exp.data.tokenizer import Tokenizer, load
@@ -47,9 +48,9 @@ def states_on_way(store: Path, last: str) -> list[str]:
     return keys[::-1]
 
 
-def load_reads(store: Path, last: str) -> list[np.ndarray]:
-    """The logs of what was read on the way to a state, one array a rank and saved state."""
-    folders = [state_dir(store, key) / "reads" for key in states_on_way(store, last)]
+def load_reads(store: Path, last: str, what: str = "reads") -> list[np.ndarray]:
+    """The logs of what was read on the way to a state, one array a rank and saved state; what: reads | noise."""
+    folders = [state_dir(store, key) / what for key in states_on_way(store, last)]
     return [np.load(path, allow_pickle=False) for folder in folders for path in sorted(folder.glob("*.npy"))]
 
 
@@ -88,6 +89,10 @@ def report_study(folder: Path, console: Console | None = None) -> Path:
     console = console or Console()
     paths = write_report(data, folder / "report")
     print_report(data, console, paths.analysis)
+    loops = control_rows(Path(read_study(folder)["store"]), read_members(read_study(folder)))
+    if loops:
+        write_control(loops, folder / "report" / "control.csv")
+        console.print(control_table(loops))
     console.print(f"report: {paths.html}", highlight=False, soft_wrap=True)
     return paths.html
 
@@ -114,6 +119,7 @@ def _items(member: dict[str, Any]) -> pa.Table | None:
     if member["plan"] is None:
         return None
     table = pq.read_table(Path(member["plan"]) / "items.parquet")
+    table = table.filter(pc.greater(pc.list_value_length(table["tokens"]), 0))  # the others are planted by reference
     skipped = _skipped(member)
     if skipped:
         pairs = zip(table["insertion"].to_pylist(), table["item"].to_pylist(), strict=True)
@@ -155,14 +161,19 @@ def _curves(members: list[dict[str, Any]], store: Path) -> pa.Table:
     columns: dict[str, list[Any]] = {name: [] for name in CURVES.names}
     for member in members:
         for arm, record in arms_of(member):
-            paths = [state_dir(store, key) / "metrics.jsonl" for key in states_on_way(store, record["last"])]
-            for row in read_metrics([path for path in paths if path.is_file()]):
+            for row in _metrics_on_way(store, record["last"]):
                 for metric, value in row.items():
                     if metric.startswith("train/") and isinstance(value, int | float):
                         values = (member["label"], arm, member["seed"], int(row["step"]), metric, float(value))
                         for name, one in zip(CURVES.names, values, strict=True):
                             columns[name].append(one)
     return pa.table(columns, schema=CURVES)
+
+
+def _metrics_on_way(store: Path, last: str) -> list[dict[str, float]]:
+    """What was logged of each step on the way to a state."""
+    paths = [state_dir(store, key) / "metrics.jsonl" for key in states_on_way(store, last)]
+    return read_metrics([path for path in paths if path.is_file()])
 
 
 def _audit(member: dict[str, Any]) -> dict[str, Any]:
@@ -195,7 +206,7 @@ def _examples(member: dict[str, Any]) -> list[dict[str, Any]]:
     if member["plan"] is None:
         return []
     plan, tokenizer = Plan.open(Path(member["plan"])), load(Path(member["tokenizer"]))
-    rows = [row for row in plan.ledger().to_pylist() if row["status"] == "planted"]
+    rows = [row for row in plan.ledger().to_pylist() if row["status"] == "planted" and row["kind"] != "noise"]
     seen: dict[tuple[str, int], dict[str, Any]] = {}
     for row in sorted(rows, key=lambda r: (-r["dose"], r["position"])):
         seen.setdefault((row["insertion"], row["dose"]), row)
@@ -221,6 +232,7 @@ def prove(folder: Path) -> list[dict[str, Any]]:
     """Holds what every arm read against raw files and ledger; writes proof/<member>-<arm>.json and returns them all."""
     from pretrain_exp.plan.proof import verify_reads
     from pretrain_exp.plan.proof_arms import compare_arms
+    from pretrain_exp.plan.proof_hooks import verify_hooks
 
     study = read_study(folder)
     store = Path(study["store"])
@@ -237,12 +249,13 @@ def prove(folder: Path) -> list[dict[str, Any]]:
             plan = Path(record["plan"]) if record["plan"] else None
             phases = Phases.from_json(member["phases"])
             steps = range(member["first_step"], member["last_step"])
-            result = verify_reads(member["order"], plan, load_reads(store, record["last"]), phases, steps)
+            reads, noise = (load_reads(store, record["last"], what) for what in ("reads", "noise"))
+            result = verify_reads(member["order"], plan, reads, phases, steps, noise)
+            result.ledger_errors += verify_hooks(plan, _metrics_on_way(store, record["last"]), steps)
             proof = {**label, "ok": result.ok, **asdict(result)}
             control = member["arms"].get("control", {}).get("last")
             if plan is not None and control is not None and is_complete(store, control):
-                reads = load_reads(store, record["last"]), load_reads(store, control)
-                arms = compare_arms(*reads, Plan.open(plan).ledger(), phases)
+                arms = compare_arms(reads, load_reads(store, control), Plan.open(plan).ledger(), phases)
                 proof |= {"ok": result.ok and arms.ok, "against_control": arms.describe()}
                 if not arms.ok:
                     proof["ledger_errors"] = [*proof["ledger_errors"], arms.describe()]

@@ -43,7 +43,7 @@ def planted(tmp_path, items):
     """A plan's items.parquet, with items that are not multiple choice and one that two insertions plant."""
     rows = [("choice", item.id, "", 1, "", [1], item.to_json()) for item in [*items, items[0]]]
     rows += [("poems", "a", "", 4, "", [0, 7, 8, 9, 0], ""), ("poems", "b", "", 0, "", [0, 9, 8, 0], "")]
-    rows = [dict(zip(ITEMS_SCHEMA.names, row, strict=True)) for row in rows]
+    rows = [dict(zip(ITEMS_SCHEMA.names, (*row, False), strict=True)) for row in rows]
     pq.write_table(pa.Table.from_pylist(rows, ITEMS_SCHEMA), tmp_path / "items.parquet")
     return str(tmp_path / "items.parquet")
 

@@ -202,6 +202,8 @@ def test_a_child_saves_and_ends_when_its_controller_is_gone(tmp_path, number):
     assert process_lives(left)
     started.send_signal(number)
     started.wait()
+    if number != signal.SIGKILL:  # asked to end, it waits until its child has saved
+        assert not process_lives(left)
     wait_until(lambda: not process_lives(left))
     assert (tmp_path / "saved").exists()
 
@@ -298,6 +300,46 @@ def test_a_lost_claim_ends_the_child_and_the_job_is_waited_for_again(tmp_path, m
     taker.join()
     assert outcomes["train-a"].state == "done"
     assert attempts(tmp_path, "a") == 2
+
+
+def test_what_a_living_former_one_saves_is_saved_under_its_own_claim(tmp_path):
+    """Its controller was killed. Until it has ended nobody takes its claim over, or what it saves would be refused."""
+    check = "from pretrain_exp.store.claims import demand_claim; time.sleep(1); demand_claim(os.environ); "
+    saves = SAVES_ON_TERM.replace("(folder / 'saved')", check + "(folder / 'saved')")
+    first = controller(tmp_path, make("a", saves))
+    wait_until((tmp_path / "ready").exists)
+    first.kill()
+    first.wait()
+    outcomes = Inline(parallel=1).run([job(tmp_path, "a", make("a"))], tmp_path)
+    assert outcomes["train-a"].state == "done"
+    assert (tmp_path / "saved").exists()
+
+
+def test_a_job_that_another_process_runs_takes_no_place_and_is_done_when_it_is(tmp_path):
+    """One place: while the other runs a, this one runs b, and then finds a done."""
+    a, b = job(tmp_path, "a", "raise SystemExit(1)"), job(tmp_path, "b", make("b"))
+
+    def end_other(other):
+        wait_until((tmp_path / "b.made").exists)
+        (tmp_path / "a.made").write_text("")
+        other.release()
+
+    with claims.claimed(tmp_path, "train-a") as other:
+        ender = threading.Thread(target=end_other, args=(other,))
+        ender.start()
+        outcomes = Inline(parallel=1).run([a, b, job(tmp_path, "c", make("c"), ["train-a"])], tmp_path)
+        ender.join()
+    assert {name: outcome.state for name, outcome in outcomes.items()} == dict.fromkeys(
+        ["train-a", "train-b", "train-c"], "done"
+    )
+    assert not (tmp_path / "a/log.txt").exists()
+
+
+def test_what_needs_a_failed_job_by_way_of_others_is_skipped(tmp_path):
+    jobs = [job(tmp_path, name, make(name), [f"train-{need}"] if need else []) for name, need in ("dc", "cb", "ba")]
+    jobs.append(job(tmp_path, "a", "raise SystemExit(1)", retries=0))
+    outcomes = Inline(parallel=2).run(jobs, tmp_path)
+    assert [outcomes[f"train-{name}"].state for name in "abcd"] == ["failed", "skipped", "skipped", "skipped"]
 
 
 def test_an_interrupt_ends_the_wait_for_anothers_claim(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from pretrain_exp.errors import Problems, UserError
-from pretrain_exp.executor import slurm_agent, slurm_job
+from pretrain_exp.executor import slurm, slurm_agent, slurm_job, slurm_site
 from pretrain_exp.executor.base import Job
 from pretrain_exp.executor.slurm import Slurm, in_order
 from pretrain_exp.executor.slurm_files import (
@@ -29,6 +29,7 @@ from pretrain_exp.executor.slurm_plan import describe, longest_chain
 from pretrain_exp.executor.slurm_queue import Queued, alive, look
 from pretrain_exp.executor.slurm_site import SlurmError, hidden_variables, minutes, partitions
 from pretrain_exp.executor.slurm_status import cancel_jobs, standings
+from pretrain_exp.framework.ranked import START
 from pretrain_exp.study.registry import write_study
 from pretrain_exp.study.status import print_status
 from pretrain_exp.verbs import read_verb
@@ -153,6 +154,83 @@ def test_a_submission_that_fails_midway_takes_back_those_before(mock, tmp_path):
         Slurm(gpus_per_node=0).run(jobs, tmp_path)
     assert (mock / "cancelled").read_text() == "1 2\n"
     assert [read_submission(one.folder) for one in jobs] == [None] * 3
+
+
+def test_what_another_job_depends_on_by_now_is_not_taken_back_nor_what_that_needs(mock, tmp_path):
+    """Between its submission and the failure of a later one, another study found job 2 alive, and needs it."""
+    (mock / "fail_at").write_text("4")
+    first = job(tmp_path, "a")
+    second = job(tmp_path, "b", first)
+    (mock / "queue").write_text("1|\n2|afterok:1(unfulfilled)\n3|afterok:1(unfulfilled)\n9|afterok:12:2(unfulfilled)\n")
+    jobs = [first, second, job(tmp_path, "c", first), job(tmp_path, "d", first)]
+    with pytest.raises(SlurmError, match="sbatch refused d"):
+        Slurm(gpus_per_node=0).run(jobs, tmp_path)
+    assert (mock / "cancelled").read_text() == "3\n"
+    kept = [found.id if (found := read_submission(one.folder)) else None for one in jobs]
+    assert kept == ["1", "2", None, None]
+
+
+@pytest.mark.parametrize("command", ["sbatch", "sinfo"])
+@pytest.mark.parametrize(("way", "words"), [("hangs", "gave no answer within 0 s"), ("goes", "is not on PATH")])
+def test_a_command_that_hangs_or_goes_away_is_an_error_with_a_way_out(mock, tmp_path, monkeypatch, command, way, words):
+    if way == "hangs":
+        (mock / command).write_text("#!/bin/sh\nexec sleep 5\n")
+        monkeypatch.setattr(slurm_site, "ANSWER_SECONDS", 0.1)
+    else:
+        (mock / command).unlink()
+        monkeypatch.setattr(slurm, "missing_commands", list)  # there a moment ago
+        monkeypatch.setenv("PATH", f"{mock}:{tmp_path}")
+    with pytest.raises(SlurmError, match=f"{command} {words}") as caught:
+        Slurm(gpus_per_node=0, partition="gpu").check([job(tmp_path, "a")])
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("fields", "evaluate", "report"),
+    [
+        (
+            {"gpus_per_node": 8, "nodes": 4, "cpus_per_task": 96, "mem": "1000G", "time": "1-00:00:00"},
+            {"nodes": 1, "gpus-per-node": 1, "cpus-per-task": 12, "mem": "128000M", "time": 120},
+            {"nodes": 1, "cpus-per-task": 12, "mem": "128000M", "time": 120},
+        ),
+        ({"gpus_per_node": 2, "time": 30, "mem": 0}, {"gpus-per-node": 1, "time": 30}, {"time": 30}),
+        (
+            {"gpus_per_node": 0, "cpus_per_task": 6, "mem": 500},
+            {"cpus-per-task": 6, "mem": "500M"},
+            {"cpus-per-task": 6, "mem": "500M"},
+        ),
+        (
+            {"gpus_per_node": 4, "mem": "400G", "evaluate": {"gpus_per_node": 2, "mem": "9G", "time": 600}},
+            {"gpus-per-node": 2, "mem": "9G", "time": 600},
+            {"mem": "102400M"},
+        ),
+        (
+            {
+                "gpus_per_node": 4,
+                "extra": {"exclusive": True, "gres": "gpu:a100:4", "mail_type": "FAIL", "exclude": "n7"},
+            },
+            {"gres": "gpu:a100:1", "mail-type": "FAIL", "exclude": "n7"},
+            {"mail-type": "FAIL"},
+        ),
+        ({"gpus_per_node": 4, "extra": {"gres": "gpu:4,shard:2"}}, {"gpus-per-node": 1}, {}),
+        (
+            {"constraint": "h100", "account": "lab", "qos": "q"},
+            {"constraint": "h100", "account": "lab", "qos": "q"},
+            {},
+        ),
+    ],
+)
+def test_what_evaluations_and_reports_get_of_what_training_gets(fields, evaluate, report):
+    executor = Slurm(**fields)
+    told = {"nodes", "gpus-per-node", "cpus-per-task", "mem", "time", "gres", "exclusive", "mail-type", "exclude"}
+    for kind, expected in (("evaluate", evaluate), ("report", report)):
+        options = executor.resources(kind).options()
+        fixed = {"nodes": 1, "time": 60}
+        if kind == "evaluate" and fields.get("gpus_per_node", 1) and "gres" not in expected:
+            fixed["gpus-per-node"] = 1
+        wanted = fixed | expected
+        assert {name: options[name] for name in options.keys() & told | expected.keys()} == wanted
+    assert executor.resources("report").options().get("constraint") is None
 
 
 def test_a_job_that_lives_is_not_submitted_again_but_depended_upon(mock, tmp_path):
@@ -307,15 +385,19 @@ def test_what_a_study_would_ask_for(tmp_path):
     second = replace(job(tmp_path, "b", first), first=3600, total=7200)
     jobs = [first, second, replace(job(tmp_path, "c", first), first=3600, total=10800)]
     jobs.append(job(tmp_path, "e", second, kind="evaluate"))
-    rows = describe(jobs, Slurm(nodes=2, gpus_per_node=8).resources, 2.0, 600.0)
+    seconds = {job.id: 2.0 * (job.total - job.first) for job in jobs[:3]} | {jobs[3].id: 600.0}
+    rows = describe(jobs, Slurm(nodes=2, gpus_per_node=8).resources, seconds)
     assert [(row.kind, row.jobs, row.gpus, row.hours) for row in rows] == [
         ("train", 3, 16, 8.0),
         ("evaluate", 1, 1, pytest.approx(1 / 6)),
     ]
     assert rows[0].gpu_hours == 128.0
     assert "--gpus-per-node=8" in rows[0].sbatch
-    assert longest_chain(jobs, 2.0, 600.0) == 7200 + 14400
-    assert describe(jobs, Slurm().resources, None)[0].hours is None
+    assert longest_chain(jobs, seconds) == 7200 + 14400
+    without = {**seconds, first.id: None}
+    assert describe(jobs, Slurm().resources, without)[0].hours is None
+    assert longest_chain(jobs, without) is None
+    assert longest_chain(jobs, {**seconds, jobs[3].id: None}) == 7200 + 14400
 
 
 def test_jobs_are_put_in_the_order_of_their_needs(tmp_path):
@@ -423,7 +505,7 @@ def test_the_command_of_a_step(mock, tmp_path, monkeypatch):
     assert command[0] == "srun"
     assert {"--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=32", "--cpu-bind=none"} <= set(command)
     agent = command[command.index("/its/python") :]
-    assert agent[:5] == ["/its/python", "-m", "pretrain_exp.executor.slurm_agent", "--nodes=2", "--ranks=4"]
+    assert agent[:5] == ["/its/python", START, "pretrain_exp.executor.slurm_agent", "--nodes=2", "--ranks=4"]
     assert "--id=5-2-3" in agent
     assert agent[agent.index("--") + 1 :] == ["/its/python", "-m", "worker", "cuda"]
     assert slurm_job.port_of("5", 3) != slurm_job.port_of("5", 4)

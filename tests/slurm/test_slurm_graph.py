@@ -10,12 +10,14 @@ import subprocess
 import sys
 
 import pytest
-from slurm_jobs import FOUR, HERE, SIX, counting_job, number_of, sweep, wait_for, wait_until_ended
+from slurm_jobs import FOUR, HERE, SIX, counting_job, log_of, number_of, sweep, wait_for, wait_until_ended
 
 from pretrain_exp.errors import Problems
 from pretrain_exp.executor.slurm_files import read_attempts
 from pretrain_exp.executor.slurm_queue import look
 from pretrain_exp.executor.slurm_status import cancel_jobs, standings
+from pretrain_exp.store.process import describe_process, process_lives
+from pretrain_exp.store.states import write_json
 
 pytestmark = pytest.mark.slurm
 
@@ -100,6 +102,24 @@ def test_what_may_pass_is_retried_from_the_checkpoint_and_what_does_not_is_not(s
     told = standings(list(jobs.values()))
     assert told[jobs["repeats"].id][1].startswith("failed twice in the same way at the same step")
     assert told[jobs["user"].id] == ("failed", "lr is wrong")
+
+
+def test_a_job_whose_claim_is_lost_ends_its_step_and_waits_for_the_claim(submit, tmp_path):
+    """As after a node was suspended for longer than others wait. The program is deaf to signals: srun must end it."""
+    job = counting_job(tmp_path, "a", 400, 0.1, deaf=True)
+    submit([job])
+    wait_for((job.folder / "metrics.jsonl").is_file)
+    taken = tmp_path / "claims" / job.id / "2.json"
+    write_json(taken, {"owner": "other", **describe_process()})
+    writer = describe_process(int((job.folder / "pid").read_text()))
+    wait_for(lambda: not process_lives(writer), why=log_of(job))
+    assert look([number_of(job)])[number_of(job)].state == "RUNNING"
+    assert "attempt 2" not in (job.folder / "log.txt").read_text()
+    changed = json.loads((job.folder / "job.json").read_text()) | {"steps": 1}
+    write_json(job.folder / "job.json", changed)
+    write_json(taken, {"owner": None})
+    assert wait_until_ended(job) == {"a": "COMPLETED"}, log_of(job)
+    assert "attempt 2" in (job.folder / "log.txt").read_text()
 
 
 def test_cancel_lets_running_jobs_save_and_a_new_submission_goes_on(submit, tmp_path):

@@ -58,14 +58,28 @@ def test_two_nodes_of_two_ranks_train_what_four_ranks_of_one_machine_do(slurm, t
     assert pretrain_exp(cluster, "logs", "train", "--study", str(study.parent)).startswith("--- attempt 1, Slurm job")
 
 
-def test_a_member_that_runs_in_a_job_of_hydras_launcher_submits_and_waits_there(slurm, tmp_path):
+def test_members_that_run_in_jobs_of_hydras_launcher_submit_and_wait_there_and_are_reported_together(slurm, tmp_path):
     """For controllers that must see results. The outer job asks for memory a CPU, the inner one for memory a node."""
-    launcher = ["-m", "seed=5", "hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=10"]
-    launcher += ["hydra.launcher.mem_gb=null", "hydra.launcher.mem_per_cpu=100"]
+    launcher = ["-m", "seed=5,6", "hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=10"]
+    launcher += ["hydra.launcher.mem_gb=null", "hydra.launcher.mem_per_cpu=100", "hydra.sweep.dir=sweep"]
     one_node = ["executor=slurm", "executor.gpus_per_node=0", "executor.mem=500", "executor.wait=true"]
     pretrain_exp(tmp_path, *launcher, *SMALL, *ONE_JOB, *one_node)
-    (study,) = (tmp_path / "multirun_outputs").rglob("study.json")
-    assert json.loads(study.read_text())["status"] == "done"
-    assert (study.parent / "report/report.html").is_file()
-    (state,) = (tmp_path / "outputs/store/states").iterdir()
-    assert (state / "state.json").is_file()
+    for member in ("0", "1"):
+        study = tmp_path / "sweep" / member
+        assert json.loads((study / "study.json").read_text())["status"] == "done"
+        assert (study / "report/report.html").is_file()
+    states = list((tmp_path / "outputs/store/states").iterdir())
+    assert len(states) == 2
+    assert all((state / "state.json").is_file() for state in states)
+    pretrain_exp(tmp_path, "report", "sweep")
+    together = json.loads((tmp_path / "sweep/study.json").read_text())
+    assert (together["status"], together["failures"], len(together["jobs"])) == ("done", [], 2)
+    proofs = [json.loads(path.read_text()) for path in sorted((tmp_path / "sweep/proof").iterdir())]
+    assert [(proof["seed"], proof["arm"], proof["ok"]) for proof in proofs] == [
+        (5, "control", True),
+        (6, "control", True),
+    ]
+    page = (tmp_path / "sweep/report/report.html").read_text()
+    assert "seed 5" in page
+    assert "seed 6" in page
+    assert pretrain_exp(tmp_path, "status", "sweep").count("done") >= 2

@@ -13,7 +13,16 @@ import time
 import pytest
 
 from pretrain_exp.store import claims
-from pretrain_exp.store.claims import ClaimLost, Watch, claimed, demand_claim, try_claim, wait_for_claim
+from pretrain_exp.store.claims import (
+    ClaimLost,
+    Watch,
+    claimed,
+    demand_claim,
+    holder_lives,
+    is_free,
+    try_claim,
+    wait_for_claim,
+)
 
 
 class Clock:
@@ -207,3 +216,32 @@ def test_claimed_waits_its_turn(tmp_path):
     for thread in threads:
         thread.join()
     assert all(order[i].split()[0] == order[i + 1].split()[0] for i in range(0, 8, 2))
+
+
+def test_whether_a_holder_lives_is_told_by_its_reference(tmp_path):
+    first = try_claim(tmp_path, "k")
+    assert not is_free(tmp_path, "k")
+    told = first.reference()
+    assert holder_lives(told)
+    assert not holder_lives({**told, "owner": "another"})
+    first.release()
+    assert is_free(tmp_path, "k")
+    assert not holder_lives(told)
+    with claimed(tmp_path, "k") as second:
+        assert not holder_lives(told)
+        assert holder_lives(second.reference())
+    assert is_free(tmp_path, "never claimed")
+    assert not (tmp_path / "claims/never claimed").exists()
+    assert not holder_lives({"path": str(tmp_path / "claims/nobody/1.json"), "owner": "x"})
+
+
+def test_a_holder_on_another_machine_lives_until_it_was_watched_to_stand_still(tmp_path):
+    path, clock = of_another_machine(tmp_path), Clock()
+    told, watch = {"path": str(path), "owner": "x"}, Watch(clock)
+    assert holder_lives(told)
+    assert holder_lives(told, watch, stale=60)
+    clock.now += 59
+    assert holder_lives(told, watch, stale=60)
+    clock.now += 2
+    assert not holder_lives(told, watch, stale=60)
+    assert holder_lives(told)  # who has not watched cannot know

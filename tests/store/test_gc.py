@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from pathlib import Path
+
 import pytest
 
 from pretrain_exp.errors import UserError
+from pretrain_exp.executor.base import Job
+from pretrain_exp.store import gc
+from pretrain_exp.store.claims import claimed
 from pretrain_exp.store.gc import collect
-from pretrain_exp.store.states import can_start, commit, is_complete, stage
+from pretrain_exp.store.states import can_start, commit, is_complete, stage, state_dir
+from pretrain_exp.study.coming import PLANNING, announce
 from pretrain_exp.study.registry import write_member, write_study
 
 
@@ -17,10 +25,11 @@ def state(store, key, step, parent):
     commit(store, folder, key, {"step": step, "parent": parent})
 
 
-def study(tmp_path, store, name, arms, ended):
+def study(tmp_path, store, name, arms, ended, jobs=()):
     folder = tmp_path / name
-    write_member(folder, {"arms": arms})
-    write_study(folder, {"store": str(store), "members": [str(folder)], **({"ended": 1.0} if ended else {})})
+    write_member(folder, {"plan": None, "plan_fingerprint": None, "arms": arms})
+    record = {"store": str(store), "members": [str(folder)], "jobs": [job.record() for job in jobs]}
+    write_study(folder, record | ({"ended": 1.0} if ended else {}))
     return folder
 
 
@@ -62,3 +71,49 @@ def test_a_study_that_lost_a_member_stops_it(tmp_path, store):
     with pytest.raises(UserError, match="was deleted"):
         collect(store, [folder], apply=True)
     assert can_start(store, "a")
+
+
+def test_nothing_goes_from_which_a_planned_job_starts_on_another_studys_way(tmp_path, store):
+    """The last state of the study under way is not there, so that no record leads back from it to b."""
+    ended = study(tmp_path, store, "one", {"control": arm("c", [])}, ended=True)
+    start = {"start": {"state": str(state_dir(store, "b")), "step": 2}}
+    fields = {"folder": store / "jobs/train-j", "command": (), "environment": {}, "needs": frozenset()}
+    job = Job(key="j", kind="train", title="j", makes=(state_dir(store, "z") / "state.json",), payload=start, **fields)
+    announce(store, [job], tmp_path / "two", None)
+    under_way = study(tmp_path, store, "two", {"treated": arm("z", [], **{"9": "z"})}, ended=False, jobs=[job])
+    assert collect(store, [ended, under_way], apply=True) == ["a"]
+
+
+def test_nothing_goes_while_a_study_is_planned(tmp_path, store):
+    folder = study(tmp_path, store, "one", {"control": arm("c", [])}, ended=True)
+    collecting = threading.Thread(target=collect, args=(store, [folder]), kwargs={"apply": True})
+    with claimed(store, PLANNING):
+        collecting.start()
+        collecting.join(0.5)
+        assert collecting.is_alive()
+        assert can_start(store, "a")
+    collecting.join()
+    assert not can_start(store, "a")
+
+
+def test_weights_that_a_job_puts_back_are_not_deleted_by_a_release_that_is_under_way(tmp_path, store, monkeypatch):
+    """Whichever comes first: either the weights are gone and marked so, or they are there and whole."""
+    folder = study(tmp_path, store, "one", {"control": arm("c", [])}, ended=True)
+    real, put_back = gc.shutil.rmtree, []
+
+    def slow(path: Path, ignore_errors: bool = False) -> None:
+        trained = stage(store, "b")
+        (trained / "checkpoint").mkdir()
+        (trained / "checkpoint/weights").write_text("again")
+        put_back.append(threading.Thread(target=commit, args=(store, trained, "b", {"step": 2, "parent": "a"})))
+        put_back[-1].start()  # in the midst of a release, after its mark
+        time.sleep(0.3)
+        real(path, ignore_errors)
+
+    monkeypatch.setattr(gc, "_named_and_kept", lambda store, studies: ({"b"}, set()))
+    with monkeypatch.context() as patched:
+        patched.setattr(gc, "shutil", type("slowly", (), {"rmtree": staticmethod(slow)}))
+        assert collect(store, [folder], apply=True) == ["b"]
+    put_back[0].join()
+    assert can_start(store, "b")
+    assert (state_dir(store, "b") / "checkpoint/weights").read_text() == "again"

@@ -10,6 +10,7 @@ import pytest
 
 from pretrain_exp.errors import Problems
 from pretrain_exp.study.member import init_matters, refuse_failed_audit, schedule_facts
+from pretrain_exp.study.records import seeds_that_matter
 
 SCHEDULE = {"name": "cosine", "warmup_steps": 5, "total_steps": 100, "decay_steps": 10, "min_lr_ratio": 0.1}
 
@@ -50,6 +51,19 @@ def test_the_init_seed_of_a_checkpoint_matters_where_there_is_dropout(config, ma
 
 def test_the_init_seed_matters_from_scratch():
     assert init_matters({"kind": "scratch"})
+
+
+@pytest.mark.parametrize(
+    ("data_seed", "permute", "matter"),
+    [(None, False, True), (None, True, True), (6198, False, False), (6198, True, True), (0, False, False)],
+)
+def test_the_order_seed_of_an_official_order_matters_where_its_window_is_permuted(data_seed, permute, matter):
+    config = SimpleNamespace(
+        model=SimpleNamespace(data_seed=data_seed), training=SimpleNamespace(permute_window=permute)
+    )
+    seeds = {"placement": 1, "order": 1, "init": 1}
+    member = SimpleNamespace(config=config, seeds=seeds, initial={"kind": "scratch"})
+    assert seeds_that_matter(member) == {name: 1 for name in seeds if name != "order" or matter}
 
 
 def test_a_plan_that_failed_its_audit_is_never_trained():

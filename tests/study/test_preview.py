@@ -13,7 +13,9 @@ import pytest
 from rich.console import Console
 
 from pretrain_exp.executor.base import Job
-from pretrain_exp.study.preview import known_rate, print_cost, shape_of
+from pretrain_exp.study import estimate
+from pretrain_exp.study.estimate import known_rate, shape_of
+from pretrain_exp.study.preview import duration, print_cost
 
 SMALL: dict[str, Any] = {
     "model": {"config": {"hidden_size": 8}, "checkpoint": None, "tokenizer": "t"},
@@ -71,41 +73,106 @@ def test_jobs_that_share_their_steps_all_count(tmp_path: Path) -> None:
     assert known_rate(tmp_path, shape_of(SMALL)) == 1.0
 
 
-def test_the_newest_of_the_same_shape_count(tmp_path: Path) -> None:
+def test_the_newest_of_the_same_shape_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "NEWEST", 3)
     for age in range(4):
         trained(tmp_path, f"same{age}", SMALL, [float(age)], age=10 + age)
         trained(tmp_path, f"other{age}", changed("training.batch_size", 8), [50.0], age=age)
-    assert known_rate(tmp_path, shape_of(SMALL), newest=3) == 1.0
+    assert known_rate(tmp_path, shape_of(SMALL)) == 1.0
+
+
+def planned(store: Path, kind: str, name: str, payload: dict[str, Any], *needs: Job, **fields: Any) -> Job:
+    folder, ids = store / "jobs" / f"{kind}-{name}", frozenset(need.id for need in needs)
+    shared: dict[str, Any] = {"folder": folder, "command": (), "environment": {}, "needs": ids, "makes": ()}
+    return Job(key=name, kind=kind, title=name, payload=payload, **{**shared, **fields})  # type: ignore[arg-type]
+
+
+def cost(store: Path, jobs: list[Job], executor: Any = None) -> str:
+    """What `plan` prints of these jobs."""
+    member: Any = SimpleNamespace(composed=SimpleNamespace(kinds=SimpleNamespace(executor=executor or object())))
+    console = Console(width=160, record=True)
+    print_cost([member], jobs, [], store, console)
+    return console.export_text()
 
 
 def test_every_job_is_reckoned_with_its_own_batch_and_rate(tmp_path: Path) -> None:
     big = changed("training.batch_size", 8)
     trained(tmp_path, "small", SMALL, [64.0])
     trained(tmp_path, "big", big, [32.0])
-    shared: dict[str, Any] = {"folder": tmp_path, "command": (), "environment": {}, "needs": frozenset(), "makes": ()}
     jobs = [
-        Job(key="s", kind="train", title="small", total=10, tokens_per_step=64, payload=SMALL, **shared),
-        Job(key="b", kind="train", title="big", total=10, tokens_per_step=128, payload=big, **shared),
-        Job(
-            key="n",
-            kind="train",
-            title="new",
-            total=10,
-            tokens_per_step=64,
-            payload=changed("model.config", {}),
-            **shared,
-        ),
+        planned(tmp_path, "train", "small", SMALL, total=10, tokens_per_step=64),
+        planned(tmp_path, "train", "big", big, total=10, tokens_per_step=128),
+        planned(tmp_path, "train", "new", changed("model.config", {}), total=10, tokens_per_step=64),
     ]
-    asked = []
+    asked: list[dict[str, float | None]] = []
     executor = SimpleNamespace(describe=lambda jobs, seconds: asked.append(seconds) or "")
-    member: Any = SimpleNamespace(composed=SimpleNamespace(kinds=SimpleNamespace(executor=executor)))
-    console = Console(width=120, record=True)
-    for count in (3, 2):
-        print_cost([member], jobs[:count], [], tmp_path, console)
-    lines = {line.split()[1]: line.split() for line in console.export_text().splitlines() if " to " in line}
-    assert "640" in lines["small"]
-    assert "10 s" in " ".join(lines["small"])
-    assert "1,280" in lines["big"]
-    assert "40 s" in " ".join(lines["big"])
+    said = cost(tmp_path, jobs, executor)
+    lines = {line.split()[1]: " ".join(line.split()) for line in said.splitlines() if " to " in line and "│" in line}
+    assert "640 │ 10 s" in lines["small"]
+    assert "1,280 │ 40 s" in lines["big"]
     assert "unknown" in lines["new"]
-    assert asked == [None, 4.0]
+    assert asked == [{"train-small": 10.0, "train-big": 40.0, "train-new": None}]
+    assert "3 jobs, about 50 s one after the other" in said
+    assert "training at 32, 64 tokens/s, the median of earlier jobs of the same shape" in said
+    assert "no earlier job of the same shape tells the rate of the others" in said
+    assert "what starting, loading and saving take: counted as nothing" in said
+
+
+def test_what_a_start_takes_beside_its_steps_is_counted(tmp_path: Path) -> None:
+    """The attempt that ended took 60 s, of which ten steps of a second; what earlier attempts did is not part of it."""
+    trained(tmp_path, "small", SMALL, [])
+    folder = tmp_path / "jobs/train-small"
+    rows = [{"step": step, "attempt": 1, "time": 0.0} for step in range(5)]
+    rows += [
+        {"step": step, "attempt": 2, "time": 500.0 + step, "train/tokens_per_second": 64.0} for step in range(5, 15)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    job = planned(tmp_path, "train", "small", SMALL, total=100, tokens_per_step=64)
+    assert "│ 100 s" in cost(tmp_path, [job])
+    job.write_took(60.0)
+    said = cost(tmp_path, [job])
+    assert "│ 150 s" in said
+    assert "a start with loading and saving at 50.0 s, the median of the same jobs" in said
+
+
+TASK = {"name": "p", "target": "x.Perplexity", "args": {"limit": 5}, "out": "here"}
+
+
+@pytest.mark.parametrize(
+    ("change", "known"),
+    [({}, True), ({"name": "other", "out": "there"}, True), ({"args": {"limit": 6}}, False), ({"target": "y"}, False)],
+)
+def test_an_evaluation_is_reckoned_by_those_of_the_same_kinds_on_the_same_model(
+    tmp_path: Path, change: dict[str, Any], known: bool
+) -> None:
+    state = tmp_path / "states/s"
+    state.mkdir(parents=True)
+    (state / "job.json").write_text(json.dumps(SMALL))
+    payload = {"state": str(state), "device": "auto", "dtype": "float32", "evaluations": [TASK]}
+    for name, seconds in (("a", 10.0), ("b", 30.0), ("c", 20.0)):
+        earlier = planned(tmp_path, "evaluate", name, payload)
+        earlier.write()
+        earlier.write_took(seconds)
+    train = planned(tmp_path, "train", "t", SMALL, total=10, tokens_per_step=64)
+    to_come = {**payload, "state": str(tmp_path / "states/none yet"), "evaluations": [{**TASK, **change}]}
+    said = cost(tmp_path, [train, planned(tmp_path, "evaluate", "new", to_come, train)])
+    assert (" 20 s │" in said) == known
+    assert ("an evaluation at 20.0 s, the median of earlier ones" in said) == known
+    assert ("evaluations of these kinds take on this model: counted as nothing" in said) == (not known)
+    other = planned(tmp_path, "train", "u", changed("model.checkpoint", "other"), total=10, tokens_per_step=64)
+    assert " 20 s │" not in cost(tmp_path, [other, planned(tmp_path, "evaluate", "new", to_come, other)])
+
+
+def test_jobs_of_other_studies_are_awaited_and_cost_nothing(tmp_path: Path) -> None:
+    own = planned(tmp_path, "train", "own", SMALL, total=10, tokens_per_step=64)
+    adopted = planned(tmp_path, "train", "theirs", SMALL, total=10, tokens_per_step=64, adopted=True)
+    said = cost(tmp_path, [adopted, own])
+    assert "1 jobs, of unknown length" in said
+    assert "theirs of another study is under way: it is awaited, not run" in said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "120 min"), (9000, "2.5 h")]
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
