@@ -102,7 +102,7 @@ def _seeds(study: StudyData, design: Design) -> Iterator[Remark]:
         yield Remark(
             "warning",
             "Only the placement varies: intervals are over placements of the edits in one data order from one initial "
-            "model; run-to-run variance of training is not in them.",
+            f"model; run-to-run variance of training is not in them.{_official_order(study)}",
         )
     elif varying:
         rest = [name for name in ("placement", "order", "init") if name in study.varies and name not in varying]
@@ -116,6 +116,13 @@ def _seeds(study: StudyData, design: Design) -> Iterator[Remark]:
         yield Remark(
             "note", "Two seeds: the t interval has one degree of freedom and is about 6.5 times as wide as with many."
         )
+
+
+def _official_order(study: StudyData) -> str:
+    """What can be done where the order brings a seed of its own, so that seed.order is none of the study's seeds."""
+    if "order" in study.varies:
+        return ""
+    return " The order is the official one; training.permute_window=true varies it among these steps by seed.order."
 
 
 def _one_control(design: Design) -> bool:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from pretrain_exp.data.order import DataOrder
 from pretrain_exp.data.phases import Phases
 from pretrain_exp.errors import UserError
+from pretrain_exp.insertion.encoding import encoded, note_long, pieces
+from pretrain_exp.insertion.scan import Find, Runs, find_runs, scan
 from pretrain_exp.plan.edits import EditItem, Edits, Skipped, Window
 from pretrain_exp.plan.hashing import key64
 
@@ -26,7 +30,8 @@ class InsertionContext:
     """What an insertion may know of the run.
 
     name: its name in the configuration; seed: `seed.placement`; sequence_length: tokens; encode: texts to token arrays
-    without special tokens; vocab_size: planted tokens must be below it (None: unknown).
+    without special tokens; vocab_size: planted tokens must be below it (None: unknown). order: what the run reads
+    before any edit, for the kinds that look at it; cache: folder for what they found (None: they look again each time).
     """
 
     name: str
@@ -37,6 +42,28 @@ class InsertionContext:
     phases: Phases
     encode: Encode
     vocab_size: int | None = None
+    order: DataOrder | None = None
+    cache: Path | None = None
+
+    @property
+    def data(self) -> DataOrder:
+        """The order, for a kind that cannot do without: data.read(slot). UserError where there is none to ask."""
+        if self.order is None:
+            raise UserError("this kind looks at the data, and no data order is at hand", key="_target_")
+        return self.order
+
+    @property
+    def slots(self) -> range:
+        """The slots that the run reads."""
+        return range(self.phases.first_slot(self.window.first_step), self.phases.first_slot(self.window.last_step))
+
+    def read_window(self, identity: Any, find: Find, slots: range | None = None) -> dict[str, np.ndarray]:
+        """What `find` finds in the rows that the run reads (or in `slots`), read once and kept: see scan.py."""
+        return scan(self.data, self.slots if slots is None else slots, identity, find, self.cache)
+
+    def find_runs(self, runs: Sequence[np.ndarray], slots: range | None = None) -> Runs:
+        """Every place where one of the token runs stands in the rows that the run reads (or in `slots`)."""
+        return find_runs(self.data, self.slots if slots is None else slots, runs, self.cache)
 
 
 class Insertion(Protocol):
@@ -60,6 +87,38 @@ class Range:
     unit: Literal["tokens", "steps", "share"] = "tokens"
 
 
+def check_range(given: Range | Mapping[str, Any]) -> Range:
+    """A range that can be one in some run; UserError under `range` for any other."""
+    found = Range(**given) if isinstance(given, Mapping) else given
+    if not found.start < found.end:
+        raise UserError("the range must end after it starts", key="range", value=asdict(found), fix="swap or widen it")
+    for value in (found.start, found.end):
+        if found.unit != "share" and (value < 0 or value != int(value)):
+            problem = f"bounds in {found.unit} must be whole numbers of 0 or more"
+            raise UserError(problem, key="range", value=value, fix="round it, or use unit: share")
+    return found
+
+
+def span_of(given: Range | None, context: InsertionContext) -> tuple[int, int]:
+    """The positions [first, stop) of a range, None: of the run. UserError where it leaves the run or is empty."""
+    phases, window = context.phases, context.window
+    first, stop = phases.position_of_step(window.first_step), phases.position_of_step(window.last_step)
+    if given is None:
+        return first, stop
+    low, high = (_to_position(value, given.unit, phases, first, stop) for value in (given.start, given.end))
+    if low < first or high > stop:
+        raise UserError(
+            f"the range, positions {low:,} to {high:,}, leaves the run, which reads {first:,} to {stop:,} "
+            f"(steps {window.first_step:,} to {window.last_step:,})",
+            key="range",
+            value=asdict(given),
+            fix="choose bounds inside the run, or unit: share",
+        )
+    if low == high:
+        raise UserError("the range holds no token", key="range", value=asdict(given), fix="widen it")
+    return low, high
+
+
 @dataclass(frozen=True, kw_only=True)
 class Planting:
     """The fields that all kinds share; conf/insertion/*.yaml explains them in a line each."""
@@ -72,41 +131,17 @@ class Planting:
 
     def __post_init__(self) -> None:
         """UserError where mode and range contradict each other, or the range cannot be one in any run."""
-        if isinstance(self.range, Mapping):
-            object.__setattr__(self, "range", Range(**self.range))
         if self.mode != "range" and self.range is not None:
             raise UserError("a range is given, but not used", key="mode", value=self.mode, fix="set mode: range")
-        if self.mode != "range":
-            return
-        if self.range is None:
-            raise UserError("mode range needs a range", key="range", value=None, fix="give {start, end, unit}")
-        if not self.range.start < self.range.end:
-            shown = asdict(self.range)
-            raise UserError("the range must end after it starts", key="range", value=shown, fix="swap or widen it")
-        for value in (self.range.start, self.range.end):
-            if self.range.unit != "share" and (value < 0 or value != int(value)):
-                problem = f"bounds in {self.range.unit} must be whole numbers of 0 or more"
-                raise UserError(problem, key="range", value=value, fix="round it, or use unit: share")
+        if self.mode == "range":
+            if self.range is None:
+                raise UserError("mode range needs a range", key="range", value=None, fix="give {start, end, unit}")
+            object.__setattr__(self, "range", check_range(self.range))
 
     def span(self, context: InsertionContext) -> tuple[int, int]:
         """The positions [first, stop) where random edits may lie. UserError where the range leaves the run or is
         empty."""
-        phases, window, given = context.phases, context.window, self.range
-        first, stop = phases.position_of_step(window.first_step), phases.position_of_step(window.last_step)
-        if given is None:
-            return first, stop
-        low, high = (_to_position(value, given.unit, phases, first, stop) for value in (given.start, given.end))
-        if low < first or high > stop:
-            raise UserError(
-                f"the range, positions {low:,} to {high:,}, leaves the run, which reads {first:,} to {stop:,} "
-                f"(steps {window.first_step:,} to {window.last_step:,})",
-                key="range",
-                value=asdict(given),
-                fix="choose bounds inside the run, or unit: share",
-            )
-        if low == high:
-            raise UserError("the range holds no token", key="range", value=asdict(given), fix="widen it")
-        return low, high
+        return span_of(self.range, context)
 
     @property
     def eos_rule(self) -> str:
@@ -143,21 +178,21 @@ def build_edits(context: InsertionContext, planting: Planting, entries: Sequence
     explicit = planting.mode == "explicit"
     counts = _counts(context, entries)
     merged = _merge(entries, field, notes)
-    tokens = _encode(context, [group[0] for group in merged], field)
+    tokens = encoded(context, [group[0] for group in merged], field)
     items: list[EditItem] = []
     rows: list[tuple[int, int, int]] = []  # item, copy, position
     skipped: list[Skipped] = []
     long = [i for i, each in enumerate(tokens) if len(each) > context.sequence_length and not explicit]
     if long:
-        _note_long(context, planting, [(merged[i][0], len(tokens[i])) for i in long], field, notes)
+        note_long(context, planting, [(merged[i][0], len(tokens[i])) for i in long], field, notes)
     too_long = set(long)
     start = 0
     for i, group in enumerate(merged):
         entry, dose = group[0], sum(counts[id(each)] for each in group)
         dose = len(group) if explicit else dose
-        pieces = _pieces(tokens[i], context, planting, i in too_long)
-        for k, piece in enumerate(pieces):
-            name = entry.id if len(pieces) == 1 else f"{entry.id}#{k}"
+        cut = pieces(tokens[i], context, planting, i in too_long)
+        for k, piece in enumerate(cut):
+            name = entry.id if len(cut) == 1 else f"{entry.id}#{k}"
             items.append(EditItem(name, piece, entry.text, entry.group, dose, entry.payload))
             if i in too_long and planting.too_long == "skip":
                 reason = f"longer than a sequence of {context.sequence_length} tokens"
@@ -198,20 +233,6 @@ def ranked(ids: Sequence[str], context: InsertionContext, purpose: str) -> list[
         occurrence = seen[each] = seen.get(each, -1) + 1
         keys.append((key64(context.seed, context.name, each, purpose, occurrence), each, occurrence))
     return sorted(range(len(keys)), key=keys.__getitem__)
-
-
-def wrap_eos(tokens: np.ndarray, eos: int, rule: str, limit: int | None) -> np.ndarray:
-    """EOS around a text. `both`: after it, unless it ends so; then before it, unless it begins so or is `limit` long.
-
-    A text of `limit` tokens stays bare; `append` puts EOS after it only; `none` changes nothing.
-    """
-    room = None if limit is None else limit - len(tokens)
-    if rule in ("both", "append") and tokens[-1] != eos and room != 0:
-        tokens = np.append(tokens, np.uint32(eos))
-        room = None if room is None else room - 1
-    if rule == "both" and tokens[0] != eos and room != 0:
-        tokens = np.append(np.uint32(eos), tokens)
-    return tokens
 
 
 def check_repetitions(value: float, key: str = "repetitions") -> float:
@@ -255,54 +276,6 @@ def _merge(entries: Sequence[Entry], field: str, notes: list[str]) -> list[list[
             f"(the first: {repeated[0][0].origin} and {repeated[0][1].origin})"
         )
     return list(merged.values())
-
-
-def _encode(context: InsertionContext, entries: Sequence[Entry], field: str) -> list[np.ndarray]:
-    texts = [entry.text for entry in entries if entry.tokens is None]
-    encoded = iter(context.encode(texts) if texts else [])
-    out = []
-    for entry in entries:
-        tokens = np.asarray(next(encoded) if entry.tokens is None else entry.tokens, dtype=np.uint32)
-        if not len(tokens):
-            raise UserError(f"{entry.origin} has no tokens", key=field, value=entry.text, fix="remove it")
-        limit = context.vocab_size
-        if limit is not None and int(tokens.max()) >= limit:
-            raise UserError(
-                f"{entry.origin} holds token {int(tokens.max())}, the vocabulary has {limit}",
-                key=field,
-                fix="tokenize it with the tokenizer of this model",
-            )
-        out.append(tokens)
-    return out
-
-
-def _note_long(
-    context: InsertionContext, planting: Planting, long: list[tuple[Entry, int]], field: str, notes: list[str]
-) -> None:
-    entry, length = max(long, key=lambda pair: pair[1])
-    text = (
-        f"{len(long):,} texts are longer than a sequence of {context.sequence_length:,} tokens, the longest "
-        f"{length:,} ({entry.origin})"
-    )
-    if planting.too_long == "error":
-        fix = "shorten them, or set too_long: split, truncate or skip"
-        raise UserError(text, key="too_long", value=planting.too_long, fix=fix)
-    notes.append(f"{text}: {planting.too_long}")
-
-
-def _pieces(tokens: np.ndarray, context: InsertionContext, planting: Planting, too_long: bool) -> list[np.ndarray]:
-    """What is planted of one text: itself with its EOS, the first S tokens of it, or consecutive pieces of it."""
-    size, eos, rule = context.sequence_length, context.eos_token_id, planting.eos_rule
-    if planting.mode == "explicit":
-        return [wrap_eos(tokens, eos, rule, None)]
-    if not too_long:
-        return [wrap_eos(tokens, eos, rule, size)]
-    if planting.too_long == "truncate":
-        return [tokens[:size]]
-    if planting.too_long == "split":
-        whole = wrap_eos(tokens, eos, rule, None)
-        return [whole[i : i + size] for i in range(0, len(whole), size)]
-    return [tokens]
 
 
 def _to_position(value: float, unit: str, phases: Phases, first: int, stop: int) -> int:

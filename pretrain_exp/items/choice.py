@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from pretrain_exp.items.content import content_id
 
@@ -73,5 +74,9 @@ class ChoiceItem:
 
     @classmethod
     def from_json(cls, payload: str) -> ChoiceItem:
-        fields = json.loads(payload)
+        return cls.from_fields(json.loads(payload))
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> ChoiceItem:
+        """The item of a payload that is parsed already."""
         return cls(**{**fields, "choices": tuple(fields["choices"])})

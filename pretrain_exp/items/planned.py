@@ -1,14 +1,18 @@
-"""What a plan holds to be scored: items.parquet in, its multiple-choice items and its planted texts out.
+"""What a plan holds to be scored: items.parquet in, its multiple-choice items and all its others out.
 
-payload is a ChoiceItem    a question: each once, whatever its dose        -> PlannedItems itself, a sequence
-payload is empty           a text or token run, by insertion and item      -> PlannedItems.texts
+payload is a ChoiceItem             a question: each once, whatever its dose        -> PlannedItems itself, a sequence
+payload is empty, or an object      a text or token run, by insertion and item      -> PlannedItems.texts
+that names its "kind"
+
+An item without tokens is planted by reference to the data and not scored: it is no part of this.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from pretrain_exp.items.choice import ChoiceItem
 
@@ -20,12 +24,17 @@ if TYPE_CHECKING:
 class PlantedText:
     """A text or token run as it is planted, dose 0 included. tokens: uint32 (n,), EOS as planted.
 
-    insertion, item: as in items.parquet.
+    insertion, item, group, dose: as in items.parquet. payload: what is to be scored, with its "kind"; None: the tokens.
+    probe: never planted itself; its dose is that of what it asks about.
     """
 
     insertion: str
     item: str
     tokens: np.ndarray
+    group: str = ""
+    dose: int = 0
+    payload: dict[str, Any] | None = None
+    probe: bool = False
 
 
 class PlannedItems(Sequence[ChoiceItem]):
@@ -53,10 +62,17 @@ def planted_items(path: str | None) -> PlannedItems:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path, columns=["insertion", "item", "tokens", "payload"])
-    payloads = table["payload"].to_pylist()
-    choices = [ChoiceItem.from_json(payload) for payload in payloads if payload]
-    plain = table.filter(pa.array([not payload for payload in payloads], pa.bool_()))
-    tokens = (run.values.to_numpy(zero_copy_only=False) for run in plain["tokens"])
-    names = zip(plain["insertion"].to_pylist(), plain["item"].to_pylist(), tokens, strict=True)
-    return PlannedItems({item.id: item for item in choices}.values(), [PlantedText(*name) for name in names])
+    names = ("insertion", "item", "tokens", "group", "dose", "probe")
+    table = pq.read_table(path, columns=[*names, "payload"])
+    payloads = [json.loads(payload) if payload else None for payload in table["payload"].to_pylist()]
+    choices = [ChoiceItem.from_fields(payload) for payload in payloads if payload is not None and "kind" not in payload]
+    is_text = [payload is None or "kind" in payload for payload in payloads]
+    kept = table.filter(pa.array(is_text, pa.bool_()))
+    tokens = [run.values.to_numpy(zero_copy_only=False) for run in kept["tokens"]]
+    columns = [tokens if name == "tokens" else kept[name].to_pylist() for name in names]
+    rest = [payload for payload, text in zip(payloads, is_text, strict=True) if text]
+    texts = []
+    for (insertion, item, run, group, dose, probe), payload in zip(zip(*columns, strict=True), rest, strict=True):
+        if len(run):
+            texts.append(PlantedText(insertion, item, run, group, dose, payload, probe))
+    return PlannedItems({item.id: item for item in choices}.values(), texts)

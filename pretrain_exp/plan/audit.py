@@ -17,23 +17,26 @@ import pyarrow.compute as pc
 from pretrain_exp.data.phases import Phases
 from pretrain_exp.plan.digest import row_digest
 from pretrain_exp.plan.edits import Edits, Window
+from pretrain_exp.plan.folder import Plan
 from pretrain_exp.plan.ledger import codes
 from pretrain_exp.plan.stretches import stretches
 
 BINS = 20
 _ALARM = 1e-3  # per plan: uniform positions raise a false warning once in a thousand plans
 _FEW = 100  # positions below which no test is made: 20 bins of 5
+_OF_REQUESTS = ("insertion", "placement", "uniformity")  # findings that rows and items alone do not show
 
 Findings = list[dict[str, str]]
 
 
 def audit_plan(
     ledger: pa.Table, items: pa.Table, phases: Phases, window: Window, requests: Sequence[Edits] = (), rounds: int = 0,
-    packed: int = 0,
+    packed: int = 0, below: Plan | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The audit as plain values. `ok` is False where a finding has level `error`; warnings and notes leave it.
 
     requests: what was asked, for the ranges of random edits; without them positions are not tested for uniformity.
+    below: the plan that these requests were laid upon, whose own tests stay as they are.
     """
     findings: Findings = []
     rows = _Rows(ledger)
@@ -42,8 +45,12 @@ def audit_plan(
     _check_overlaps(rows, findings)
     insertions = _doses(ledger, items, findings)
     _check_holdout(ledger, items, findings)
-    uniformity = _uniformity(rows, requests, phases, findings)
-    for name, values in uniformity.items():
+    if below is not None:
+        findings += [each for each in below.audit["findings"] if each["check"] in _OF_REQUESTS]
+        for name, values in below.audit["insertions"].items():
+            insertions[name] = {**values, **insertions.get(name, {})}
+    earlier = None if below is None else below.ledger()["position"].to_numpy()
+    for name, values in _uniformity(rows, requests, earlier, phases, findings).items():
         insertions.setdefault(name, {}).update(values)
     for request in requests:
         findings += [
@@ -52,13 +59,17 @@ def audit_plan(
     if packed:
         text = f"{packed:,} edits found no place in {rounds:,} draws and were packed; their neighbours moved"
         findings.append({"level": "note", "check": "placement", "message": text})
-    tokens, total = int(rows.length.sum()), stop - first
+    noise, total = int(rows.length[rows.noise].sum()), stop - first
+    tokens = int(rows.length.sum()) - noise
+    skipped, hooks = (pc.sum(pc.equal(ledger["status"], each)).as_py() or 0 for each in ("skipped", "hook"))
     return {
         "ok": not any(finding["level"] == "error" for finding in findings),
         "findings": findings,
         "edits": len(rows.position),
-        "skipped": ledger.num_rows - len(rows.position),
+        "skipped": skipped,
+        "hooks": hooks,
         "tokens": tokens,
+        "noise_tokens": noise,
         "window_tokens": total,
         "share": tokens / total if total else 0.0,
         "first_step": int(rows.step.min()) if len(rows.step) else None,
@@ -81,6 +92,14 @@ class _Rows:
         )
         self.insertion, self.names = codes(ledger["insertion"])
         self.insertion = self.insertion[self.keep]
+        kind, kinds = codes(ledger["kind"])
+        self.noise = np.array([each == "noise" for each in kinds], dtype=bool)[kind[self.keep]]
+        self._ledger = ledger
+
+    def names_of(self, which: np.ndarray) -> list[tuple[str, int]]:
+        """(item, copy) of these rows."""
+        chosen = self._ledger.select(["item", "copy"]).take(pa.array(self.keep[which]))
+        return list(zip(chosen["item"].to_pylist(), chosen["copy"].to_pylist(), strict=True))
 
 
 def _error(findings: Findings, check: str, message: str, level: str = "error") -> None:
@@ -127,14 +146,18 @@ def _doses(ledger: pa.Table, items: pa.Table, findings: Findings) -> dict[str, A
     if (at < 0).any():
         _error(findings, "items", f"{int((at < 0).sum()):,} items of the ledger are not in the table of items")
     row_item = at[which] if len(at) else np.zeros(0, dtype=np.int64)
-    was_planted = np.array([value == "planted" for value in values], dtype=bool)[status] & (row_item >= 0)
+    was_planted = np.array([value != "skipped" for value in values], dtype=bool)[status] & (row_item >= 0)
     # a placebo may hold several rows of one copy: copies are counted, not rows
     span = int(copy.max(initial=0)) + 1
     copies = np.unique(row_item[was_planted] * span + copy[was_planted]) // span
     realised = np.bincount(copies, minlength=size)
     left_out = np.bincount(row_item[~was_planted & (row_item >= 0)], minlength=size)
     asked = items["dose"].to_numpy().astype(np.int64)
-    wrong = np.flatnonzero(realised + left_out != asked)
+    probe = items["probe"].to_numpy(zero_copy_only=False)
+    wrong = np.flatnonzero((realised + left_out != asked) & ~probe)
+    if realised[probe].any():
+        text = f"{int((realised[probe] > 0).sum()):,} probes are planted, which are only scored"
+        _error(findings, "dose", text)
     if len(wrong):
         i = int(wrong[0])
         example = f"item {items['item'][i]} of {items['insertion'][i]} has {realised[i]} of {asked[i]} copies"
@@ -148,7 +171,7 @@ def _doses(ledger: pa.Table, items: pa.Table, findings: Findings) -> dict[str, A
     owner = np.array(items["insertion"].to_pylist(), dtype=object)
     out: dict[str, Any] = {}
     for name in sorted(set(owner.tolist())):
-        mine = owner == name
+        mine = (owner == name) & ~probe
         doses = {
             str(dose): {
                 "items": int((mine & (asked == dose)).sum()),
@@ -165,6 +188,8 @@ def _doses(ledger: pa.Table, items: pa.Table, findings: Findings) -> dict[str, A
             "tokens": int(tokens[mine].sum()),
             "doses": doses,
         }
+        if (owner == name).sum() > mine.sum():
+            out[name]["probes"] = int((owner == name).sum() - mine.sum())
     return out
 
 
@@ -179,7 +204,8 @@ def _check_holdout(ledger: pa.Table, items: pa.Table, findings: Findings) -> Non
     for pair in np.unique(digest[plain].astype(np.int64) * max(len(names), 1) + insertion[plain]).tolist():
         by_digest.setdefault(digests[pair // len(names)], set()).add(names[pair % len(names)])
     flat, offsets = items["tokens"].combine_chunks().flatten().to_numpy(), np.concatenate([[0], np.cumsum(lengths)])
-    held = np.flatnonzero(items["dose"].to_numpy() == 0)
+    probe = items["probe"].to_numpy(zero_copy_only=False)
+    held = np.flatnonzero((items["dose"].to_numpy() == 0) & ~probe & (lengths > 0))
     found: dict[tuple[str, str], int] = {}
     for i in held.tolist():
         mine = items["insertion"][i].as_py()
@@ -191,37 +217,63 @@ def _check_holdout(ledger: pa.Table, items: pa.Table, findings: Findings) -> Non
 
 
 def _uniformity(
-    rows: _Rows, requests: Sequence[Edits], phases: Phases, findings: Findings
+    rows: _Rows, requests: Sequence[Edits], earlier: np.ndarray | None, phases: Phases, findings: Findings
 ) -> dict[str, dict[str, Any]]:
-    """Fill of each range; whether the positions of random edits are uniform over all valid starts of their range."""
+    """Fill of each range; whether the positions of random edits are uniform over all valid starts of their range.
+
+    earlier: positions of rows that these requests did not ask for.
+    """
     out: dict[str, dict[str, Any]] = {}
     tested = sum(request.mode == "random" and len(request) >= _FEW for request in requests)
+    new = np.ones(len(rows.position), bool) if earlier is None else ~np.isin(rows.position, earlier)
     for request in requests:
         values: dict[str, Any] = {"mode": request.mode}
         out[request.insertion] = values
         if request.mode != "random":
             continue
-        cut = stretches(request.span, phases)
-        inside = np.maximum(
-            np.minimum(rows.position + rows.length, request.span[1]) - np.maximum(rows.position, request.span[0]), 0
-        )
-        values |= {"span": list(request.span), "capacity": cut.tokens}
-        values["fill"] = int(inside.sum()) / cut.tokens if cut.tokens else 0.0
+        values |= _fill(rows, request, phases)
         if request.insertion not in rows.names:
             continue
-        mine = rows.insertion == rows.names.index(request.insertion)
-        position, length = rows.position[mine], rows.length[mine]
-        beyond = (position < request.span[0]) | (position + length > request.span[1])
-        if beyond.any():
-            _error(findings, "range", f"{int(beyond.sum()):,} edits of {request.insertion} lie outside their range")
-        elif len(position) >= _FEW:
-            share = (cut.index(position, length) + 0.5) / cut.starts(length)
+        mine = new & (rows.insertion == rows.names.index(request.insertion))
+        share = _shares(rows, np.flatnonzero(mine), request, phases)
+        if (share < 0).any():
+            _error(
+                findings, "range", f"{int((share < 0).sum()):,} edits of {request.insertion} lie outside their range"
+            )
+        elif len(share) >= _FEW:
             values["uniformity"] = tests = uniformity_tests(share)
             worst = min(tests["chi_square_p"], tests["ks_p"])
             if worst < _ALARM / (2 * tested):
-                what = f"the {len(position):,} positions of {request.insertion} are not uniform over their range"
+                what = f"the {len(share):,} positions of {request.insertion} are not uniform over their range"
                 _error(findings, "uniformity", f"{what}: p = {worst:.2g}", level="warning")
     return out
+
+
+def _fill(rows: _Rows, request: Edits, phases: Phases) -> dict[str, Any]:
+    """Span, capacity in tokens and fill of the positions in which the edits of a request may lie."""
+    spans, _ = request.ranges()
+    first, stop = min(span[0] for span in spans), max(span[1] for span in spans)
+    inside = np.maximum(np.minimum(rows.position + rows.length, stop) - np.maximum(rows.position, first), 0)
+    capacity = stretches((first, stop), phases).tokens
+    return {"span": [first, stop], "capacity": capacity, "fill": int(inside.sum()) / capacity if capacity else 0.0}
+
+
+def _shares(rows: _Rows, mine: np.ndarray, request: Edits, phases: Phases) -> np.ndarray:
+    """How far each edit (mine: indices of rows) lies among all valid starts of its range, 0 to 1; -1 outside of it."""
+    spans, which = request.ranges()
+    if len(spans) > 1:
+        names = [request.items[i].id for i in request.item.tolist()]
+        asked = dict(zip(zip(names, request.copy.tolist(), strict=True), which.tolist(), strict=True))
+        which = np.array([asked.get(name, 0) for name in rows.names_of(mine)], dtype=np.int64)
+    else:
+        which = np.zeros(len(mine), dtype=np.int64)
+    position, length = rows.position[mine], rows.length[mine]
+    share = np.full(len(mine), -1.0)
+    for i, span in enumerate(spans):
+        cut = stretches(span, phases)
+        here = np.flatnonzero((which == i) & (position >= span[0]) & (position + length <= span[1]))
+        share[here] = (cut.index(position[here], length[here]) + 0.5) / cut.starts(length[here])
+    return share
 
 
 def uniformity_tests(share: np.ndarray) -> dict[str, float]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -29,7 +30,7 @@ from pretrain_exp.plan.overlay_writer import Ops, write_overlay
 from pretrain_exp.store.publish import publish
 from pretrain_exp.store.states import write_json
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,32 @@ class Plan:
         return self.overlay.last_slot()
 
     @property
+    def hooks(self) -> list[dict[str, Any]]:
+        """The training hooks, as a worker's job takes them: {kind, steps, sigma, seed} each."""
+        return self.meta.get("hooks", [])
+
+    @property
     def first_step(self) -> int | None:
-        """The first step that reads a changed slot: a treated run is the control's before it."""
+        """The first step that reads a changed slot or has a hook: a treated run is the control's before it."""
         slot = self.first_slot
-        return None if slot is None else int(self.phases.step_row(np.array([slot]))[0][0])
+        steps = [step for hook in self.hooks for step in hook["steps"]]
+        if slot is not None:
+            steps.append(int(self.phases.step_row(np.array([slot]))[0][0]))
+        return min(steps, default=None)
+
+    def prefix_digest(self, step: int) -> str:
+        """32 hex digits of all that the plan does before `step`, to the data and to the update; "" for nothing.
+
+        Equal for two plans that do the same before it, whatever follows.
+        """
+        edits = self.overlay.prefix_digest(self.phases.first_slot(step))
+        acting = sorted(
+            (each, hook["kind"], hook["sigma"], hook["seed"])
+            for hook in self.hooks
+            for each in hook["steps"]
+            if each < step
+        )
+        return blake2b(json.dumps([edits, acting]).encode(), digest_size=16).hexdigest() if acting else edits
 
 
 def fingerprint(header: dict[str, Any], items: pa.Table, ledger: pa.Table) -> str:
@@ -129,12 +152,22 @@ def fingerprint(header: dict[str, Any], items: pa.Table, ledger: pa.Table) -> st
     return digest.hexdigest()
 
 
+def plan_header(
+    phases: Phases, window: Window, seed: int, arm: str, hooks: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
+    """The header of a plan: what write_plan takes. `hooks` is there only where there are any."""
+    longest = max(row[2] for row in phases.to_json())
+    shape = {"sequence_length": longest, "phases": phases.to_json(), "window": [window.first_step, window.last_step]}
+    header = {"schema": SCHEMA, **shape, "seed": seed, "arm": arm}
+    return header | {"hooks": list(hooks)} if hooks else header
+
+
 def write_plan(
     root: Path, header: dict[str, Any], items: pa.Table, ledger: pa.Table, ops: Ops, pool: np.ndarray, audit: dict
 ) -> Plan:
     """Writes a plan under `root`, or opens it where it already is.
 
-    header: {schema, sequence_length, phases, window, seed, arm}, as meta.json holds it beside the fingerprint.
+    header: of plan_header, as meta.json holds it beside the fingerprint.
     """
     name = fingerprint(header, items, ledger)
     folder = Path(root) / name

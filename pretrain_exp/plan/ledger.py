@@ -1,11 +1,16 @@
 """The ledger and the items of a plan as tables: what was planted where, and what could have been.
 
-    ledger.parquet   one row a copy of an item: who asked, where it lies, what it holds; sorted by position
-    items.parquet    one row an item, holdouts (dose 0) included: its text, its tokens, what is scored on it
+    ledger.parquet   one row a copy of an item: who asked, where it lies, what it does; edits first, by position
+    items.parquet    one row an item, holdouts (dose 0) and probes included: its text, its tokens, what is scored on it
 
-`position` -1 and status `skipped` mark a copy that a declared policy left out; step, row and column are -1 there too.
-An edit that crosses sequences is one row: step, row and column say where it begins. digest: 32 hex digits of the tokens
-(digest.row_digest), or of the reference where tokens come from another slot (source_slot, source_column; else -1).
+    status     kind              digest (32 hex digits) of
+    planted    tokens            the tokens (digest.row_digest)
+               base              the reference: source_slot and source_column, else -1
+               noise             seed, place and sigma, the scale of the noise; else 0
+    hook       gradient_noise    seed, step and sigma; position is that of the step's first token, row and column are -1
+    skipped    as was asked      nothing: a copy that a declared policy left out; position, step, row and column are -1
+
+An edit that crosses sequences is one row: step, row and column say where it begins.
 """
 
 from __future__ import annotations
@@ -36,6 +41,8 @@ LEDGER_SCHEMA = pa.schema(
         ("status", pa.string()),
         ("source_slot", pa.int64()),
         ("source_column", pa.int32()),
+        ("kind", pa.string()),
+        ("sigma", pa.float32()),
     ]
 )
 ITEMS_SCHEMA = pa.schema(
@@ -47,6 +54,7 @@ ITEMS_SCHEMA = pa.schema(
         ("text", pa.string()),
         ("tokens", pa.list_(pa.uint32())),
         ("payload", pa.string()),
+        ("probe", pa.bool_()),
     ]
 )
 _ROW_GROUP = 1 << 18
@@ -69,6 +77,12 @@ def base_digest(slot: int, column: int) -> str:
     """What the ledger holds in place of a digest of tokens where an edit refers to other tokens of the stream."""
     reference = np.array([slot, column], dtype="<i8").tobytes()
     return blake2b(b"base" + reference, digest_size=16).hexdigest()
+
+
+def noise_digest(seed: int, where: tuple[int, ...], sigma: float) -> str:
+    """The same for noise. where: slot, column and length of a span, or the step of a hook."""
+    values = np.array([seed, *where], dtype="<i8").tobytes() + np.float32(sigma).tobytes()
+    return blake2b(b"noise" + values, digest_size=16).hexdigest()
 
 
 def write_table(table: pa.Table, path: Path) -> None:

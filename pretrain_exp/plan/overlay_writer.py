@@ -57,6 +57,12 @@ class Ops:
         return cls(slot, column, length, np.full(n, NOISE, np.uint8), np.full(n, -1), np.full(n, -1, np.int32), sigma)
 
     @classmethod
+    def none(cls) -> Ops:
+        """No operation."""
+        empty = np.zeros(0, dtype=np.int64)
+        return cls.tokens(empty, empty, empty, empty)
+
+    @classmethod
     def concatenate(cls, parts: list[Ops]) -> Ops:
         """All operations of several tables."""
         names = cls.__dataclass_fields__

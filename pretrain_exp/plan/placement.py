@@ -1,7 +1,7 @@
 """Placement: which position each edit takes. Nothing is read; the cost grows with the edits, never with the run.
 
     explicit edits --------------------------> taken as they are (two that overlap: error)
-    random edits   round 0, 1, 2, ...:
+    random edits   whole sequences first, then the rest; round 0, 1, 2, ... of each:
         candidate = hash(seed, insertion, item, copy, round) -> one of all valid starts of the edit's span, uniformly
         - candidates on a taken position lose
         - among the rest, smallest hash first; what overlaps a better one loses
@@ -9,7 +9,8 @@
     still unplaced after the last round: an error with the fill, or `on_full: pack` (packing.py)
 
 The draws of an edit depend on its own names only. So adding, removing or reordering other insertions moves an edit only
-where it really collides with theirs. Drawing again jams above a fill of about 0.55.
+where it really collides with theirs. Drawing again jams above a fill of about 0.55. Short edits everywhere would leave
+no sequence free: so those that need a whole one draw before them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pretrain_exp.plan.occupancy import Occupancy, greedy
 from pretrain_exp.plan.packing import pack
 from pretrain_exp.plan.stretches import Stretches, stretches
 
+Intervals = tuple[np.ndarray, np.ndarray]  # starts and stops
 MAX_ATTEMPTS = 500
 _PRIORITY = 1 << 32  # counters beyond any attempt: draws for another purpose
 _WAY_OUT = "use a wider range, fewer repetitions or fewer items, or on_full: pack"
@@ -53,27 +55,35 @@ class _Pool:
 
 
 def place(
-    requests: Sequence[Edits], phases: Phases, window: Window, seed: int, max_attempts: int = MAX_ATTEMPTS
-) -> Placement:
+    requests: Sequence[Edits], phases: Phases, window: Window, seed: int, max_attempts: int = MAX_ATTEMPTS,
+    taken: Intervals | None = None,
+) -> Placement:  # fmt: skip
     """Places all edits of a run. Deterministic, and the same for every order of `requests`.
 
-    UserError: explicit edits outside the window or overlapping, an edit longer than any sequence of its span, a full
-    span.
+    taken: sorted starts and stops of positions that are taken already. UserError: explicit edits outside the window or
+    overlapping, an edit longer than any sequence of its span, a full span.
     """
     occupancy = Occupancy()
+    if taken is not None:
+        occupancy.add(*taken)
     _take_explicit(requests, phases, window, occupancy)
-    spans = sorted({request.span for request in requests if request.mode == "random" and len(request)})
+    fixed = occupancy.intervals()
+    pool, spans = _gather(requests, seed)
     cuts = [stretches(span, phases) for span in spans]
-    pool = _gather(requests, spans, seed)
     _check_fill(requests, spans, cuts, pool, occupancy)
-    pending, rounds = _draw(pool, cuts, occupancy, max_attempts)
+    longest = np.array([cut.longest for cut in cuts], dtype=np.int64)
+    whole = pool.length >= longest[pool.which]
+    pending, rounds = np.zeros(0, dtype=np.int64), 0
+    for tier in (np.flatnonzero(whole), np.flatnonzero(~whole)):
+        left, drawn = _draw(pool, cuts, occupancy, max_attempts, tier)
+        pending, rounds = np.concatenate([pending, left]), max(rounds, drawn)
     packed = 0
     if len(pending):
         packing = np.array([request.on_full == "pack" for request in requests])
         jammed = pending[~packing[pool.owner[pending]]]
         if len(jammed):
             _raise_full(requests, pool, jammed, spans, cuts, f"{len(jammed):,} unplaced after {rounds} draws")
-        packed = _pack(requests, pool, pending, spans, cuts, packing)
+        packed = _pack(pool, pending, spans, cuts, packing, fixed, requests)
     positions = []
     for i, request in enumerate(requests):
         explicit = request.mode == "explicit"
@@ -87,23 +97,29 @@ def edit_keys(request: Edits, seed: int) -> np.ndarray:
     return mix(items[request.item], request.copy) if len(request) else items[:0]
 
 
-def _gather(requests: Sequence[Edits], spans: list[tuple[int, int]], seed: int) -> _Pool:
+def _gather(requests: Sequence[Edits], seed: int) -> tuple[_Pool, list[tuple[int, int]]]:
+    """The pool, and the distinct spans in ascending order."""
     random = [(i, request) for i, request in enumerate(requests) if request.mode == "random" and len(request)]
     sizes = [len(request) for _, request in random]
     n = sum(sizes)
     empty = [np.zeros(0, dtype=np.int64)]
-    return _Pool(
+    ranges = [request.ranges() for _, request in random]
+    spans = sorted({span for found, _ in ranges for span in found})
+    which = [np.array([spans.index(span) for span in found])[mine] for found, mine in ranges]
+    pool = _Pool(
         owner=np.repeat(np.array([i for i, _ in random], dtype=np.int32), sizes),
-        which=np.repeat(np.array([spans.index(request.span) for _, request in random], dtype=np.int32), sizes),
+        which=np.concatenate(which or empty).astype(np.int32),
         length=np.concatenate([request.lengths for _, request in random] or empty),
         key=np.concatenate([edit_keys(request, seed) for _, request in random] or [np.zeros(0, dtype=np.uint64)]),
         position=np.full(n, -1, dtype=np.int64),
     )
+    return pool, spans
 
 
-def _draw(pool: _Pool, cuts: list[Stretches], occupancy: Occupancy, max_attempts: int) -> tuple[np.ndarray, int]:
+def _draw(
+    pool: _Pool, cuts: list[Stretches], occupancy: Occupancy, max_attempts: int, pending: np.ndarray
+) -> tuple[np.ndarray, int]:
     """Draws until all are placed or the attempts are used up; returns the indices still pending and the rounds."""
-    pending = np.arange(len(pool.key))
     rounds = 0
     while len(pending) and rounds < max_attempts:
         words = mix(pool.key[pending], rounds)
@@ -144,13 +160,14 @@ def _take_explicit(requests: Sequence[Edits], phases: Phases, window: Window, oc
             raise UserError(
                 f"{int(outside.sum()):,} of {len(request):,} edits lie outside the run: positions {low:,} to {high:,}, "
                 f"but it reads positions {first:,} to {stop:,} (steps {window.first_step:,} to {window.last_step:,})",
-                key=f"insertion.{request.insertion}.file",
+                key=f"insertion.{request.insertion}",
                 fix="leave these rows out, or train the steps that read them",
             )
     starts = np.concatenate([np.asarray(request.position, np.int64) for request in explicit])
     stops = starts + np.concatenate([request.lengths for request in explicit])
     order = np.argsort(starts, kind="stable")
     starts, stops = starts[order], stops[order]
+    _refuse_taken(explicit, starts, stops, occupancy)
     clash = np.flatnonzero(stops[:-1] > starts[1:])
     if len(clash):
         names = [(request.insertion, request.items[i].id) for request in explicit for i in request.item]
@@ -160,10 +177,25 @@ def _take_explicit(requests: Sequence[Edits], phases: Phases, window: Window, oc
             f"{len(clash):,} explicit edits overlap the next; the first: item {one_item} of insertion {one}, positions "
             f"{starts[i]:,} to {stops[i]:,}, and item {two_item} of insertion {two}, positions {starts[i + 1]:,} to "
             f"{stops[i + 1]:,}",
-            key=f"insertion.{one}.file",
+            key=f"insertion.{one}",
             fix="move or drop one of them",
         )
     occupancy.add(starts, stops)
+
+
+def _refuse_taken(explicit: list[Edits], starts: np.ndarray, stops: np.ndarray, occupancy: Occupancy) -> None:
+    """UserError where the places of explicit edits are those of the plan that they are laid upon."""
+    there = np.flatnonzero(occupancy.meets(starts, stops))
+    if len(there):
+        i = int(there[0])
+        names = ", ".join(sorted({request.insertion for request in explicit}))
+        raise UserError(
+            f"{len(there):,} explicit edits lie where the plan has edits already, the first at positions "
+            f"{starts[i]:,} to {stops[i]:,}",
+            key=f"insertion.{explicit[0].insertion}",
+            value=names,
+            fix="move or drop them",
+        )
 
 
 def _check_fill(
@@ -186,30 +218,24 @@ def _check_fill(
 
 
 def _pack(
-    requests: Sequence[Edits], pool: _Pool, pending: np.ndarray, spans: list[tuple[int, int]], cuts: list[Stretches],
-    packing: np.ndarray,
+    pool: _Pool, pending: np.ndarray, spans: list[tuple[int, int]], cuts: list[Stretches], packing: np.ndarray,
+    fixed: Intervals, requests: Sequence[Edits],
 ) -> int:  # fmt: skip
     """Packs what is pending, span by span; edits of `on_full: pack` with that span may move, all others stay."""
     for i in np.unique(pool.which[pending]):
         movable = np.flatnonzero((pool.which == i) & packing[pool.owner])
-        fixed = Occupancy()
-        _take_placed(requests, pool, np.setdiff1d(np.arange(len(pool.key)), movable), fixed)
-        found = pack(cuts[i], *fixed.intervals(), pool.length[movable], pool.key[movable], pool.position[movable])
+        staying = Occupancy()
+        staying.add(*fixed)
+        others = np.setdiff1d(np.arange(len(pool.key)), movable)
+        others = others[pool.position[others] >= 0]
+        staying.add(pool.position[others], pool.position[others] + pool.length[others])
+        found = pack(cuts[i], *staying.intervals(), pool.length[movable], pool.key[movable], pool.position[movable])
         if found is None:
             left = pending[pool.which[pending] == i]
             full = f"{len(left):,} unplaced, and packing finds no room either"
             _raise_full(requests, pool, left, spans, cuts, full)
         pool.position[movable] = found
     return len(pending)
-
-
-def _take_placed(requests: Sequence[Edits], pool: _Pool, ids: np.ndarray, occupancy: Occupancy) -> None:
-    ids = ids[pool.position[ids] >= 0]
-    occupancy.add(pool.position[ids], pool.position[ids] + pool.length[ids])
-    for request in requests:
-        if request.mode == "explicit" and len(request):
-            start = np.asarray(request.position, np.int64)
-            occupancy.add(start, start + request.lengths)
 
 
 def _raise_full(

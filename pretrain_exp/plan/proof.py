@@ -3,6 +3,8 @@
     raw files + data order --(proof_order.py)--> row before edits --+
     ledger.parquet + items.parquet ---------------> edits of row ---+--> digest  =?=  digest that a worker logged
 
+    ledger, rows of noise -----------> (step, row, column, length, sigma)  =?=  noise that a worker logged
+
 Independent on purpose: it neither opens an overlay nor uses the code that orders the data and counts positions, but
 reads what a person could read. So a fault in any of them shows up here as rows that differ.
 """
@@ -10,6 +12,7 @@ reads what a person could read. So a fault in any of them shows up here as rows 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -40,7 +43,10 @@ class Mismatch:
 
 @dataclass
 class ProofResult:
-    """What the proof found. The lists hold the first 100; `missing` and `duplicate` are (step, row)."""
+    """What the proof found. The lists hold the first 100; `missing` and `duplicate` are (step, row).
+
+    num_noise: spans of noise that were planned and not logged, or logged and not planned.
+    """
 
     rows_checked: int = 0
     rows_expected: int = 0
@@ -48,6 +54,8 @@ class ProofResult:
     num_mismatches: int = 0
     num_missing: int = 0
     num_duplicate: int = 0
+    noise_planned: int = 0
+    num_noise: int = 0
     mismatches: list[Mismatch] = field(default_factory=list)
     missing: list[tuple[int, int]] = field(default_factory=list)
     duplicate: list[tuple[int, int]] = field(default_factory=list)
@@ -55,8 +63,9 @@ class ProofResult:
 
     @property
     def ok(self) -> bool:
-        """Every expected row was read once and as planned, and the ledger agrees with itself."""
-        return not (self.num_mismatches or self.num_missing or self.num_duplicate or self.ledger_errors)
+        """Every expected row was read once and as planned, noise included, and the ledger agrees with itself."""
+        wrong = self.num_mismatches, self.num_missing, self.num_duplicate, self.num_noise, self.ledger_errors
+        return not any(wrong)
 
     def describe(self) -> str:
         """One line for a report, with the numbers."""
@@ -64,6 +73,8 @@ class ProofResult:
             f"{self.rows_checked:,} of {self.rows_expected:,} rows checked, {self.rows_planned:,} of them with edits: "
             f"{self.num_mismatches:,} differ from the plan, {self.num_missing:,} missing, {self.num_duplicate:,} twice"
         )
+        if self.noise_planned or self.num_noise:
+            line += f"; {self.noise_planned:,} spans with noise, {self.num_noise:,} of them otherwise than planned"
         if self.mismatches:
             first = self.mismatches[0]
             line += f"; the first at step {first.step}, row {first.row}: {first.reason}"
@@ -76,11 +87,13 @@ def verify_reads(
     reads: Sequence[np.ndarray],
     phases: Phases,
     steps: range | None = None,
+    noise: Sequence[np.ndarray] = (),
 ) -> ProofResult:
     """Holds every logged row against raw files, ledger and items.
 
     order: JSON of the data order; plan: its folder, None for a run without edits; reads: READS_DTYPE arrays, all ranks;
-    steps: the steps that must have been read (None: from the first to the last that is logged).
+    noise: NOISE_DTYPE arrays, all ranks; steps: the steps that must have been read (None: from the first to the last
+    that is logged).
     """
     result = ProofResult()
     log = np.concatenate([np.zeros(0, READS_DTYPE), *reads])
@@ -107,6 +120,7 @@ def verify_reads(
             result.rows_planned += planned
             if digest != log["digest"][i].tobytes() or log["slot"][i] != wanted[i - low]:
                 suspects.append((i, planned, plain))
+    _check_noise(plan, noise, steps, plain_steps, result)
     result.rows_checked, result.num_mismatches = len(log), len(suspects)
     for i, planned, plain in suspects[:SHOWN]:
         reason = _reason(log[i], int(expected[i]), planned, plain, owner)
@@ -140,6 +154,24 @@ def _check_presence(log: np.ndarray, steps: range, plain: PlainSteps, result: Pr
     result.num_missing, result.missing = len(absent), addresses(absent)
     result.num_duplicate, result.duplicate = len(twice), addresses(twice)
     return log[np.concatenate([[True], number[1:] != number[:-1]])] if len(log) else log
+
+
+def _check_noise(
+    plan: Path | str | None, noise: Sequence[np.ndarray], steps: range, plain: PlainSteps, result: ProofResult
+) -> None:
+    """Counts spans of noise that are in the ledger and not in the log, or the other way round."""
+    asked: Counter[tuple[Any, ...]] = Counter()
+    if plan is not None:
+        seed = json.loads((Path(plan) / "meta.json").read_text())["seed"]
+        names = ("step", "row", "column", "length", "sigma", "kind", "position")
+        table = pq.read_table(Path(plan) / "ledger.parquet", columns=list(names)).to_pylist()
+        for entry in table:
+            if entry["kind"] == "noise" and entry["step"] in steps:
+                for step, row, column, length in plain.cut(entry["position"], entry["length"]):
+                    asked[step, row, int(plain.slot[step]) + row, column, length, entry["sigma"], seed] += 1
+    logged = Counter(entry for part in noise for entry in part.tolist() if entry[0] in steps)
+    result.noise_planned = asked.total()
+    result.num_noise = (asked - logged).total() + (logged - asked).total()
 
 
 def _reason(entry: np.ndarray, slot: int, planned: bool, plain: bytes, owner: dict[bytes, int]) -> str:
@@ -176,7 +208,8 @@ class _Edits:
         index = {name: i for i, name in enumerate(names)}
         tokens = [np.asarray(each.values, dtype=np.uint32) for each in items["tokens"]]
         ledger = pq.read_table(plan / "ledger.parquet").to_pydict()
-        rows = [i for i, status in enumerate(ledger["status"]) if status == "planted"]
+        planted = zip(ledger["status"], ledger["kind"], strict=True)
+        rows = [i for i, (status, kind) in enumerate(planted) if status == "planted" and kind != "noise"]
         rows.sort(key=ledger["position"].__getitem__)
 
         def column(name: str) -> np.ndarray:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pretrain_exp.data.phases import Phases
 from pretrain_exp.plan.digest import READS_DTYPE
@@ -82,8 +83,9 @@ def _by_address(reads: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _touched(ledger: pa.Table, phases: Phases) -> np.ndarray:
-    """The slots in which an edit lies."""
+    """The slots in which an edit of the tokens lies; noise leaves them as they are."""
     rows = planted(ledger)
+    rows = rows.filter(pc.not_equal(rows["kind"], "noise"))
     start, length = rows["position"].to_numpy(), rows["length"].to_numpy()
     first, last = phases.locate(start)[0], phases.locate(start + length - 1)[0]
     count = last - first + 1

@@ -1,14 +1,23 @@
 """Data order and positions once more, for the proof: from their definition, with no code in common with data/.
 
-In: the JSON of a data order (`kind: shuffled`) and of the phases. Out: the tokens that given slots read before any
-edit, many at once; and where each position of the run lies.
-The permutation is the one that the top of data/permutation.py defines, here over arrays: keys by SplitMix64, a Feistel
-network over Z_a x Z_b, cycle walking.
+In: the JSON of a data order and of the phases. Out: the tokens that given slots read before any edit, many at once; and
+where each position of the run lies.
+
+    shuffled    the stream in sequences of S, permuted anew every epoch: the permutation that the top of
+                data/permutation.py defines, here over arrays (SplitMix64 keys, Feistel over Z_a x Z_b, cycle walking)
+    olmo2       every file in sequences of S, its remainder left out; all of them shuffled by numpy's PCG64 of
+                seed + epoch, epoch from 0; an epoch ends with its last whole batch
+    olmo_core   likewise, groups of max_target_sequence_length shuffled and then taken apart, epoch from 1
+    window      another order, the slots of one window permuted as in `shuffled`, epoch 0
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from functools import lru_cache
 from math import isqrt
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +26,7 @@ from pretrain_exp.errors import UserError
 
 _WORD = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
+Starts = Callable[[np.ndarray], np.ndarray]  # slots int64 (n,) -> the stream's offset of their first tokens, int64 (n,)
 
 
 class PlainSteps:
@@ -37,6 +47,16 @@ class PlainSteps:
         inside = positions - self.position[step]
         return step, inside // self.length[step], inside % self.length[step]
 
+    def cut(self, position: int, length: int) -> list[tuple[int, int, int, int]]:
+        """(step, row, column, length) of each part of a span that lies in one sequence."""
+        out = []
+        while length > 0:
+            step, row, column = (int(each[0]) for each in self.locate(np.array([position])))
+            part = min(length, int(self.length[step]) - column)
+            out.append((step, row, column, part))
+            position, length = position + part, length - part
+        return out
+
     def start(self, slot: int) -> int:
         """The position of the slot's first token."""
         step = int(np.searchsorted(self.slot, slot, side="right")) - 1
@@ -47,34 +67,102 @@ class PlainOrder:
     """Reads rows of a stream by slot, from the files that the JSON names."""
 
     def __init__(self, order: dict[str, Any]) -> None:
-        if order.get("kind") != "shuffled":
+        kinds = {"shuffled": _shuffled, "olmo2": _olmo2, "olmo_core": _olmo_core, "window": _window}
+        if order.get("kind") not in kinds:
             raise UserError(
                 "the proof cannot evaluate this kind of data order",
                 value=order.get("kind"),
-                fix="known kinds: shuffled",
+                fix=f"known kinds: {', '.join(kinds)}",
             )
+        self._starts = kinds[order["kind"]](order)
+        while order["kind"] == "window":
+            order = order["order"]
         self.sequence_length: int = order["sequence_length"]
-        self.seed: int | None = order["seed"]
-        files = order["files"]["files"]
-        self._files = [_flat(file) for file in files]
-        self._edges = np.cumsum([0] + [file["num_tokens"] for file in files])
-        self.num_sequences = int(self._edges[-1]) // self.sequence_length
+        self._listed = order["files"]["files"]
+        self._files = [_flat(file) for file in self._listed]
+        self._come = [_come(file) for file in self._listed]
+        self._edges = np.cumsum([0] + [file["num_tokens"] for file in self._listed])
 
     def rows(self, slots: np.ndarray) -> np.ndarray:
-        """The tokens of the slots: int64 (n,) -> uint32 (n, sequence_length)."""
-        epoch = slots // self.num_sequences
-        sequence = slots - epoch * self.num_sequences
-        if self.seed is not None:
-            for each in set(epoch.tolist()):
-                mine = epoch == each
-                sequence[mine] = permuted(sequence[mine], self.num_sequences, self.seed, each)
-        token = sequence[:, None] * self.sequence_length + np.arange(self.sequence_length)
+        """The tokens of the slots: int64 (n,) -> uint32 (n, sequence_length). UserError where some have not come."""
+        token = self._starts(slots)[:, None] + np.arange(self.sequence_length)
         which = np.searchsorted(self._edges, token, side="right") - 1
         out = np.empty(token.shape, dtype=np.uint32)
         for i in set(which.ravel().tolist()):
             here = which == i
-            out[here] = self._files[i][token[here] - self._edges[i]]
+            inside = token[here] - self._edges[i]
+            come = self._come[i]
+            if come is not None:
+                span = np.searchsorted(come[:, 0], inside, side="right") - 1
+                if (span < 0).any() or (inside >= come[span, 1]).any():
+                    name = self._listed[i]["name"]
+                    raise UserError(f"a row that should have been read lies in a part of {name} that has not come")
+            out[here] = self._files[i][inside]
         return out
+
+
+def _shuffled(order: dict[str, Any]) -> Starts:
+    length, seed = order["sequence_length"], order["seed"]
+    count = sum(file["num_tokens"] for file in order["files"]["files"]) // length
+
+    def starts(slots: np.ndarray) -> np.ndarray:
+        epoch, sequence = np.divmod(slots, count)
+        if seed is not None:
+            for each in set(epoch.tolist()):
+                mine = epoch == each
+                sequence[mine] = permuted(sequence[mine], count, seed, each)
+        return sequence * length
+
+    return starts
+
+
+def _olmo2(order: dict[str, Any]) -> Starts:
+    return _by_file(order, group=1, first_epoch=0)
+
+
+def _olmo_core(order: dict[str, Any]) -> Starts:
+    return _by_file(order, group=order["max_target_sequence_length"] // order["sequence_length"], first_epoch=1)
+
+
+def _by_file(order: dict[str, Any], group: int, first_epoch: int) -> Starts:
+    """Groups of `group` sequences that begin anew in each file, shuffled as a whole."""
+    length, seed, batch = order["sequence_length"], order["seed"], order["batch_size"]
+    tokens = np.array([file["num_tokens"] for file in order["files"]["files"]], dtype=np.int64)
+    groups = tokens // (group * length)
+    before, offset = np.cumsum(groups) - groups, np.cumsum(tokens) - tokens
+    an_epoch = int(groups.sum()) * group
+    an_epoch -= an_epoch % batch
+
+    def starts(slots: np.ndarray) -> np.ndarray:
+        epoch, place = slots // an_epoch, slots % an_epoch
+        drawn = np.empty_like(slots)
+        for each in np.unique(epoch).tolist():
+            mine = epoch == each
+            drawn[mine] = _numpy_shuffle(int(groups.sum()), seed + first_epoch + each)[place[mine] // group]
+        file = np.searchsorted(before, drawn, side="right") - 1  # of equals the last: files without a group hold none
+        return offset[file] + ((drawn - before[file]) * group + place % group) * length
+
+    return starts
+
+
+@lru_cache(maxsize=2)
+def _numpy_shuffle(count: int, seed: int) -> np.ndarray:
+    """0 ... count - 1, shuffled in 32 bits, as both of OLMo's loaders do; a second epoch may begin in a window."""
+    numbers = np.arange(count, dtype=np.uint32)
+    np.random.default_rng(seed).shuffle(numbers)  # a generator of PCG64
+    return numbers
+
+
+def _window(order: dict[str, Any]) -> Starts:
+    first, last, inner = order["first_slot"], order["last_slot"], PlainOrder(order["order"])._starts
+
+    def starts(slots: np.ndarray) -> np.ndarray:
+        slots = slots.copy()
+        mine = (slots >= first) & (slots < last)
+        slots[mine] = first + permuted(slots[mine] - first, last - first, order["seed"], 0)
+        return inner(slots)
+
+    return starts
 
 
 def permuted(index: np.ndarray, n: int, seed: int, epoch: int) -> np.ndarray:
@@ -115,3 +203,18 @@ def _flat(file: dict[str, Any]) -> np.ndarray:
     if not file["num_tokens"]:
         return np.zeros(0, dtype=dtype)
     return np.memmap(file["path"], dtype, "r", file["offset_bytes"], (file["num_tokens"],))
+
+
+def _come(file: dict[str, Any]) -> np.ndarray | None:
+    """Of a file that comes in parts, the spans of tokens that are here, int64 (n, 2), ascending; None: it is whole."""
+    if not file.get("coverage") or not Path(file["coverage"]).exists():
+        return None
+    rows = [row[:2] for row in json.loads(Path(file["coverage"]).read_text())["spans"]]
+    spans = np.array(sorted(rows), dtype=np.int64).reshape(-1, 2)
+    apart = np.flatnonzero(spans[1:, 0] > spans[:-1, 1])  # blocks beside each other are one span
+    if not len(spans):
+        return spans
+    begins = spans[np.concatenate([[0], apart + 1]), 0] - file["offset_bytes"]
+    ends = spans[np.concatenate([apart, [len(spans) - 1]]), 1] - file["offset_bytes"]
+    size = np.dtype(file["dtype"]).itemsize
+    return np.stack([-(-begins // size), ends // size], axis=1)

@@ -6,10 +6,11 @@ The three columns are those of published plans. What this package writes has mor
     tokens        as planted: a text alone does not say where an EOS was put, or where it was cut
     tokenizer     fingerprint of the tokenizer that they are ids of
     payload       the scored item, so that a replay scores what the plan scored
+    probe_dose    of a probe, how many copies of what it asks about are planted; null for all others
 
-Items of dose 0 (holdouts) follow at the end, with position -1: scored and not planted. Copies that were skipped are no
-part of the table. Under another tokenizer the texts are encoded anew as they stand, as those of a table without tokens
-are: whole, and no EOS added. Files: .parquet, .jsonl, .csv (tokens separated by spaces there).
+Items of dose 0 (holdouts) and probes follow at the end, with position -1: scored and not planted. Copies that were
+skipped are no part of the table. Under another tokenizer the texts are encoded anew as they stand, as those of a table
+without tokens are: whole, and no EOS added. Files: .parquet, .jsonl, .csv (tokens separated by spaces there).
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from pretrain_exp.plan.ledger import planted
 from pretrain_exp.plan.rows import Row, field, position_of, read_rows
 
 Encode = Callable[[list[str]], list[np.ndarray]]
-COLUMNS = ("position", "text", "experiment", "item", "group", "tokens", "tokenizer", "payload")
-_KINDS = {"position": pa.int64(), "tokens": pa.list_(pa.uint32())}
+COLUMNS = ("position", "text", "experiment", "item", "group", "tokens", "tokenizer", "payload", "probe_dose")
+_KINDS = {"position": pa.int64(), "tokens": pa.list_(pa.uint32()), "probe_dose": pa.int32()}
 _SCHEMA = pa.schema([(name, _KINDS.get(name, pa.string())) for name in COLUMNS])
 _BATCH = 8192  # rows in memory at once, each with its tokens
 _HELD_OUT = -1  # the position of an item that is scored and not planted
@@ -49,15 +50,15 @@ def export_table(plan: Plan, path: Path | str, tokenizer_fingerprint: str = "") 
     """Writes every planted edit of a plan, by position, then its holdouts; returns the number of edits.
 
     tokenizer_fingerprint: of the tokenizer that made the plan's tokens. Written elsewhere, then moved. UserError for a
-    plan that refers to other text of the stream (a placebo), and for a suffix that is not known.
+    plan that does what such a table cannot say (other text of the data, noise, training hooks), and for a suffix
+    that is not known.
     """
     path = Path(path)
     writers = {".parquet": _write_parquet, ".jsonl": _write_jsonl, ".csv": _write_csv}
     if path.suffix not in writers:
         raise UserError("this kind of table cannot be written", value=str(path), fix=f"end it in {', '.join(writers)}")
     ledger = planted(plan.ledger())
-    if pc.any(pc.greater_equal(ledger["source_slot"], 0)).as_py():
-        raise UserError("a plan that refers to text of the data has no texts of its own to export", value=plan.arm)
+    _refuse_what_is_no_text(plan)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
     try:
@@ -66,6 +67,17 @@ def export_table(plan: Plan, path: Path | str, tokenizer_fingerprint: str = "") 
     finally:
         temporary.unlink(missing_ok=True)
     return ledger.num_rows
+
+
+def _refuse_what_is_no_text(plan: Plan) -> None:
+    ledger = plan.ledger()
+    reasons = {"base": "puts other text of the data in its place", "noise": "adds noise to embeddings"}
+    kinds, names = ledger["kind"].to_pylist(), ledger["insertion"].to_pylist()
+    other = sorted({(name, kind) for name, kind in zip(names, kinds, strict=True) if kind != "tokens"})
+    if other:
+        name, kind = other[0]
+        problem = f"insertion {name} {reasons.get(kind, 'changes the update')}, which a table of texts cannot hold"
+        raise UserError(problem, value=plan.arm, fix="export a plan without it")
 
 
 def load_table(
@@ -93,7 +105,10 @@ def load_table(
         name = str(fields.get("item") or content_id(text, row_digest(run).hex()))
         experiment = str(field(row, "experiment", path, ""))
         items = found.setdefault(experiment, {})
-        item, positions = items.setdefault(name, (EditItem(name, run, text, group, payload=payload), []))
+        probe = fields.get("probe_dose")
+        is_probe = probe not in (None, "")
+        dose = position_of(row, "probe_dose", path, "") if is_probe else 0
+        item, positions = items.setdefault(name, (EditItem(name, run, text, group, dose, payload, is_probe), []))
         if not np.array_equal(item.tokens, run):
             raise UserError(f"row {row[0]} of {path}: item {name} has other tokens than before", value=path)
         positions.append(position_of(row, "position", path, "", lowest=_HELD_OUT))
@@ -110,7 +125,10 @@ def _explicit(name: str, items: dict[str, tuple[EditItem, list[int]]], anew: int
     note = f"{anew:,} rows hold ids of another tokenizer: their texts were encoded anew, and no EOS was added"
     return Edits(
         insertion=name,
-        items=[replace(item, dose=count) for (item, _), count in zip(items.values(), counts, strict=True)],
+        items=[
+            item if item.probe else replace(item, dose=count)
+            for (item, _), count in zip(items.values(), counts, strict=True)
+        ],
         item=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
         copy=np.concatenate([np.arange(count, dtype=np.int32) for count in counts]),
         mode="explicit",
@@ -166,7 +184,7 @@ def _listed(row: Row, path: str) -> np.ndarray:
 def _batches(ledger: pa.Table, items: pa.Table, fingerprint: str) -> Iterator[list[dict[str, Any]]]:
     names = zip(items["insertion"].to_pylist(), items["item"].to_pylist(), strict=True)
     index = {name: i for i, name in enumerate(names)}
-    held_out = items.filter(pc.equal(items["dose"], 0)).select(["insertion", "item"])
+    held_out = items.filter(pc.or_(items["probe"], pc.equal(items["dose"], 0))).select(["insertion", "item"])
     held_out = held_out.append_column("position", pa.array([_HELD_OUT] * len(held_out), pa.int64()))
     rows = pa.concat_tables([ledger.select(held_out.column_names), held_out])
     for batch in rows.to_batches(max_chunksize=_BATCH):
@@ -175,6 +193,7 @@ def _batches(ledger: pa.Table, items: pa.Table, fingerprint: str) -> Iterator[li
         yield [
             {"position": position, "experiment": item["insertion"], "tokenizer": fingerprint}
             | {name: item[name] for name in ("text", "item", "group", "tokens", "payload")}
+            | {"probe_dose": item["dose"] if item["probe"] else None}
             for position, item in zip(batch["position"].to_pylist(), held, strict=True)
         ]
 

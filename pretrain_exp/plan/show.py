@@ -33,6 +33,10 @@ def _summary(plan: Plan) -> Table:
     else:
         table.add_row("edits", "none")
     table.add_row("changed", f"{audit['tokens']:,} tokens, {_share(audit['share'])} of the run")
+    if audit["noise_tokens"]:
+        table.add_row("noise", f"on the embeddings of {audit['noise_tokens']:,} tokens, which stay")
+    if audit["hooks"]:
+        table.add_row("hooks", f"{audit['hooks']:,} steps whose gradient gets noise")
     if audit["skipped"]:
         table.add_row("skipped", f"{audit['skipped']:,} copies")
     return table

@@ -105,10 +105,7 @@ def _documents(order: DataOrder, slot: int, tokens: np.ndarray) -> list[str]:
     """What a row was before any edit: a line for each document in it, or part of one."""
     ends = np.flatnonzero(tokens == order.files.eos_token_id) + 1
     edges = sorted({0, *ends.tolist(), len(tokens)})
-    return [
-        f"  columns {begin}-{end - 1}: {_document(order, slot, begin)}"
-        for begin, end in pairwise(edges)
-    ]
+    return [f"  columns {begin}-{end - 1}: {_document(order, slot, begin)}" for begin, end in pairwise(edges)]
 
 
 def _document(order: DataOrder, slot: int, column: int) -> str:

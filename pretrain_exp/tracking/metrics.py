@@ -18,6 +18,7 @@ LOSS = "train/loss"  # mean cross-entropy over the labels that count [nats per t
 Z_LOSS = "train/z_loss"  # coefficient times the mean squared log-partition, as added to the loss [nats per token]
 GRAD_NORM = "train/grad_norm"  # L2 norm of the whole gradient, before clipping
 LEARNING_RATE = "train/lr"  # of this step's update
+GRADIENT_NOISE = "train/gradient_noise"  # root mean square of what a hook added to the gradient; only at its steps
 TOKENS = "train/tokens"  # read since step 0, this step included
 TOKENS_PER_SECOND = "train/tokens_per_second"  # over all ranks, since the previous line
 

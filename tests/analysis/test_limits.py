@@ -43,6 +43,7 @@ def severity(found: dict[str, str], words: str) -> str | None:
         ({"seeds": (0,)}, "no between-run interval can be given", "warning"),
         ({"seeds": (0, 1)}, "one degree of freedom", "note"),
         ({"varies": {"placement": [0, 1, 2], "order": [0]}}, "Only the placement varies", "warning"),
+        ({"varies": {"placement": [0, 1, 2]}}, "The order is the official one", "warning"),
         ({"varies": {"placement": [0], "order": [0]}}, "No seed varies", "warning"),
         ({"shared_control": True}, "One control run serves all seeds", "warning"),
         ({"doses": [4, 4, 4, 4]}, "No holdout items", "warning"),

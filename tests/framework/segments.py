@@ -17,6 +17,7 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint import FileSystemReader
 
 from pretrain_exp.framework.huggingface.framework import HuggingFace
+from pretrain_exp.framework.worker.hooks import KINDS
 from pretrain_exp.framework.worker.main import run_worker
 from pretrain_exp.store.states import state_dir
 
@@ -96,7 +97,7 @@ class Segment:
 
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
         try:
-            assert run_worker(work, [str(self.write())]) == status
+            assert run_worker(work, [str(self.write())], KINDS) == status
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)

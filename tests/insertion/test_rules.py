@@ -17,8 +17,9 @@ import pytest
 from pretrain_exp.errors import UserError
 from pretrain_exp.insertion.add_texts import AddTexts
 from pretrain_exp.insertion.add_tokens import AddTokens
-from pretrain_exp.insertion.base import InsertionContext, Range, wrap_eos
+from pretrain_exp.insertion.base import InsertionContext, Range
 from pretrain_exp.insertion.benchmark_contamination import BenchmarkContamination
+from pretrain_exp.insertion.encoding import wrap_eos
 from pretrain_exp.plan.compile import compile_plan
 from pretrain_exp.plan.edits import Edits
 

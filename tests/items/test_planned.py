@@ -20,8 +20,11 @@ def plan(tmp_path):
         ("one", "a", "g", 0, "a text", [1, 2, 3], ""),
         ("two", "a", "", 8, "a text", [0, 1, 2, 3, 0], ""),
         ("two", "b", "", 8, "", [4_000_000_000], None),
+        ("two", "p", "h", 8, "", [7], '{"kind": "probe", "answer": 3}', True),
+        ("two", "slot9", "", 1, "", [], ""),
     ]
     path = tmp_path / "items.parquet"
+    rows = [(*row, False)[: len(ITEMS_SCHEMA)] for row in rows]
     table = pa.Table.from_pylist([dict(zip(ITEMS_SCHEMA.names, row, strict=True)) for row in rows], ITEMS_SCHEMA)
     pq.write_table(table, path)
     return str(path)
@@ -30,8 +33,12 @@ def plan(tmp_path):
 def test_a_question_is_there_once_and_a_text_once_an_insertion(plan):
     found = planted_items(plan)
     assert list(found) == [QUESTION]
-    texts = {(text.insertion, text.item): text.tokens.tolist() for text in found.texts}
+    texts = {(text.insertion, text.item): text.tokens.tolist() for text in found.texts if not text.probe}
     assert texts == {("one", "a"): [1, 2, 3], ("two", "a"): [0, 1, 2, 3, 0], ("two", "b"): [4_000_000_000]}
+    probe = found.texts[-1]
+    assert (probe.item, probe.group, probe.dose, probe.probe) == ("p", "h", 8, True)
+    assert probe.payload == {"kind": "probe", "answer": 3}
+    assert [text.payload for text in found.texts[:-1]] == [None] * 3
     assert all(text.tokens.dtype == np.uint32 for text in found.texts)
 
 

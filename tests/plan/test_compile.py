@@ -12,10 +12,12 @@ from plan_samples import PHASES, SPAN, WINDOW, S, edits
 
 from pretrain_exp.data.phases import Phase, Phases
 from pretrain_exp.errors import UserError
-from pretrain_exp.plan.compile import compile_plan, placebo_plan, split_at_sequences
+from pretrain_exp.plan.compile import compile_plan
 from pretrain_exp.plan.digest import row_digest
 from pretrain_exp.plan.edits import EditItem, Edits, Skipped, Window
 from pretrain_exp.plan.folder import Plan
+from pretrain_exp.plan.pieces import split_at_sequences
+from pretrain_exp.plan.placebo import placebo_plan
 
 RAMP = Phases([Phase(0, 2, S), Phase(20, 8, S), Phase(40, 16, S)])
 
@@ -227,7 +229,7 @@ def test_another_schema_is_named(tmp_path: Path) -> None:
     plan = compiled(tmp_path, [])
     meta = json.loads((plan.folder / "meta.json").read_text())
     (plan.folder / "meta.json").write_text(json.dumps(meta | {"schema": 0}))
-    with pytest.raises(UserError, match="schema 0, this version reads schema 1"):
+    with pytest.raises(UserError, match="schema 0, this version reads schema 2"):
         Plan.open(plan.folder)
     with pytest.raises(UserError, match="no plan in this folder"):
         Plan.open(tmp_path / "nowhere")

@@ -14,10 +14,11 @@ from plan_samples import S, edits, stream, train
 from pretrain_exp.data.order import ShuffledOrder
 from pretrain_exp.data.phases import Phase, Phases
 from pretrain_exp.errors import UserError
-from pretrain_exp.plan.compile import compile_plan, placebo_plan
+from pretrain_exp.plan.compile import compile_plan
 from pretrain_exp.plan.digest import row_digest
 from pretrain_exp.plan.edits import Window
 from pretrain_exp.plan.folder import Plan
+from pretrain_exp.plan.placebo import placebo_plan
 from pretrain_exp.plan.proof import verify_reads
 from pretrain_exp.plan.proof_arms import compare_arms
 from pretrain_exp.plan.proof_order import PlainOrder, PlainSteps, permuted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ import pytest
 from plan_samples import PHASES, SPAN, WINDOW, S, edits
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.plan.compile import compile_plan, placebo_plan
+from pretrain_exp.plan.compile import compile_plan
 from pretrain_exp.plan.edits import EditItem, Edits
 from pretrain_exp.plan.folder import Plan
+from pretrain_exp.plan.placebo import placebo_plan
 from pretrain_exp.plan.replay import export_table, load_table
 
 
@@ -107,7 +109,7 @@ def test_one_item_with_two_contents_is_named(tmp_path: Path) -> None:
 def test_what_cannot_be_exported(tmp_path: Path, plan: Plan) -> None:
     with pytest.raises(UserError, match=r"end it in \.parquet, \.jsonl, \.csv"):
         export_table(plan, tmp_path / "plan.xlsx")
-    with pytest.raises(UserError, match="refers to text of the data"):
+    with pytest.raises(UserError, match=r"insertion .* puts other text of the data"):
         export_table(placebo_plan(plan, 400, tmp_path / "plans"), tmp_path / "plan.csv")
     assert not (tmp_path / "plan.csv").exists()
 
@@ -168,3 +170,14 @@ class TestTokenizers:
         path.write_text("\n".join(json.dumps(GOOD | {"tokens": [1, 2], "tokenizer": "x"} | row) for row in rows))
         with pytest.raises(UserError, match=message):
             load_table(path, encode, fingerprint="same")
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl", "csv"])
+def test_probes_replay(tmp_path: Path, suffix: str) -> None:
+    asked = edits("a", [5, 4], [6, 0])
+    probe = EditItem("ask", np.arange(7, 11, dtype=np.uint32), "7 8", "g", 6, '{"kind": "x"}', probe=True)
+    plan = compile_plan([replace(asked, items=[*asked.items, probe])], PHASES, WINDOW, 0, "treated", tmp_path / "plans")
+    assert export_table(plan, tmp_path / f"t.{suffix}") == 6
+    again = compile_plan(load_table(tmp_path / f"t.{suffix}"), PHASES, WINDOW, 0, "treated", tmp_path / "plans")
+    assert again.audit["ok"], again.audit["findings"]
+    assert again.items().to_pylist() == plan.items().to_pylist()

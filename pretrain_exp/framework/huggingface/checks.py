@@ -58,6 +58,14 @@ def check_training(training: dict[str, Any], world: int) -> list[UserError]:
     return found
 
 
+def check_order(model: dict[str, Any]) -> list[UserError]:
+    """An official data order is another framework's."""
+    if model.get("data_seed") is None:
+        return []
+    fix = "model.data_seed=null: seed.order shuffles the data; framework=olmo2 and framework=olmo3 read official orders"
+    return [UserError("huggingface has no official data order", key="model.data_seed", value=model["data_seed"], fix=fix)]
+
+
 def check_model(model: dict[str, Any], sequence_length: int) -> list[UserError]:
     """A config from scratch against the fields in transformers' source; a checkpoint is the business of `initial`."""
     config = model.get("config")
@@ -97,7 +105,7 @@ def check_data(model: dict[str, Any], vocab_size: int, sequence_length: int) -> 
     Read from model.config, a checkpoint's folder or the hub's local cache; what lies nowhere here is not judged.
     """
     scratch = model.get("config")
-    config = scratch or _checkpoint_config(model)
+    config = config_of(model)
     # models that read more than text keep the numbers of their language model below
     text = config if "vocab_size" in config else config.get("text_config") or {}
     known = text.get("vocab_size")
@@ -118,8 +126,10 @@ def check_data(model: dict[str, Any], vocab_size: int, sequence_length: int) -> 
     return found
 
 
-def _checkpoint_config(model: dict[str, Any]) -> dict[str, Any]:
-    """config.json of a checkpoint, {} where it is not on this machine."""
+def config_of(model: dict[str, Any]) -> dict[str, Any]:
+    """model.config, or config.json of the checkpoint; {} where it is not on this machine."""
+    if model.get("config"):
+        return model["config"]
     name = model.get("checkpoint") or ""
     path: object = Path(name) / "config.json"
     if not Path(name).is_dir():

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.framework.huggingface.checks import check_data, check_model, check_training
+from pretrain_exp.framework.huggingface.checks import check_data, check_model, check_order, check_training, config_of
+from pretrain_exp.framework.memory import hf_parameters
 from pretrain_exp.framework.ranked import RankedFramework
 from pretrain_exp.store.hub import resolve_revision
 from pretrain_exp.store.keys import digest
@@ -28,6 +29,7 @@ class HuggingFace(RankedFramework):
 
     name: ClassVar[str] = "huggingface"
     semantics: ClassVar[int] = 1
+    hooks: ClassVar[tuple[str, ...]] = ("gradient_noise",)
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers")
 
     def initial(self, model: dict[str, Any]) -> dict[str, Any]:
@@ -51,7 +53,12 @@ class HuggingFace(RankedFramework):
         return {"kind": "hf", "checkpoint": name, "revision": commit, "identity": f"{name}@{commit}"}
 
     def check(self, model: dict[str, Any], training: dict[str, Any]) -> list[UserError]:
-        found = check_training(training, self.world) + check_model(model, training["sequence_length"])
+        found = check_training(training, self.world) + check_order(model)
+        found += check_model(model, training["sequence_length"])
+        if not found:
+            name = model.get("checkpoint")
+            folder = Path(name) if name and Path(name).is_dir() else None
+            found += self.check_gpu_memory(model.get("parameters") or hf_parameters(config_of(model), folder))
         return found + self.check_machine()
 
     def check_data(self, model: dict[str, Any], tokenizer_vocab_size: int, sequence_length: int) -> list[UserError]:

@@ -1,7 +1,7 @@
 """The training loop: one segment of a run, step by step.
 
     at step t:   agree (tokens, signals) -> save? -> seed(t) -> read -> log digests -> forward, backward by micro-batch
-                 -> clip -> learning rate of t -> update -> t + 1
+                 -> clip -> hooks of t -> learning rate of t -> update -> t + 1
 
 Everything is a function of the step: what is read, the learning rate, what dropout draws. So a segment that was killed
 anywhere and goes on from its last checkpoint computes what the undisturbed one would have.
@@ -25,6 +25,7 @@ from pretrain_exp.framework.huggingface.schedule import Schedule
 from pretrain_exp.framework.huggingface.sharded import ShardedModel
 from pretrain_exp.framework.worker.boundary import Boundary
 from pretrain_exp.framework.worker.checkpoints import Checkpoints
+from pretrain_exp.framework.worker.hooks import add_gradient_noise, local_gradients
 from pretrain_exp.framework.worker.main import Attempt
 from pretrain_exp.framework.worker.noise import noise_of_rows
 from pretrain_exp.tracking import metrics
@@ -56,7 +57,7 @@ class Training:
         (predicted,) = self.ranks.sum_counts([batch.predicted])
         seed_step(self.job.init_seed, batch.step, self.ranks.rank)
         tokens = torch.from_numpy(batch.tokens)
-        self.journal.read(batch.step, batch.rows, batch.slots, tokens.numpy())
+        self.journal.read(batch.step, batch.rows, batch.slots, tokens.numpy(), batch.noise)
         device, size = self.ranks.device, self.settings["micro_batch_size"] or len(tokens)
         labels = torch.from_numpy(batch.labels)
         positions = None if batch.positions is None else torch.from_numpy(batch.positions)
@@ -75,13 +76,15 @@ class Training:
             loss.backward()
             sums += part
         norm = clip_grad_norm_(self.model.parameters(), self.settings["max_grad_norm"] or math.inf)
+        squares, elements = add_gradient_noise(self.job.hooks, batch.step, local_gradients(self.model.hf))
         rate = self.settings["optimizer"]["lr"] * self.schedule.factor(batch.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad()
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        self.pending.append((batch.step, torch.cat([sums / max(1, predicted), norm[None] / self.ranks.world])))
+        noise = torch.tensor([squares, elements], dtype=torch.float64).to(device)
+        self.pending.append((batch.step, torch.cat([sums / max(1, predicted), norm[None] / self.ranks.world, noise])))
         self.step += 1
         if len(self.pending) >= self.settings["log_every"]:
             self._flush()
@@ -101,7 +104,7 @@ class Training:
         seconds = time.monotonic() - self._flushed_at
         rate = (phases.position_of_step(last + 1) - phases.position_of_step(first)) / seconds
         z = self.settings["z_loss"]
-        for (step, _), (loss, square, norm) in zip(self.pending, rows, strict=True):
+        for (step, _), (loss, square, norm, squares, elements) in zip(self.pending, rows, strict=True):
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise UserError(
                     f"at step {step} the loss is {loss} and the gradient norm {norm}: training diverged",
@@ -116,6 +119,7 @@ class Training:
                     metrics.LEARNING_RATE: self.settings["optimizer"]["lr"] * self.schedule.factor(step),
                     metrics.TOKENS: phases.position_of_step(step + 1),
                     metrics.TOKENS_PER_SECOND: rate,
+                    **({metrics.GRADIENT_NOISE: math.sqrt(squares / elements)} if elements else {}),
                 },
             )
         self.pending.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pretrain_exp.framework.worker.hooks import KINDS
 from pretrain_exp.framework.worker.job import Job
 from pretrain_exp.framework.worker.main import PLANNED, Attempt, end_process, run_worker
 
@@ -36,4 +37,4 @@ def work(job: Job, attempt: Attempt) -> int:
 
 
 if __name__ == "__main__":
-    end_process(run_worker(work))
+    end_process(run_worker(work, hooks=KINDS))

@@ -6,12 +6,14 @@ start --train--> save --train--> save = stop        (a state is the model after 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pretrain_exp.data.phases import Phases
 from pretrain_exp.errors import UserError
+from pretrain_exp.framework.worker.hooks import check_hooks
 
 SCHEMA = 1
 
@@ -43,17 +45,18 @@ class Job:
     tokenizer: Path | None
     eos_token_id: int
     init_seed: int
+    hooks: tuple[dict[str, Any], ...] = ()  # of the plan, all steps: see hooks.py
 
     @classmethod
-    def load(cls, path: Path) -> Job:
-        """UserError where the file is of another schema, asks for hooks, or saves nothing or too early."""
+    def load(cls, path: Path, hooks: Collection[str] = ()) -> Job:
+        """UserError where the file is of another schema, asks for a kind of hook that is not among `hooks`, or saves
+        nothing or too early."""
         values = json.loads(path.read_text())
         if values["schema"] != SCHEMA:
             raise UserError(
                 f"job schema {values['schema']}, this worker reads {SCHEMA}", fix="use one version for both"
             )
-        if values.get("hooks"):
-            raise UserError("the worker knows no training hooks", key="hooks", value=values["hooks"])
+        check_hooks(values["hooks"], hooks)
         saves = tuple(sorted((Save(s["step"], s["key"], s["record"]) for s in values["save"]), key=lambda s: s.step))
         start = values["start"]
         if not saves or saves[0].step < start["step"] or saves[-1].step != values["stop"]:
@@ -74,6 +77,7 @@ class Job:
             tokenizer=Path(values["tokenizer"]) if values["tokenizer"] else None,
             eos_token_id=values["eos_token_id"],
             init_seed=values["seeds"]["init"],
+            hooks=tuple(values["hooks"]),
         )
 
     @property

@@ -3,6 +3,7 @@
 <live>/metrics.jsonl    every step at once, over all attempts (the first rank)
 <state>/metrics.jsonl   the steps that led from the state before to this one
 <state>/reads/rankNNNNN.npy   READS_DTYPE, the rows that rank N read on these steps
+<state>/noise/rankNNNNN.npy   NOISE_DTYPE, the noise that it put on their embeddings; no folder without any
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 
+from pretrain_exp.framework.worker.noise import Noise
 from pretrain_exp.framework.worker.ranks import Ranks
-from pretrain_exp.plan.digest import READS_DTYPE, row_digest
+from pretrain_exp.plan.digest import NOISE_DTYPE, READS_DTYPE, row_digest
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Journal:
         self.ranks = ranks
         self.lines: list[str] = []
         self.reads: list[np.ndarray] = []
+        self.noise: list[np.ndarray] = []
         self._live: TextIO | None = None
         self.attempt = 1
         if ranks.first:
@@ -44,12 +48,20 @@ class Journal:
             self.attempt = _last_attempt(path) + 1
             self._live = open(path, "a", buffering=1)  # noqa: SIM115  open as long as the worker lives
 
-    def read(self, step: int, rows_of_step: np.ndarray, slots: np.ndarray, tokens: np.ndarray) -> None:
-        """rows_of_step, slots: (R,); tokens: (R, S), a view of the very tensor that the model gets."""
+    def read(
+        self, step: int, rows_of_step: np.ndarray, slots: np.ndarray, tokens: np.ndarray, noise: Sequence[Noise] = ()
+    ) -> None:
+        """rows_of_step, slots: (R,); tokens: (R, S), a view of the very tensor that the model gets.
+
+        noise: on the embeddings of these rows, as the model gets it.
+        """
         rows = np.empty(len(tokens), dtype=READS_DTYPE)
         rows["step"], rows["row"], rows["slot"] = step, rows_of_step, slots
         rows["digest"] = [row_digest(row) for row in tokens]
         self.reads.append(rows)
+        spans = [(step, rows_of_step[n.row], slots[n.row], n.column, n.length, n.sigma, n.key[0]) for n in noise]
+        if spans:
+            self.noise.append(np.array(spans, dtype=NOISE_DTYPE))
 
     def log(self, step: int, **values: float) -> None:
         """One line of metrics; the first rank's business."""
@@ -61,19 +73,24 @@ class Journal:
 
     def write(self, folder: Path) -> None:
         """Writes this rank's part into a folder that is being filled."""
-        reads = folder / "reads"
-        reads.mkdir(exist_ok=True)
-        np.save(reads / f"rank{self.ranks.rank:05d}.npy", np.concatenate([np.empty(0, READS_DTYPE), *self.reads]))
+        for name, parts, dtype in (("reads", self.reads, READS_DTYPE), ("noise", self.noise, NOISE_DTYPE)):
+            if parts or name == "reads":
+                (folder / name).mkdir(exist_ok=True)
+                path = folder / name / f"rank{self.ranks.rank:05d}.npy"
+                np.save(path, np.concatenate([np.empty(0, dtype), *parts]))
         if self.ranks.first:
             (folder / "metrics.jsonl").write_text("".join(line + "\n" for line in self.lines))
 
     def begin(self, origin: Origin, folder: Path | None = None) -> None:
         """A new journal from a state on; `folder`: with what any number of ranks wrote there before a restart."""
-        self.origin, self.lines, self.reads = origin, [], []
+        self.origin, self.lines, self.reads, self.noise = origin, [], [], []
         if folder is None:
             return
-        files = sorted((folder / "reads").glob("rank*.npy"))
-        self.reads = [np.load(path, allow_pickle=False) for path in files[self.ranks.rank :: self.ranks.world]]
+        mine = slice(self.ranks.rank, None, self.ranks.world)
+        self.reads, self.noise = (
+            [np.load(path, allow_pickle=False) for path in sorted((folder / name).glob("rank*.npy"))[mine]]
+            for name in ("reads", "noise")
+        )
         if self.ranks.first:
             self.lines = (folder / "metrics.jsonl").read_text().splitlines()
 

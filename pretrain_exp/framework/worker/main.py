@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,8 +43,11 @@ class Attempt:
 Work = Callable[[Job, Attempt], int]
 
 
-def run_worker(work: Work, arguments: Sequence[str] | None = None) -> int:
-    """Trains what the store lacks, by `work`; returns the exit status. A crash is raised again, for its traceback."""
+def run_worker(work: Work, arguments: Sequence[str] | None = None, hooks: Collection[str] = ()) -> int:
+    """Trains what the store lacks, by `work`; returns the exit status. A crash is raised again, for its traceback.
+
+    hooks: the kinds of training hooks (hooks.py) that `work` puts into effect; a job with another is refused.
+    """
     options = _parser().parse_args(arguments)
     if options.lifeline is not None:
         threading.Thread(target=_die_with, args=(options.lifeline,), daemon=True).start()
@@ -54,7 +57,7 @@ def run_worker(work: Work, arguments: Sequence[str] | None = None) -> int:
     attempt = Attempt(options.rank, options.world, local_rank, options.device, options.rendezvous, stop_signal)
     job: Job | None = None
     try:
-        job = Job.load(options.job)
+        job = Job.load(options.job, hooks)
         return work(job, attempt)
     except ClaimLost as error:
         print(error, file=sys.stderr)  # and no error.json: the folder is another's by now

@@ -1,0 +1,154 @@
+"""removal: sequences that hold given documents are replaced by unseen ones, and nothing plants the documents again.
+
+    file --> runs --search of all that the run reads (once, cached)--> sequences that hold one of them
+                                                                            |
+             unseen sequences without any of them <--replaced by-----------+
+             the audit searches every sequence that the plan changes, after its edits
+
+In: documents, as token ids or texts. Out: edits, and every document as a probe for verbatim completion. A seeded share
+of them can be kept, as the comparison within the run. (Train Once, Answer All, experiment 5.)
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pretrain_exp.errors import UserError
+from pretrain_exp.insertion.base import InsertionContext, named, ranked
+from pretrain_exp.insertion.scan import Runs
+from pretrain_exp.insertion.unseen import Place, replace_sequences
+from pretrain_exp.items.content import content_id
+from pretrain_exp.plan.digest import row_digest
+from pretrain_exp.plan.edits import EditItem, Edits
+from pretrain_exp.plan.rows import field, read_rows
+
+KIND = "verbatim"
+_SPARE = 64  # unseen sequences searched beyond twice those that are needed
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document to take away or to keep. tokens: uint32; runs: what may stand of it nowhere."""
+
+    id: str
+    text: str
+    tokens: np.ndarray
+    runs: list[np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removal:
+    """Takes documents out of what the run reads; see conf/insertion/removal.yaml."""
+
+    file: str
+    key: str = "tokens"
+    ngram: int | None = None
+    keep: float = 0.0
+    prefix: int = 25
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.keep < 1:
+            raise UserError("the share of documents that stay must lie in 0 to 1", key="keep", value=self.keep)
+        for name in ("ngram", "prefix"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError("must be 1 token or more", key=name, value=value)
+
+    def files(self) -> list[tuple[str, str]]:
+        """(field, path) of the files that must exist."""
+        return [("file", self.file)]
+
+    def describe(self) -> str:
+        """What is not read, for the question of a report."""
+        return f"no longer a document of {Path(self.file).name}"
+
+    def edits(self, context: InsertionContext) -> Edits:
+        """The replaced sequences and the probes. UserErrors carry the full key, insertion.<name>.<field>."""
+        try:
+            return self._edits(context)
+        except UserError as error:
+            raise named(context, error) from error
+
+    def _edits(self, context: InsertionContext) -> Edits:
+        documents = self._documents(context)
+        owner = np.repeat(np.arange(len(documents)), [len(each.runs) for each in documents])
+        runs = [run for each in documents for run in each.runs]
+        found = context.find_runs(runs)
+        kept = set(ranked([each.id for each in documents], context, "keep")[: round(self.keep * len(documents))])
+        gone = np.array([i not in kept for i in range(len(documents))], dtype=bool)
+        taken = np.unique(found.slot[gone[owner[found.run]]]) if len(found.run) else found.slot
+        if not len(taken):
+            problem = f"none of the {len(documents):,} documents stands whole in a sequence that the run reads"
+            raise UserError(problem, key="file", value=self.file, fix="set ngram, or remove what the run reads")
+        positions = context.phases.position(taken, np.zeros_like(taken)).tolist()
+        places = [Place(f"slot{slot}", "replacement", at) for slot, at in zip(taken.tolist(), positions, strict=True)]
+        edits = replace_sequences(context, places, score=0, holdout=0)
+        absent = [run for run, i in zip(runs, owner.tolist(), strict=True) if gone[i]]
+        edits = self._without(context, edits, absent, len(taken))
+        probes = self._probes(documents, gone, _doses(found, owner, taken))
+        counts = Counter(probe.group for probe in probes)
+        groups = ", ".join(f"{count:,} {group}" for group, count in sorted(counts.items()))
+        note = f"{groups}; {len(taken):,} of {len(context.slots):,} sequences replaced"
+        return replace(edits, items=[*edits.items, *probes], absent=absent, notes=[note])
+
+    def _documents(self, context: InsertionContext) -> list[Document]:
+        """The documents of the file. UserError for a row without tokens, or shorter than `ngram` or the prefix."""
+        rows = [(row[0], field(row, self.key, self.file, "key")) for row in read_rows(self.file)]
+        texts = [value for _, value in rows if isinstance(value, str)]
+        encoded = iter(context.encode(texts) if texts else [])
+        out: dict[str, Document] = {}
+        for number, value in rows:
+            text = value if isinstance(value, str) else ""
+            tokens = np.asarray(next(encoded), np.uint32) if text else _ids(value, number, self)
+            if len(tokens) <= max(self.prefix, (self.ngram or 1) - 1):
+                problem = f"row {number} of {self.file} has {len(tokens)} tokens: too few for the prefix or the n-gram"
+                raise UserError(problem, key="prefix", value=self.prefix, fix="shorten it, or remove this row")
+            size = len(tokens) if self.ngram is None else self.ngram
+            runs = [tokens[i : i + size] for i in range(len(tokens) - size + 1)]
+            name = content_id("tokens", row_digest(tokens).hex())
+            out[name] = Document(name, text, tokens, runs)
+        if not out:
+            raise UserError("there is nothing to remove", key="file", value=self.file, fix="give at least one row")
+        return list(out.values())
+
+    def _without(self, context: InsertionContext, edits: Edits, runs: list[np.ndarray], needed: int) -> Edits:
+        """The edits with unseen sequences to choose from that hold none of the runs."""
+        assert edits.unseen is not None
+        ends, _ = context.phases.locate(np.array([edits.unseen[0], edits.unseen[1] - 1]))
+        first, last = int(ends[0]), int(ends[1]) + 1
+        last = min(last, first + 2 * needed + _SPARE)
+        dirty = np.unique(context.find_runs(runs, range(first, last)).slot)
+        if last - first - len(dirty) < needed:
+            problem = f"{needed:,} sequences are to be replaced, and of the {last - first:,} unseen ones "
+            problem += f"{len(dirty):,} hold the documents as well"
+            raise UserError(problem, key="file", value=self.file, fix="give more data, or train fewer steps")
+        edges = context.phases.position(np.array([first, last]), np.zeros(2, dtype=np.int64)).tolist()
+        return replace(edits, unseen=(edges[0], edges[1]), avoid=dirty)
+
+    def _probes(self, documents: list[Document], gone: np.ndarray, doses: Counter[int]) -> list[EditItem]:
+        payload = json.dumps({"kind": KIND, "prefix": self.prefix}, separators=(",", ":"))
+        return [
+            EditItem(each.id, each.tokens, each.text, "removed" if gone[i] else "kept", doses[i], payload, probe=True)
+            for i, each in enumerate(documents)
+        ]
+
+
+def _ids(value: Any, number: int, removal: Removal) -> np.ndarray:
+    whole = isinstance(value, list) and all(isinstance(token, int) and 0 <= token < 1 << 32 for token in value)
+    if not whole or not value:
+        problem = f"row {number} of {removal.file}: {removal.key!r} must be a text or token ids"
+        raise UserError(problem, key="key", value=value, fix="mend or remove this row")
+    return np.array(value, dtype=np.uint32)
+
+
+def _doses(found: Runs, owner: np.ndarray, taken: np.ndarray) -> Counter[int]:
+    """In how many sequences each document is still read."""
+    left = ~np.isin(found.slot, taken)
+    pairs = set(zip(owner[found.run[left]].tolist(), found.slot[left].tolist(), strict=True))
+    return Counter(document for document, _ in pairs)

@@ -1,0 +1,112 @@
+"""Word problems on their way into a plan: exact numbers and doses, and no structure of the test is planted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pretrain_exp.data.phases import Phase, Phases
+from pretrain_exp.errors import UserError
+from pretrain_exp.insertion.base import InsertionContext
+from pretrain_exp.insertion.reasoning import Reasoning
+from pretrain_exp.items.planned import planted_items
+from pretrain_exp.items.reasoning import Problem, make_problem
+from pretrain_exp.kinds import check_kind
+from pretrain_exp.plan.compile import compile_plan
+
+
+@pytest.fixture
+def wide(context: InsertionContext) -> InsertionContext:
+    """Sequences long enough for a problem."""
+    return replace(context, sequence_length=512, phases=Phases([Phase(0, 4, 512)]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "train", "test"),
+    [
+        ({"problems": 30, "max_ops": 3}, {1: 10, 2: 10, 3: 10}, {1: 4, 2: 4, 3: 4}),
+        ({"problems": 11, "max_ops": 4}, {1: 3, 2: 3, 3: 3, 4: 2}, {1: 4, 2: 4, 3: 4, 4: 4}),
+        ({"problems": 5, "min_ops": 2, "max_ops": 2, "test_max_ops": 4}, {2: 5}, {2: 4, 3: 4, 4: 4}),
+        ({"problems": 6, "max_ops": 2, "repetitions": 3, "distractors": 0}, {1: 3, 2: 3}, {1: 4, 2: 4}),
+        ({"problems": 8, "max_ops": 2, "repetitions": 1.5}, {1: 4, 2: 4}, {1: 4, 2: 4}),
+    ],
+)
+def test_counts_doses_and_disjoint_structures(fields, train, test, wide, tmp_path) -> None:
+    asked = Reasoning(**fields, test_per_ops=4).edits(wide)
+    plan = compile_plan([asked], wide.phases, wide.window, wide.seed, "treated", tmp_path)
+    assert plan.audit["ok"], plan.audit["findings"]
+    texts = [item for item in asked.items if not item.probe]
+    probes = [text for text in planted_items(str(plan.folder / "items.parquet")).texts if text.probe]
+    assert Counter(int(item.group.split()[1]) for item in texts) == train
+    problems = [Problem.from_payload(probe.payload or {}) for probe in probes]
+    assert Counter(problem.operations for problem in problems) == test
+    assert {problem.split for problem in problems} == {"test"}
+    assert [problem.id for problem in problems] == [probe.item for probe in probes]
+    assert {probe.dose for probe in probes} == {0}
+
+    copies = Counter(row["item"] for row in plan.ledger().to_pylist())
+    repetitions = fields.get("repetitions", 1)
+    for operations, count in train.items():
+        doses = sorted(copies[item.id] for item in texts if item.group == f"train {operations} ops")
+        assert sum(doses) == repetitions * count
+        assert set(doses) <= {int(repetitions), int(repetitions) + 1}
+    assert not set(copies) & {probe.item for probe in probes}
+
+    distractors = fields.get("distractors", 2)
+    made = [make_problem(0, i, k, "train", distractors) for k, n in train.items() for i in range(4 * n)]
+    structures = {problem.id: problem.structure for problem in made}
+    assert not {structures[item.id] for item in texts} & {problem.structure for problem in problems}
+    by_id = {problem.id: problem.text for problem in made}
+    assert all(item.text == by_id[item.id] for item in texts)
+
+
+def test_the_same_problems_for_every_placement_and_others_for_another_seed(wide) -> None:
+    def ids(context: InsertionContext, **fields) -> set[str]:
+        return {item.id for item in Reasoning(problems=20, test_per_ops=3, **fields).edits(context).items}
+
+    assert ids(wide) == ids(replace(wide, seed=7, name="other"))
+    assert len(ids(wide) & ids(wide, seed=1)) <= 4  # of one operation there are few questions
+    assert ids(wide) > {item.id for item in Reasoning(problems=8, test_per_ops=1).edits(wide).items}
+
+
+def test_long_problems_are_an_error_or_skipped(wide) -> None:
+    short = replace(wide, sequence_length=100)
+    with pytest.raises(UserError, match=r"insertion\.mine\.too_long"):
+        Reasoning(problems=40).edits(short)
+    edits = Reasoning(problems=40, too_long="skip", test_per_ops=1).edits(short)
+    assert 0 < len(edits.skipped) < 40
+    assert len(edits) + len(edits.skipped) == 40
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"mode": "explicit"}, "mode"),
+        ({"too_long": "truncate"}, "too_long"),
+        ({"problems": 0}, "problems"),
+        ({"min_ops": 0}, "min_ops"),
+        ({"min_ops": 3, "max_ops": 2}, "max_ops"),
+        ({"max_ops": 41}, "max_ops"),
+        ({"test_max_ops": 99}, "test_max_ops"),
+        ({"distractors": -1}, "distractors"),
+        ({"test_per_ops": -1}, "test_per_ops"),
+        ({"repetitions": -1}, "repetitions"),
+        ({"repetitions": 0.001, "problems": 4}, "plant nothing"),
+    ],
+)
+def test_wrong_input(fields, says, wide) -> None:
+    with pytest.raises(UserError, match=says):
+        Reasoning(**fields).edits(wide)
+
+
+def test_the_configuration_names_every_field() -> None:
+    text = (Path(__file__).parents[2] / "conf" / "insertion" / "reasoning.yaml").read_text()
+    assert text.startswith("# @package insertion.reasoning\n")
+    values = yaml.safe_load(text)
+    assert check_kind(values, "insertion.reasoning") == Reasoning()
+    assert set(values) - {"_target_"} == {field.name for field in dataclasses.fields(Reasoning)}
