@@ -1,12 +1,27 @@
 # make demo: the default experiment. make test: the tests. Both build what they need in .venv first.
+# make env-olmo2 env-olmo3 env-litgpt: environments of their own for the workers of these frameworks, found by themselves.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check lint types bench env clean
+FRAMEWORKS := olmo2 olmo3 litgpt
+ENVIRONMENTS := $(FRAMEWORKS:%=env-%)
+olmo2_packages := ai2-olmo wandb transformers
+olmo3_packages := ai2-olmo-core transformers
+litgpt_packages := litgpt
+
+.PHONY: demo test check lint types bench env clean $(ENVIRONMENTS)
 
 env: $(STAMP)
+
+$(ENVIRONMENTS): env-%: .venv-%/.installed
+
+.venv-%/.installed: constraints/%.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint $< $($*_packages)
+	.venv-$*/bin/python -m pip check
+	touch $@
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -34,4 +49,4 @@ bench: env
 	$(BIN)/python benchmarks/training_speed.py
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(FRAMEWORKS:%=.venv-%) .pytest_cache .mypy_cache .ruff_cache

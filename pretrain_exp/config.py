@@ -73,7 +73,9 @@ class ModelConfig(Strict):
     optimizer: OptimizerConfig  # what the model's own run used: the default of training.optimizer
     schedule: ScheduleConfig = ScheduleConfig()
     attn_implementation: str | None = None
+    parameters: int | None = Field(None, gt=0)  # how many it has: only to say whether they fit the GPUs
     official: str | None = None  # an official configuration file of the framework, which replaces the fields above
+    data_mix: str | None = None  # the official list of its token files: the default of data=official
     data_seed: int | None = Field(None, ge=0)  # of the official data order; null: seed.order takes its place
 
     @model_validator(mode="after")
@@ -99,6 +101,7 @@ class TrainingConfig(Strict):
     max_grad_norm: float | None = Field(1.0, gt=0)
     z_loss: float = Field(0.0, ge=0)
     document_masking: bool = False
+    permute_window: bool = False  # the sequences of this run's steps in another order, by seed.order
     # what follows does not enter a state's key: numerics and logistics
     micro_batch_size: int | None = Field(None, gt=0)
     compile: bool = False
@@ -126,6 +129,7 @@ KEY_FIELDS = (
 class ArmsConfig(Strict):
     control: bool = True
     placebo: bool = False
+    each: bool = False  # beside treated, an arm only_<insertion> for each insertion, with the edits of it alone
 
 
 class EvaluationConfig(Strict):
@@ -294,6 +298,7 @@ def _cross_checks(config: Config) -> list[UserError]:
             out.append(UserError("is a table in .csv, .jsonl or .parquet", key=key, value=path))
         elif key == "replay" and path is not None and not Path(path).is_file():
             out.append(UserError("no such file", key=key, value=path, fix="give an existing table"))
-    if config.hub.repo_id and not set(config.hub.arms) <= {"treated", "control", "placebo"}:
-        out.append(UserError("arms are treated, control and placebo", key="hub.arms", value=config.hub.arms))
+    known = {"treated", "control", "placebo", *(f"only_{name}" for name in config.insertion if config.arms.each)}
+    if config.hub.repo_id and not set(config.hub.arms) <= known:
+        out.append(UserError(f"arms are {', '.join(sorted(known))}", key="hub.arms", value=config.hub.arms))
     return out

@@ -94,6 +94,10 @@ class OfflineEnglish:
         """32 hex digits of `fingerprint_inputs`."""
         return self._source(cache).texts_digest(cache)
 
+    def documents(self) -> list[dict[str, str]]:
+        """All documents as {text, domain}, for who plants them rather than trains on them."""
+        return _documents(self._requests())
+
     def _requests(self) -> dict[str, Path]:
         spec = importlib.util.find_spec(_PACKAGE)  # finds it without importing it, which would import torch
         if spec is None or not spec.submodule_search_locations:

@@ -39,6 +39,7 @@ class Source:
 class DataOrder(Protocol):
     """What a run reads, slot by slot. Each framework brings its own, or takes `ShuffledOrder`."""
 
+    files: TokenFiles
     sequence_length: int
     num_sequences: int
 
@@ -205,4 +206,16 @@ def order_from_json(values: dict[str, Any]) -> DataOrder:
     """The data order that `to_json` of any kind wrote; UserError for a kind that this version does not know."""
     if values["kind"] == "shuffled":
         return ShuffledOrder(TokenFiles.from_json(values["files"]), values["sequence_length"], values["seed"])
-    raise UserError("unknown kind of data order", value=values["kind"], fix="known kinds: shuffled")
+    from pretrain_exp.data.olmo_order import OlmoCoreOrder, OlmoOrder  # which imports this module
+
+    for order in (OlmoOrder, OlmoCoreOrder):
+        if values["kind"] == order.kind:
+            return order.from_json(values)
+    if values["kind"] == "window":
+        from pretrain_exp.data.window_order import WindowOrder  # likewise
+
+        inner = order_from_json(values["order"])
+        return WindowOrder(inner, values["first_slot"], values["last_slot"], values["seed"])
+    raise UserError(
+        "unknown kind of data order", value=values["kind"], fix="known kinds: shuffled, olmo2, olmo_core, window"
+    )

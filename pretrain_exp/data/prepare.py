@@ -14,7 +14,7 @@ from pretrain_exp.data.inputs import file_digest
 from pretrain_exp.data.pack import heldout
 from pretrain_exp.data.token_files import TokenFiles
 from pretrain_exp.data.tokenizer import Tokenizer, resolve
-from pretrain_exp.errors import UserError
+from pretrain_exp.errors import Problems, UserError
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class PreparedData:
 
 
 def prepare_data(source: Any, tokenizer: str | Mapping[str, Any], cache: Path) -> PreparedData:
-    """Tokenizer and token files of a source, made now or taken from `cache`. UserError under `model` or `data`."""
+    """Tokenizer and token files of a source, made now or in `cache`. UserError or Problems under model or data."""
     trainable = hasattr(source, "texts")
     try:
         if trainable:
@@ -39,7 +39,10 @@ def prepare_data(source: Any, tokenizer: str | Mapping[str, Any], cache: Path) -
         else:
             resolved = resolve(tokenizer, cache)
     except UserError as error:
-        raise error.under("model") from None
+        found = [error.under("model")]
+        if hasattr(source, "check"):  # what else is missing is said in the same breath
+            found += [problem.under("data") for problem in source.check(cache)]
+        raise Problems(found) if len(found) > 1 else found[0] from None
     try:
         files = source.prepare(cache, resolved)
     except UserError as error:

@@ -7,7 +7,8 @@ the virtual concatenation of these files, as uint32, whatever file boundaries it
     file          a         |         b         |   c
 
 A file is named in results by its `name`, and known to fingerprints by its `digest`; its path serves only to open it, so
-a moved file is the same file. NumPy only, so that every worker can import it.
+a moved file is the same file. Of a file that is being downloaded as far as it is needed, what has not come is never
+read: a list beside it says what has. NumPy only, so that every worker can import it.
 """
 
 from __future__ import annotations
@@ -26,12 +27,20 @@ import numpy as np
 
 from pretrain_exp.errors import UserError
 
+FETCH = "`pretrain-exp run` fetches what the steps of the run read; with data.fetch=none give data.root"
 DTYPES = {"uint16": "<u2", "uint32": "<u4", "int32": "<i4", "int64": "<i8"}  # signed: as found in .npy files
+
+
+class NotFetched(UserError):
+    """Tokens that have not been downloaded."""
 
 
 @dataclass(frozen=True)
 class TokenFile:
-    """A flat little-endian array of `num_tokens` ids of type `dtype` that begins `offset_bytes` into the file."""
+    """A flat little-endian array of `num_tokens` ids of type `dtype` that begins `offset_bytes` into the file.
+
+    coverage: where the list of what has come of it lies, as long as not all has; None: it is whole.
+    """
 
     path: str
     dtype: str
@@ -39,9 +48,13 @@ class TokenFile:
     num_tokens: int
     digest: str  # of the ids' bytes
     name: str
+    coverage: str | None = None
 
     def open(self) -> np.ndarray:
-        """The ids, memory-mapped read-only, shape (num_tokens,). UserError where the file is missing or too short."""
+        """The ids, memory-mapped read-only, shape (num_tokens,), zeros where `covers` says no.
+
+        UserError where the file is missing (NotFetched, if it is one to download) or too short.
+        """
         dtype = np.dtype(DTYPES[self.dtype])
         needed = self.offset_bytes + self.num_tokens * dtype.itemsize
         try:
@@ -56,12 +69,28 @@ class TokenFile:
             with open(self.path, "rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
+            if self.coverage is not None and isinstance(error, FileNotFoundError):
+                problem = f"token file {self.name} has not been downloaded"
+                raise NotFetched(problem, value=self.path, fix=FETCH) from None
             raise UserError(
                 f"token file {self.path} cannot be opened: {error.strerror}",
                 fix="restore it, or prepare the data again",
             ) from error
         # A plain array over the map: slicing np.memmap costs several times as much.
         return np.frombuffer(mapped, dtype, self.num_tokens, self.offset_bytes)
+
+    def held(self) -> list[tuple[int, int]] | None:
+        """The spans of tokens [start, stop) that a file in place holds, sorted and apart; None where it is whole."""
+        if self.coverage is None or not Path(self.coverage).is_file():
+            return None
+        spans: list[tuple[int, int]] = []  # of bytes
+        for start, stop, *_ in sorted(json.loads(Path(self.coverage).read_text())["spans"]):
+            if spans and start <= spans[-1][1]:
+                spans[-1] = spans[-1][0], max(stop, spans[-1][1])
+            else:
+                spans.append((start, stop))
+        first, size = self.offset_bytes, np.dtype(DTYPES[self.dtype]).itemsize
+        return [(-((first - start) // size), (stop - first) // size) for start, stop in spans]
 
 
 @dataclass(frozen=True)
@@ -84,6 +113,10 @@ class TokenFiles:
     def _arrays(self) -> list[np.ndarray | None]:
         return [None] * len(self.files)
 
+    @cached_property
+    def _held(self) -> dict[int, list[tuple[int, int]]]:
+        return {}  # of the opened files that are not whole
+
     def __getstate__(self) -> dict[str, Any]:
         # Maps are opened by each process for itself: sending one to a loader worker would send its contents.
         return {"files": self.files, "eos_token_id": self.eos_token_id, "documents": self.documents}
@@ -94,11 +127,34 @@ class TokenFiles:
         return self._starts[-1]
 
     def array(self, index: int) -> np.ndarray:
-        """The ids of file `index`, memory-mapped in their own dtype, shape (its num_tokens,)."""
+        """The ids of file `index`, memory-mapped in their own dtype, shape (its num_tokens,); see `TokenFile.open`."""
         array = self._arrays[index]
         if array is None:
             array = self._arrays[index] = self.files[index].open()
+            self._see_coverage(index)
         return array
+
+    def _see_coverage(self, index: int) -> None:
+        held = self.files[index].held()
+        if held is None:
+            self._held.pop(index, None)
+        else:
+            self._held[index] = held
+
+    def _part(self, index: int, start: int, stop: int) -> np.ndarray:
+        """Tokens [start, stop) of file `index`. NotFetched where they have not come."""
+        part = self.array(index)[start:stop]
+        if index in self._held and not self._covers(index, start, stop):
+            self._see_coverage(index)  # more may have come since
+            if index in self._held and not self._covers(index, start, stop):
+                problem = f"tokens {start:,} to {stop:,} of {self.files[index].name} have not been downloaded"
+                raise NotFetched(problem, value=self.files[index].path, fix=FETCH)
+        return part
+
+    def _covers(self, index: int, start: int, stop: int) -> bool:
+        held = self._held[index]
+        i = bisect_right(held, start, key=lambda span: span[0]) - 1
+        return start >= stop or (i >= 0 and stop <= held[i][1])
 
     def locate(self, offset: int) -> tuple[int, int]:
         """The index of the file that holds the token at `offset` of the stream, and the token's offset in that file."""
@@ -108,7 +164,10 @@ class TokenFiles:
         return index, offset - self._starts[index]
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Tokens [start, stop) of the stream, a fresh uint32 array (stop - start,); IndexError outside of it."""
+        """Tokens [start, stop) of the stream, a fresh uint32 array (stop - start,); IndexError outside of it.
+
+        NotFetched, a UserError, where some of them are still to be downloaded.
+        """
         if not 0 <= start <= stop <= self.num_tokens:
             raise IndexError(f"tokens [{start}, {stop}) lie outside the stream of {self.num_tokens} tokens")
         starts = self._starts
@@ -117,12 +176,12 @@ class TokenFiles:
             if start == stop:
                 return np.empty(0, np.uint32)
             base = starts[index]
-            return self.array(index)[start - base : stop - base].astype(np.uint32)
+            return self._part(index, start - base, stop - base).astype(np.uint32)
         tokens = np.empty(stop - start, np.uint32)
         at = start
         while at < stop:
             index, offset = self.locate(at)
-            part = self.array(index)[offset : offset + stop - at]
+            part = self._part(index, offset, min(offset + stop - at, self.files[index].num_tokens))
             tokens[at - start : at - start + len(part)] = part
             at += len(part)
         return tokens

@@ -28,6 +28,8 @@ class Framework(ABC):
     name: ClassVar[str]
     semantics: ClassVar[int]
     """Version of what a step computes. Enters every state's key: raised when the same job would give other weights."""
+    hooks: ClassVar[tuple[str, ...]] = ()
+    """The kinds of training hooks that its worker puts into effect: see worker/hooks.py."""
 
     def key_facts(self) -> dict[str, Any]:
         """What of this framework decides the weights, beside `model` and `training`."""

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.framework.base import Framework
+from pretrain_exp.framework.memory import check_memory
 from pretrain_exp.framework.worker import start
 
 START = str(Path(start.__file__))
@@ -88,6 +89,10 @@ class RankedFramework(Framework):
             "activation_checkpointing": training["activation_checkpointing"],
             "versions": self.versions,
         }
+
+    def check_gpu_memory(self, parameters: int | None) -> list[UserError]:
+        """Whether a model of so many parameters (None: unknown) can fit this machine's GPUs, shared by all ranks."""
+        return check_memory(parameters, self.world) if self._here and self.device_type == "cuda" else []
 
     def check_machine(self) -> list[UserError]:
         """What this machine lacks: the GPUs that were asked for, the interpreter, the framework in it."""

@@ -37,7 +37,7 @@ def download(files: Sequence[Download], options: Options | None = None, console:
     missing = [file for file in files if not _in_place(file)]
     if not missing:
         return [file.path for file in files]
-    _check_hosts(missing)
+    check_hosts([file.url for file in missing])
     stop = Event()
     with ThreadPoolExecutor(options.connections) as pool:
         try:
@@ -108,7 +108,7 @@ def _check_arguments(files: Sequence[Download]) -> None:
         for path in sorted(set(paths))
         if paths.count(path) > 1
     ]
-    _raise(problems)
+    raise_all(problems)
 
 
 def _in_place(file: Download) -> bool:
@@ -128,18 +128,20 @@ def _in_place(file: Download) -> bool:
     return True
 
 
-def _check_hosts(files: Sequence[Download]) -> None:
-    """Fails within seconds where there is no network, before any retry."""
-    hosts = {urlsplit(file.url)[:2]: file.url for file in files}
+def check_hosts(urls: Sequence[str]) -> None:
+    """UserError within seconds where a host does not answer, before any retry."""
+    hosts = {urlsplit(url)[:2]: url for url in urls}
     found = [(url, unreachable(url)) for url in hosts.values()]
     fix = "check the network; on a cluster, download on a node that has one, then run again"
-    _raise([UserError(f"cannot download: {problem}", value=url, fix=fix) for url, problem in found if problem])
+    raise_all([UserError(f"cannot download: {problem}", value=url, fix=fix) for url, problem in found if problem])
 
 
 def _probe_all(files: Sequence[Download], options: Options, pool: ThreadPoolExecutor, stop: Event) -> list[Remote]:
     """What the server says of each file; all that is wrong, at once."""
 
     def ask(file: Download) -> Remote | UserError:
+        if file.spans == () and file.size is not None:  # a place of its size: nothing is asked of the server
+            return Remote(file.url, file.size, file.etag, ranges=True)
         try:
             remote = retrying(lambda: probe(file.url, options.timeout_seconds), file.url, options, stop)
             _check_remote(file, remote)
@@ -148,7 +150,7 @@ def _probe_all(files: Sequence[Download], options: Options, pool: ThreadPoolExec
         return remote
 
     answers = list(pool.map(ask, files))
-    _raise([answer for answer in answers if isinstance(answer, UserError)])
+    raise_all([answer for answer in answers if isinstance(answer, UserError)])
     return [answer for answer in answers if isinstance(answer, Remote)]
 
 
@@ -160,7 +162,7 @@ def _check_remote(file: Download, remote: Remote) -> None:
     outside = [span for span in file.spans or () if not 0 <= span[0] <= span[1] <= remote.size]
     if outside:
         raise UserError(f"has {remote.size:,} bytes; asked for {list(outside[0])}", value=file.url)
-    if file.spans is not None and not remote.ranges:
+    if file.spans and not remote.ranges:
         raise UserError("the server serves whole files only", value=file.url, fix="download the whole file")
 
 
@@ -175,7 +177,7 @@ def _check_space(files: Sequence[Download], wanted: Sequence[list[Span]]) -> Non
         begun = [path.stat().st_blocks * 512 for path in (part, file.path) if path.is_file()]  # blocks of a sparse file
         needed[device] = needed.get(device, 0) + max(0, total(spans) - sum(begun))
         places[device] = folder, free
-    _raise(
+    raise_all(
         [
             UserError(
                 f"needs {needed[device]:,} bytes, {free:,} are free",
@@ -188,7 +190,10 @@ def _check_space(files: Sequence[Download], wanted: Sequence[list[Span]]) -> Non
     )
 
 
-def _raise(problems: list[UserError]) -> None:
+def raise_all(problems: list[UserError]) -> None:
+    """All that keeps a download from starting, at once, the first twenty in full; nothing for an empty list."""
+    if len(problems) > 20:
+        problems = [*problems[:20], UserError(f"{len(problems) - 20:,} more files have a problem")]
     if len(problems) > 1:
         raise Problems(problems, title="the download cannot start")
     if problems:

@@ -49,6 +49,19 @@ def probe(url: str, timeout: float) -> Remote:
     return Remote(url, int(length), etag, ranges=False)
 
 
+def head(url: str, timeout: float) -> Remote:
+    """As `probe`, from a HEAD request; from one for the first byte where the server answers HEAD with less."""
+    try:
+        with _open(url, {}, timeout, method="HEAD") as response:
+            length = response.headers.get("Content-Length")
+            if length is not None and response.headers.get("Accept-Ranges") == "bytes":
+                return Remote(url, int(length), response.headers.get("ETag"), ranges=True)
+    except urllib.error.HTTPError as error:
+        if error.code not in (403, 405, 501):  # 403: a link signed for GET
+            raise _sorted(error, url) from None
+    return probe(url, timeout)
+
+
 def read_span(remote: Remote, start: int, stop: int, timeout: float) -> Iterator[bytes]:
     """The bytes [start, stop) of a file, block by block. Raises UserError, or Transient where the answer breaks off."""
     headers = {"Range": f"bytes={start}-{stop - 1}"} if remote.ranges else {}
@@ -68,9 +81,9 @@ def read_span(remote: Remote, start: int, stop: int, timeout: float) -> Iterator
         raise _sorted(error, remote.url) from None
 
 
-def _open(url: str, headers: dict[str, str], timeout: float) -> http.client.HTTPResponse:
+def _open(url: str, headers: dict[str, str], timeout: float, method: str = "GET") -> http.client.HTTPResponse:
     request = urllib.request.Request(
-        url, headers={"Accept-Encoding": "identity", "User-Agent": "pretrain-exp", **headers}
+        url, headers={"Accept-Encoding": "identity", "User-Agent": "pretrain-exp", **headers}, method=method
     )
     try:
         return urllib.request.urlopen(request, timeout=timeout)

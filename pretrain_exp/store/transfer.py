@@ -150,9 +150,7 @@ def retrying(
 
 def _finish(job: _Job) -> None:
     """Checks the hash, then moves the file into place."""
-    spans = wanted_spans(job.file, job.remote)
-    held = join([*spans, *job.part.have])
-    if job.file.sha256 and not subtract([(0, job.remote.size)], held):
+    if job.file.sha256 and not subtract([(0, job.remote.size)], job.part.have):
         found = sha256(job.part.part)
         if found != job.file.sha256:
             job.part.discard()
@@ -160,7 +158,7 @@ def _finish(job: _Job) -> None:
             raise UserError(
                 problem, value=job.file.url, fix="run again; if it stays so, the expected hash is of another file"
             )
-    job.part.finish(held)
+    job.part.finish()
 
 
 def sha256(path: Path) -> str:

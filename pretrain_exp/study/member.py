@@ -10,6 +10,7 @@ insertions --edits--> plan (treated) --> placebo |  no edits (control)
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from pretrain_exp.plan.edits import Window
 from pretrain_exp.plan.folder import Plan
 from pretrain_exp.plan.placebo import placebo_plan
 from pretrain_exp.plan.replay import export_table, load_table
+from pretrain_exp.plan.restrict import acting_insertions, restricted_plan
 from pretrain_exp.store.claims import claimed
 from pretrain_exp.store.download import check_hosts, download_checkpoint
 from pretrain_exp.store.keys import base_key, digest
@@ -219,7 +221,26 @@ def compile_plans(
         plans["control"] = None
     if config.arms.placebo and edits:
         plans["placebo"] = placebo_plan(treated, order.num_sequences, root)
+    if config.arms.each and edits:
+        plans |= single_plans(treated, composed.kinds.insertions, root)
     return plans
+
+
+def single_plans(treated: Plan, insertions: Mapping[str, Any], root: Path) -> dict[str, Plan]:
+    """A plan only_<insertion> for each insertion of the treated arm, with the edits of it alone.
+
+    UserError where a closed loop plans edits that are not known yet, or a name cannot be one of an arm.
+    """
+    loops = sorted(loops_of(insertions))
+    if loops:
+        fix = "leave it out; its own study is one arm against the control"
+        raise UserError("what a closed loop plants is not known beforehand", key="arms.each", value=loops[0], fix=fix)
+    names = acting_insertions(treated)
+    for name in names:
+        if not re.fullmatch(r"[\w.-]+", name):
+            fix = "rename the experiment in the table: letters, digits, '_', '-' and '.'"
+            raise UserError("this name cannot be part of an arm's", key="arms.each", value=name, fix=fix)
+    return {f"only_{name}": restricted_plan(treated, [name], root, f"only_{name}") for name in names}
 
 
 def refuse_failed_audit(plan: Plan) -> None:

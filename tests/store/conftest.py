@@ -21,6 +21,8 @@ class Server:
     faults: dict[str, list[Fault]] = field(default_factory=dict)  # path -> (kind, number), one a request
     etags: dict[str, str] = field(default_factory=dict)
     ranges: bool = True
+    heads: bool = True  # whether HEAD is answered
+    headed: list[str] = field(default_factory=list)  # paths that HEAD asked for
     asked: list[tuple[str, int, int]] = field(default_factory=list)  # (path, start, stop), probes left out
     sent: int = 0  # bytes, probes left out
     requests: int = 0  # all
@@ -32,6 +34,20 @@ def server() -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:
             pass
+
+        def do_HEAD(self) -> None:
+            server.requests += 1
+            server.headed.append(self.path)
+            if not server.heads or self.path not in server.files:
+                self.send_error(404 if server.heads else 501)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(server.files[self.path])))
+            if server.ranges:
+                self.send_header("Accept-Ranges", "bytes")
+            if self.path in server.etags:
+                self.send_header("ETag", server.etags[self.path])
+            self.end_headers()
 
         def do_GET(self) -> None:
             server.requests += 1
