@@ -1,0 +1,440 @@
+"""What `olmo3` promises beside the table: names and refusals, official scripts, starts, loaders, strategies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench import Bench
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+from rig_olmo3 import CONFIG, PYTHON
+from rigs import LAST_STEP, PHASES, TRAINING, G, Run, S, losses, metrics, reads
+
+from pretrain_exp.config import ModelConfig
+from pretrain_exp.data.olmo_order import OlmoCoreOrder
+from pretrain_exp.errors import UserError
+from pretrain_exp.framework.olmo3.framework import Olmo3
+from pretrain_exp.framework.olmo3.official import read_script
+from pretrain_exp.framework.olmo3.shards import named_shards
+from pretrain_exp.paths import conf_dir
+from pretrain_exp.plan.proof import verify_reads
+
+pytestmark = pytest.mark.olmo3
+CHUNK = {"dataset": {"max_target_sequence_length": 4 * S}}
+FRAMEWORK = Olmo3(python=str(PYTHON), devices=1, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def bench(benches: Any) -> Bench:
+    return benches("olmo3")
+
+
+@pytest.fixture(scope="session")
+def inside(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one process in OLMo-core's environment said."""
+    program = Path(__file__).with_name("inside_olmo3.py")
+    command = [str(PYTHON), str(program), str(tmp_path_factory.mktemp("inside"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# names and refusals
+
+
+def problems(args: dict[str, Any], **training: Any) -> list[UserError]:
+    return FRAMEWORK.check({"config": CONFIG}, {**TRAINING, **training, "args": args})
+
+
+@pytest.mark.parametrize(
+    ("args", "key", "says"),
+    [
+        ({"trainmodule": {}}, "trainmodule", "did you mean train_module?"),
+        ({"train_module": {"ac_confg": {}}}, "train_module.ac_confg", "did you mean ac_config?"),
+        ({"train_module": {"dp_config": {"name": "hdsp"}}}, "train_module.dp_config.name", "one of fsdp, hsdp, ddp"),
+        ({"train_module": {"dp_config": {"nam": "ddp"}}}, "train_module.dp_config.nam", "did you mean name?"),
+        ({"train_module": {"optim": {"type": "adamw", "sigma_factor": 3}}}, "train_module.optim.sigma_factor", "AdamW"),
+        ({"train_module": {"optim": {"type": "lion"}}}, "train_module.optim.type", "adamw, skip_step_adamw"),
+        ({"train_module": {"optim": {"lr": 1.0}}}, "train_module.optim.lr", "set training.optimizer.lr"),
+        ({"train_module": {"scheduler": {"type": "wsdd"}}}, "train_module.scheduler.type", "did you mean wsd?"),
+        ({"train_module": {"tp_config": {"degree": 2}}}, "train_module.tp_config", "tensor parallelism"),
+        ({"train_module": {"z_loss_multiplier": 1e-5}}, "train_module.z_loss_multiplier", "set training.z_loss"),
+        ({"train_module": {"dp_config": {"param_dtype": "float16"}}}, "dp_config.param_dtype", "precision"),
+        ({"data_loader": {"type": "vsl"}}, "data_loader.type", "one of numpy, composable"),
+        ({"data_loader": {"type": "composable", "shuffle_strategy": "a"}}, "data_loader.shuffle_strategy", "plans"),
+        ({"dataset": {"type": "packed"}}, "dataset.type", "packed, padded and variable lengths"),
+        ({"dataset": {"max_target_sequence_length": S + 1}}, "dataset.max_target_sequence_length", "multiple of"),
+        ({"trainer": {"save_folder": "x"}}, "trainer.save_folder", "decided by the job"),
+        ({"trainer": {"callbacks": {"a": {"_CLASS_": "olmo_core.train.callbacks.No"}}}}, "a._CLASS_", "no such"),
+        ({"model": {"block": {"sequence_mixr": {}}}}, "model.block.sequence_mixr", "did you mean sequence_mixer?"),
+    ],
+)  # fmt: skip
+def test_arguments_that_olmo_core_does_not_take_are_refused(
+    bench: Bench, args: dict[str, Any], key: str, says: str
+) -> None:
+    found = problems(args)
+    assert [error for error in found if (error.key or "").endswith(key)], [error.render() for error in found]
+    assert says in "\n".join(error.render() for error in found)
+
+
+def test_arguments_of_official_runs_are_taken(bench: Bench) -> None:
+    args = {
+        "train_module": {
+            "optim": {"type": "skip_step_adamw", "group_overrides": [{"params": ["a"], "opts": {"weight_decay": 0.0}}]},
+            "scheduler": {"type": "half_cos_with_warmup", "warmup": 3},
+            "dp_config": {"name": "hsdp", "shard_degree": 1, "wrapping_strategy": "blocks"},
+            "ac_config": {"mode": "selected_modules", "modules": ["blocks.*.feed_forward"]},
+            "float8_config": {"enabled": False},
+        },
+        "data_loader": {"type": "composable", "num_threads": 2},
+        "trainer": {"callbacks": {"memory": {"_CLASS_": "olmo_core.train.callbacks.GPUMemoryMonitorCallback"}}},
+        "dataset": {"instance_filter_config": {"repetition_max_count": 32}, **CHUNK["dataset"]},
+    }
+    assert problems(args) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({**CONFIG, "n_layer": 2}, "did you mean n_layers?"),
+        ({**CONFIG, "factory": "olmo3_8B"}, "olmo3_7B"),
+        ({**CONFIG, "attn_backend": "torch"}, "model.attn_implementation"),
+        ({**CONFIG, "block_name": "reorderd_norm"}, "reordered_norm"),
+        ({**CONFIG, "sliding_window": {"patern": [8]}}, "did you mean pattern?"),
+        ({"factory": "olmo3_7B", "vocab_size": 512, "layer_norm_eps": 1e-5}, "olmo3_7B has no such field"),
+        ({"d_model": 32, "n_heads": 2}, "TransformerConfig has no such field"),
+    ],
+)
+def test_a_config_that_olmo_core_does_not_take_is_refused(bench: Bench, config: dict[str, Any], says: str) -> None:
+    assert says in "\n".join(error.render() for error in FRAMEWORK.check({"config": config}, TRAINING))
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"micro_batch_size": 3}, "training.micro_batch_size"),
+        ({"document_masking": True}, "training.document_masking"),
+        ({"precision": "bf16", "args": {"train_module": {"dp_config": None}}}, "training.args.train_module.dp_config"),
+        ({"schedule": {**TRAINING["schedule"], "name": "wsd", "decay_steps": 0}}, "training.schedule.decay_steps"),
+    ],
+)
+def test_training_that_cannot_run_is_refused(bench: Bench, changes: dict[str, Any], key: str) -> None:
+    found = FRAMEWORK.check({"config": CONFIG}, {**TRAINING, **changes})
+    assert [error.key for error in found] == [key]
+
+
+def test_a_vocabulary_is_rounded_up_as_olmo_core_does() -> None:
+    assert FRAMEWORK.complete_config({"factory": "olmo3_7B"}, 100278, 1, S)["vocab_size"] == 100352
+
+
+@pytest.mark.parametrize("name", ["olmo3_tiny", "olmo3_7b", "olmo3_32b", "olmo2_32b"])
+def test_the_models_of_conf_are_what_olmo_core_takes(bench: Bench, name: str) -> None:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base=None):
+        given = ["framework=olmo3", f"model={name}", "framework.device=cpu", "training.schedule.total_steps=800000"]
+        composed = OmegaConf.to_container(
+            compose("config", [*given, "model.schedule.total_steps=800000"]), resolve=True
+        )
+    assert isinstance(composed, dict)
+    model = ModelConfig.model_validate(composed["model"]).model_dump()
+    training = {**composed["training"]}
+    training["schedule"]["decay_steps"] = 1
+    found = FRAMEWORK.check(model, training)
+    assert [error.render() for error in found] == []
+    assert model["name"] == name
+
+
+# official scripts
+
+SCRIPT = """
+import argparse
+from olmo_core.nn.transformer import TransformerConfig
+
+LENGTH = 64
+BATCH = 64 * 8  # tokens
+LR = 3e-4
+
+
+def build_config(opts: argparse.Namespace, overrides):
+    sequence_length = opts.sequence_length or LENGTH
+    tokenizer = TokenizerConfig.dolma2()
+    model = TransformerConfig.olmo3_1M(
+        vocab_size=tokenizer.padded_vocab_size(), attn_backend=AttentionBackendName.flash_2
+    )
+    dataset = NumpyFSLDatasetConfig.from_data_mix(
+        DataMix.OLMo_mix_0625_official, sequence_length=sequence_length,
+        max_target_sequence_length=max(128, sequence_length), mix_base_dir=opts.data_root,
+    )
+    loader = NumpyDataLoaderConfig(global_batch_size=BATCH, seed=34521, num_workers=8)
+    module = TransformerTrainModuleConfig(
+        rank_microbatch_size=2 * 64,
+        max_sequence_length=sequence_length,
+        optim=SkipStepAdamWConfig(
+            lr=LR, weight_decay=0.1, betas=(0.9, 0.95),
+            group_overrides=[OptimGroupOverride(params=["embeddings.weight"], opts=dict(weight_decay=0.0))],
+        ),
+        scheduler=CosWithWarmup(warmup_steps=20),
+        compile_model=True,
+        dp_config=TransformerDataParallelConfig(
+            name=DataParallelType.hsdp, param_dtype=DType.bfloat16, num_replicas=get_world_size() // 8
+        ),
+        ac_config=TransformerActivationCheckpointingConfig(TransformerActivationCheckpointingMode.full),
+        z_loss_multiplier=1e-5,
+        max_grad_norm=1.0,
+    )
+    if get_world_size() > 8:
+        module.rank_microbatch_size //= 2
+    trainer = TrainerConfig(
+        save_folder=opts.save_folder, max_duration=Duration.tokens(int(1e6))
+    ).with_callback("config_saver", ConfigSaverCallback())
+    return ExperimentConfig(
+        model=model, dataset=dataset, data_loader=loader, train_module=module, trainer=trainer
+    ).merge(overrides)
+
+
+raise SystemExit("this script was run")
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "OLMo-3-tiny.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+def test_an_official_script_drives(bench: Bench, script: Path) -> None:
+    fields = FRAMEWORK.official(script)
+    training = fields.pop("training")
+    assert fields == {
+        "name": "olmo_3_tiny",
+        "config": {"factory": "olmo3_1M", "vocab_size": 100352},
+        "tokenizer": "allenai/dolma2-tokenizer",
+        "sequence_length": 64,
+        "batch_size": 8,
+        "optimizer": {"lr": 3e-4, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1},
+        "schedule": {
+            "name": "cosine", "warmup_steps": 20, "total_steps": 1954, "decay_steps": None, "min_lr_ratio": 0.1
+        },
+        "data_seed": 34521,
+        "data_mix": "OLMo-mix-0625-official",
+    }  # fmt: skip
+    assert ModelConfig.model_validate(fields).batch_size == 8
+    args = training.pop("args")
+    assert training == {
+        "precision": "bf16", "max_grad_norm": 1.0, "z_loss": 1e-5, "compile": True, "micro_batch_size": 2,
+        "document_masking": False,
+    }  # fmt: skip
+    assert args["dataset"] == {"max_target_sequence_length": 128}
+    assert args["train_module"]["dp_config"] == {"name": "hsdp"}
+    assert args["train_module"]["ac_config"] == {"mode": "full"}
+    overrides = [{"params": ["embeddings.weight"], "opts": {"weight_decay": 0.0}}]
+    assert args["train_module"]["optim"] == {"type": "skip_step_adamw", "group_overrides": overrides}
+    told = {**TRAINING, **training, "args": args, "sequence_length": 64, "batch_size": 8}
+    assert [error.render() for error in FRAMEWORK.check(fields, told)] == []
+
+
+def test_what_a_script_says_beyond_is_told(script: Path) -> None:
+    left = read_script(script).left
+    assert any("get_world_size() > 8" in text for text in left)
+    assert any("num_replicas = get_world_size() // 8" in text for text in left)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ("lr=LR", "lr=get_lr_from_checkpoint(opts.checkpoint)", "optim.lr is get_lr_from_checkpoint(opts.checkpoint)"),
+        ("seed=34521", "seed=opts.seed", "data_loader.seed is None"),
+        ("NumpyFSLDatasetConfig.", "NumpyPackedFSLDatasetConfig.", "packed"),
+        ("SkipStepAdamWConfig", "LionConfig", "LionConfig"),
+        ("    if get_world_size() > 8:\n    ", "    model.n_layers = 3\n", "model.n_layers = 3"),
+        ("BATCH = 64 * 8", "BATCH = 64 * 8 + 1", "multiple of 64"),
+        ("return ExperimentConfig(", "return Other(", "ExperimentConfig"),
+        ("def build_config", "def build config", "cannot be read"),
+    ],
+)  # fmt: skip
+def test_a_script_that_would_have_to_be_run_is_refused(script: Path, before: str, after: str, says: str) -> None:
+    assert before in SCRIPT
+    script.write_text(SCRIPT.replace(before, after))
+    with pytest.raises(UserError, match=r"model\.official") as caught:
+        FRAMEWORK.official(script)
+    assert says in caught.value.render()
+
+
+# starts
+
+
+def test_shards_are_named_by_the_metadata(bench: Bench, tmp_path: Path) -> None:
+    checkpoint = bench.control.state(3) / "checkpoint"
+    there = sorted(f"model_and_optim/{path.name}" for path in (checkpoint / "model_and_optim").glob("*.distcp"))
+    assert FRAMEWORK.named_files(checkpoint) == there
+    (tmp_path / "model_and_optim").mkdir()
+    with pytest.raises(UserError, match="not there"):
+        named_shards(tmp_path)
+    (tmp_path / "model_and_optim" / ".metadata").write_bytes(b"\x80\x04K\x01.")
+    with pytest.raises(UserError, match="name no shards"):
+        named_shards(tmp_path)
+
+
+def test_an_official_folder_is_known_by_what_it_holds(bench: Bench, tmp_path: Path) -> None:
+    one, other = ({"checkpoint": str(bench.control.state(step) / "checkpoint")} for step in (3, 10))
+    assert FRAMEWORK.initial(one)["identity"] == FRAMEWORK.initial(dict(one))["identity"]
+    assert FRAMEWORK.initial(one)["identity"] != FRAMEWORK.initial(other)["identity"]
+    (tmp_path / "model_and_optim").mkdir()
+    with pytest.raises(UserError, match="no whole checkpoint"):
+        FRAMEWORK.initial({"checkpoint": str(tmp_path)})
+
+
+def native(bench: Bench, step: int, **fields: Any) -> dict[str, Any]:
+    """A model that starts from the checkpoint of a state, which is of OLMo-core's own format."""
+    checkpoint = str(bench.control.state(step) / "checkpoint")
+    return {**bench.rig.model, "config": None, "checkpoint": checkpoint, **fields}
+
+
+def test_a_native_checkpoint_goes_on_with_its_optimizer(bench: Bench) -> None:
+    run = bench.job("native", "native", (10,), start=(None, 3), model=native(bench, 3, data_seed=3)).run()
+    assert losses(run.state(10)) == pytest.approx(losses(bench.control.state(10)), abs=bench.rig.loss_tolerance)
+
+
+@pytest.mark.parametrize(
+    ("step", "fields", "says"), [(4, {}, "stands at step 3"), (3, {"data_seed": 9}, "in the order of seed 3")]
+)
+def test_a_native_checkpoint_of_another_place_is_refused(
+    bench: Bench, step: int, fields: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    order = OlmoCoreOrder(bench.files, S, G, fields.get("data_seed", 3))
+    model = native(bench, 3, **{"data_seed": 3, **fields})
+    run = bench.job(f"wrong-{step}", "wrong", (10,), start=(None, step), model=model, order=order, store=tmp_path)
+    run.run(status=2)
+    assert says in json.loads((run.root / "error.json").read_text())["message"]
+
+
+@pytest.mark.parametrize("kind", ["olmo2", "olmo2, grouped queries", "olmo3", "olmo3, longer context"])
+def test_hugging_face_and_back_changes_no_logit(inside: dict[str, Any], kind: str) -> None:
+    assert inside["both_ways"][kind] < 1e-5
+
+
+# loaders
+
+
+@pytest.fixture(scope="session")
+def chunked(bench: Bench) -> dict[str, Run]:
+    """Treated, four sequences of the shuffle together, into the second epoch; by loader and strategy."""
+    order = OlmoCoreOrder(bench.files, S, G, 3, bench.folder / "orders", 4 * S)
+    hsdp = {"dp_config": {"name": "hsdp"}, "ac_config": {"mode": "full"}}
+    composable = {**CHUNK, "data_loader": {"type": "composable"}, "train_module": hsdp}
+    kinds: dict[str, tuple[int, dict[str, Any]]] = {
+        "numpy": (1, CHUNK),
+        "numpy, ddp": (2, {**CHUNK, "train_module": {"dp_config": {"name": "ddp"}}}),
+        "composable, hsdp": (2, composable),
+    }
+    runs = {}
+    for number, (kind, (ranks, args)) in enumerate(kinds.items()):
+        name, training = f"chunked-{number}", {"args": args, "loader_workers": number}
+        job = bench.job(name, name, (12,), overlay=bench.overlay, order=order, ranks=ranks, training=training)
+        runs[kind] = job.run()
+    return runs
+
+
+KINDS = ["numpy", "numpy, ddp", "composable, hsdp"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_loaders_read_the_chunked_order_with_its_edits(bench: Bench, chunked: dict[str, Run], kind: str) -> None:
+    run = chunked[kind]
+    found = verify_reads(run.order.to_json(), bench.plan.folder, reads(run.state(12)), PHASES, range(12))
+    assert found.ok, found.describe()
+    assert found.rows_checked == 12 * G
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_loaders_and_strategies_change_no_loss(bench: Bench, chunked: dict[str, Run], kind: str) -> None:
+    plain = losses(chunked["numpy"].state(12))
+    assert losses(chunked[kind].state(12)) == pytest.approx(plain, abs=bench.rig.loss_tolerance)
+
+
+def test_documents_and_masks_are_those_of_the_edited_row(inside: dict[str, Any]) -> None:
+    """range(64) with EOS, 5, 6, EOS planted at column 4; and with a token twelve times over, which the filter finds."""
+    assert inside["documents"]["input_ids"][:9] == [0, 1, 2, 3, 499, 5, 6, 499, 8]
+    assert inside["documents"]["doc_lens"] == [5, 3, 56]
+    assert inside["documents"]["instance_mask"]
+    assert not inside["repeating"]["instance_mask"]
+    assert inside["untouched"]["doc_lens"] == [64]
+    assert inside["untouched"]["input_ids"] == list(range(64))
+    assert [i for i, counts in enumerate(inside["masked"]["label_mask"]) if counts] == [4, 5]
+    assert "metadata" not in inside["documents"]
+
+
+# steps
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear", "wsd", "constant"])
+def test_a_schedule_is_that_of_the_other_frameworks(inside: dict[str, Any], name: str) -> None:
+    assert inside["schedules"][name] < 1e-12
+
+
+def test_arguments_become_olmo_cores_own_objects(inside: dict[str, Any]) -> None:
+    assert inside["configurations"] == {
+        "optim": "SkipStepAdamWConfig",
+        "sigma_factor": 3,
+        "scheduler": "HalfCosWithWarmup",
+        "seed": 5,
+        "fields": True,
+    }
+
+
+def test_a_signal_to_all_processes_is_acted_on_by_the_trainer_alone(bench: Bench) -> None:
+    """As a scheduler sends it: to the loader's workers too, whose death would be a crash."""
+    run = bench.job("signalled", "signalled", (LAST_STEP,), training={"loader_workers": 2})
+    process, live = run.begin(), run.root / "metrics.jsonl"
+    deadline = time.monotonic() + 200
+    while not live.is_file() or live.read_bytes().count(b"\n") < 2:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGTERM)
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 75, printed[-3000:]
+    assert len(list((run.root / "resume").glob("step*"))) == 1
+
+
+def test_an_optimizer_that_skips_steps_remembers_why(bench: Bench, tmp_path: Path) -> None:
+    """It skips about every second step here; without its history it would skip none after a restart."""
+    optim = {"type": "skip_step_adamw", "rolling_interval_length": 4, "sigma_factor": 0}
+    training = {"args": {"train_module": {"optim": optim}}}
+    whole = bench.job("skipping", "skipping", (6, 12), training=training).run()
+    again = bench.job(
+        "skipping-on", "again", (12,), start=(whole.state(6), 6), training=training, store=tmp_path
+    ).run()  # fmt: skip
+    assert losses(again.state(12)) == pytest.approx(losses(whole.state(12)), abs=1e-6)
+    plain = losses(bench.control.state(3), bench.control.state(10))
+    assert max(abs(a - b) for a, b in zip(plain, losses(whole.state(6), whole.state(12)), strict=False)) > 1e-4
+
+
+def test_noise_on_gradients_comes_once_and_after_the_clipping(bench: Bench) -> None:
+    run = bench.job("gradients", "gradients", (4,))
+    path = run.write()
+    hook = {"kind": "gradient_noise", "seed": 1, "sigma": 0.5, "steps": [1]}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "hooks": [hook]}))
+    done = subprocess.run(FRAMEWORK.command(path), capture_output=True, text=True, check=False, cwd=run.root)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows, control = metrics(run.state(4)), losses(bench.control.state(3), bench.control.state(10))
+    assert [row.get("train/gradient_noise") for row in rows] == [None, pytest.approx(0.5, rel=0.02), None, None]
+    assert [row["train/loss"] for row in rows[:2]] == pytest.approx(control[:2], abs=1e-6)
+    assert abs(rows[2]["train/loss"] - control[2]) > 5e-4
+    assert rows[1]["train/grad_norm"] == pytest.approx(metrics(bench.control.state(3))[1]["train/grad_norm"], rel=1e-5)
+
+
+def test_bf16_trains_and_converts_within_its_tolerance(bench: Bench, tmp_path: Path) -> None:
+    run = bench.job("bf16", "bf16", (3,), training={"precision": "bf16", "z_loss": 1e-4}).run()
+    assert losses(run.state(3)) == pytest.approx(losses(bench.control.state(3)), abs=0.05)
+    assert min(row["train/z_loss"] for row in metrics(run.state(3))) > 0
+    assert (FRAMEWORK.to_hf(run.state(3), tmp_path / "hf") / "model.safetensors").is_file()
