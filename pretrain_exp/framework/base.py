@@ -76,6 +76,10 @@ class Framework(ABC):
         """What will run and should be known."""
         return []
 
+    def named_files(self, folder: Path) -> list[str]:
+        """The files of a published checkpoint that those in the folder name: the shards of an index."""
+        return []
+
     @abstractmethod
     def command(self, job: Path) -> list[str]:
         """The command that trains the job of this job.json with all its ranks."""

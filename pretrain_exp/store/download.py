@@ -78,20 +78,25 @@ def download_checkpoint(
     folder: Path,
     options: Options | None = None,
     console: Console | None = None,
+    named_within: Callable[[Path], Sequence[str]] = lambda folder: (),
 ) -> Path:
     """Fetches a checkpoint's files into `folder`, which appears when all are there; continues what was begun.
 
+    named_within: what files that have come name beside themselves, such as the shards that an index lists.
     Raises UserError as `checkpoint_downloads` and `download` do, and where `folder` is there without some of the files.
     """
     partial = folder.with_name(f"{folder.name}.part")
     files = checkpoint_downloads(pattern, step, names, partial)
     if folder.exists():
-        absent = [name for name in names if not (folder / name).is_file()]
+        absent = [name for name in (*names, *named_within(folder)) if not (folder / name).is_file()]
         if absent:
             fix = "remove the folder, or name another"
             raise UserError(f"is there, but lacks {', '.join(absent)} of the checkpoint", value=str(folder), fix=fix)
         return folder
     download(files, options, console)
+    further = [name for name in named_within(partial) if name not in names]
+    if further:
+        download(checkpoint_downloads(pattern, step, further, partial), options, console)
     partial.rename(folder)
     return folder
 

@@ -86,7 +86,7 @@ def prepare(composed: Composed, label: str, seed: int) -> Member:
     """Prepares the data, compiles the plans and names the states of one member. Raises UserError or Problems."""
     store, framework = Path(composed.config.store).absolute(), composed.kinds.framework
     data = prepared_data(composed, store)
-    config = fetched(composed.config)
+    config = fetched(composed.config, framework)
     seeds = config.seed.resolved()
     model = model_facts(config, framework, data)
     order = framework.order(data.files, model, training_facts(config), seeds["order"], store / "data" / "orders")
@@ -145,7 +145,7 @@ def download_folder(config: Config) -> Path:
     return Path(config.store) / "downloads" / digest(facts)
 
 
-def fetched(config: Config) -> Config:
+def fetched(config: Config, framework: Framework) -> Config:
     """The configuration with a checkpoint given by URL brought into the store: each (URL, step) is downloaded once."""
     model = config.model
     if model.checkpoint_url is None:
@@ -155,7 +155,8 @@ def fetched(config: Config) -> Config:
         raise UserError("is needed with model.checkpoint_url", key="model.checkpoint_files", value=None, fix=fix)
     folder = download_folder(config)
     with claimed(config.store, f"download-{folder.name}"):
-        download_checkpoint(model.checkpoint_url, model.checkpoint_step, model.checkpoint_files, folder)
+        url, step, names = model.checkpoint_url, model.checkpoint_step, model.checkpoint_files
+        download_checkpoint(url, step, names, folder, named_within=framework.named_files)
     return config.model_copy(update={"model": model.model_copy(update={"checkpoint": str(folder)})})
 
 

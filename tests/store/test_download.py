@@ -274,6 +274,22 @@ def test_a_checkpoint_is_there_as_a_whole_or_not_at_all(server: Server, tmp_path
         download_checkpoint(pattern, 700, [*names, "optim.pt"], folder, QUICK)
 
 
+def test_what_an_index_names_comes_along(server: Server, tmp_path: Path) -> None:
+    """As with the shards of a distributed checkpoint: their names are known when the index is there."""
+    server.files |= {"/run/step7/index": b"shard0 shard1", "/run/step7/shard0": b"a", "/run/step7/shard1": b"b"}
+
+    def named(folder: Path) -> list[str]:
+        return (folder / "index").read_text().split()
+
+    folder = download_checkpoint(
+        server.url + "/run/step{step}", 7, ["index"], tmp_path / "step7", QUICK, named_within=named
+    )
+    assert {path.name for path in folder.iterdir()} == {"index", "shard0", "shard1"}
+    (folder / "shard1").unlink()
+    with pytest.raises(UserError, match="lacks shard1"):
+        download_checkpoint(server.url + "/run/step{step}", 7, ["index"], folder, QUICK, named_within=named)
+
+
 @pytest.mark.parametrize(
     ("pattern", "names"),
     [
