@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+WORKERS ?= 2
 FRAMEWORKS := olmo2 olmo3 litgpt
 ENVIRONMENTS := $(FRAMEWORKS:%=env-%)
 olmo2_packages := ai2-olmo wandb transformers
@@ -32,7 +33,8 @@ demo: env
 	$(BIN)/python -m pretrain_exp
 
 test: env
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slurm" -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m slurm
 
 lint: env
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ from pretrain_exp.errors import UserError
 from pretrain_exp.framework.base import Framework
 from pretrain_exp.framework.memory import check_memory
 from pretrain_exp.framework.worker import start
+from pretrain_exp.paths import conf_dir
 
 START = str(Path(start.__file__))
 
@@ -39,7 +40,7 @@ class RankedFramework(Framework):
     packages: ClassVar[tuple[str, ...]] = ("torch",)
     """Distributions whose versions belong to the numerics; the last one is the framework."""
     environment_folder: ClassVar[str | None] = None
-    """Where `make` builds an environment for this framework, under the folder where the command was typed."""
+    """Where `make` builds an environment for this framework: under the working directory, or in the checkout."""
 
     def __post_init__(self) -> None:
         if self.devices != "auto" and self.devices < 1:
@@ -52,9 +53,11 @@ class RankedFramework(Framework):
         """The Python of the worker."""
         if self.python is not None:
             return self.python
-        own = Path(self.environment_folder or "", "bin", "python")
-        if self.environment_folder and not _versions_here(self.packages[-1:]) and own.is_file():
-            return str(own.absolute())
+        if self.environment_folder and not _versions_here(self.packages[-1:]):
+            for place in (Path.cwd(), conf_dir().parent):
+                own = place / self.environment_folder / "bin" / "python"
+                if own.is_file():
+                    return str(own)
         return sys.executable
 
     @property
