@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 2
 FRAMEWORKS := olmo2 olmo3 litgpt
 ENVIRONMENTS := $(FRAMEWORKS:%=env-%)
-olmo2_packages := ai2-olmo wandb transformers
+olmo2_packages := ai2-olmo wandb transformers datasets torchmetrics scikit-learn
 olmo3_packages := ai2-olmo-core transformers
 litgpt_packages := litgpt
 

@@ -1,0 +1,72 @@
+"""From a state to a Hugging Face folder (config, weights, tokenizer), if it says what the trained model said.
+
+It needs torch and transformers, not ai2-olmo: config.yaml and model.pt of the state are all it reads.
+As a program, `convert STATE OUT`, it does it in an environment of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+from pretrain_exp.errors import UserError
+from pretrain_exp.framework.olmo2.weights import hf_config, to_hf
+
+
+def convert(state: Path, out: Path, dtype: str = "float32") -> Path:
+    """Writes `out` in one rename. UserError, and no folder, where the state has no weights or its probe disagrees.
+
+    dtype: of the written weights, float32 or bfloat16; the probe is held against float32.
+    """
+    import torch
+    from transformers.utils.logging import disable_progress_bar
+
+    from pretrain_exp.framework.worker.probe import check_probe
+
+    model = load(state / "checkpoint")
+    check_probe(state / "probe.json", model.eval())
+    writing = out.with_name(f".{out.name}-{uuid.uuid4().hex[:8]}")
+    disable_progress_bar()
+    model.to(getattr(torch, dtype)).save_pretrained(writing)
+    for path in (state / "checkpoint" / "hf").glob("*"):
+        if not (writing / path.name).exists():
+            shutil.copy(path, writing)
+    os.rename(writing, out)
+    return out
+
+
+def load(checkpoint: Path) -> Any:
+    """The Olmo2ForCausalLM of a native checkpoint, float32 on the CPU. UserError where there are no whole weights."""
+    import torch
+    import yaml
+    from transformers import Olmo2Config, Olmo2ForCausalLM
+
+    if not (checkpoint / "model.pt").is_file():
+        fix = "train it again, its weights were released"
+        raise UserError("the state holds no weights", value=str(checkpoint.parent), fix=fix)
+    config = yaml.safe_load((checkpoint / "config.yaml").read_text())["model"]
+    config = {name: value for name, value in config.items() if value is not None}
+    weights = torch.load(checkpoint / "model.pt", map_location="cpu", weights_only=True, mmap=True)
+    hf = Olmo2Config(**hf_config(config))
+    hf.architectures = ["Olmo2ForCausalLM"]
+    with torch.device("meta"):
+        model = Olmo2ForCausalLM(hf)
+    named = {name: tensor.float().contiguous() for name, tensor in to_hf(weights, config).items()}
+    found = model.load_state_dict(named, strict=False, assign=True)
+    model.tie_weights()
+    lacking = [name for name in found.missing_keys if not (hf.tie_word_embeddings and name == "lm_head.weight")]
+    if lacking or found.unexpected_keys:
+        raise UserError(f"the weights do not fit the model: {lacking + found.unexpected_keys}", value=str(checkpoint))
+    model.model.rotary_emb = type(model.model.rotary_emb)(hf)  # its buffer is computed, no checkpoint holds it
+    return model
+
+
+if __name__ == "__main__":
+    try:
+        convert(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])
+    except UserError as error:
+        sys.exit(error.render())
