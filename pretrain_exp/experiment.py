@@ -25,10 +25,11 @@ from pretrain_exp.store.claims import claimed
 from pretrain_exp.store.keys import digest
 from pretrain_exp.store.states import read_record
 from pretrain_exp.study.coming import announce, find_coming
+from pretrain_exp.study.facts import model_facts
 from pretrain_exp.study.fetch import fetch_all
 from pretrain_exp.study.finish import finish
 from pretrain_exp.study.jobs import EvaluationRequest, evaluation_specs
-from pretrain_exp.study.member import Member, model_facts, prepare
+from pretrain_exp.study.member import Member, prepare
 from pretrain_exp.study.planning import agreed_jobs, study_jobs, wanted_files
 from pretrain_exp.study.records import member_record, study_record
 from pretrain_exp.study.registry import remember_steps, write_member, write_study
@@ -101,7 +102,7 @@ def check_hub(composed: Sequence[Composed]) -> None:
 
 def preview(composed: Sequence[Composed], folder: Path, command: str) -> int:
     """Compiles and audits the plans of a study and prints them with what the study would cost. Trains nothing."""
-    from pretrain_exp.study.preview import print_cost, print_plan
+    from pretrain_exp.study.preview import print_cost, print_detectable, print_plan
 
     console = Console()
     store = _store(composed)
@@ -112,6 +113,7 @@ def preview(composed: Sequence[Composed], folder: Path, command: str) -> int:
     coming = find_coming(store, wanted_files(members, requests, store), folder)
     jobs, reused = study_jobs(members, requests, store, coming)
     print_cost(members, jobs, reused, store, console)
+    print_detectable(members, store, console)
     return 0
 
 

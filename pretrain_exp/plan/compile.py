@@ -23,6 +23,7 @@ from pretrain_exp.plan.absence import absence, with_findings
 from pretrain_exp.plan.audit import audit_plan
 from pretrain_exp.plan.edits import Edits, Window
 from pretrain_exp.plan.folder import Plan, plan_header, write_plan
+from pretrain_exp.plan.holdouts import holdout_findings
 from pretrain_exp.plan.item_table import ItemTable, canonical
 from pretrain_exp.plan.layers import Below
 from pretrain_exp.plan.ledger_rows import PlantedRows, hook_rows, skipped_rows
@@ -33,14 +34,15 @@ from pretrain_exp.plan.unseen import unseen_slots
 
 def compile_plan(
     edits: Sequence[Edits], phases: Phases, window: Window, seed: int, arm: str, root: Path | str,
-    below: Plan | None = None, order: DataOrder | None = None,
+    below: Plan | None = None, order: DataOrder | None = None, eos_token_id: int | None = None,
 ) -> Plan:  # fmt: skip
     """Places, audits and writes a plan to root/<fingerprint>; one that is already there is opened.
 
     window: the steps of the run; seed: `seed.placement`; arm: the name that the ledger carries. below: a plan of the
     same run that this one goes on from: all its rows stay where they are, no edit overlaps them, and whatever of the
     plan lies before the first new edit keeps its digest. Copies of an item that it has planted are counted on, and
-    doses add up. order: what the run reads, for edits that say what must be absent.
+    doses add up. order: what the run reads, for edits that say what must be absent. eos_token_id: what stands around
+    texts, and is no part of a holdout item that is looked for among the others.
 
     UserError where the edits do not fit (placement.py), where two insertions share a name, where two items of one share
     an id, or an item differs from that of the plan below. ValueError where `below` is of another run.
@@ -59,7 +61,7 @@ def compile_plan(
     )
     items = under.items_with(table.to_arrow())
     audit = audit_plan(ledger, items, phases, window, ordered, placement.rounds, placement.packed, below)
-    audit = with_findings(audit, absence(ordered, ops, table.pool, order))
+    audit = with_findings(audit, [*absence(ordered, ops, table.pool, order), *holdout_findings(items, eos_token_id)])
     header = plan_header(phases, window, seed, arm, under.hooks_with(ordered))
     return write_plan(Path(root), header, items, ledger, ops, table.pool, audit)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import RenderableType
@@ -72,10 +73,14 @@ def _ranges(insertions: dict[str, Any]) -> Table:
     return table
 
 
+def finding_lines(findings: Iterable[Mapping[str, str]]) -> list[Text]:
+    """A line each."""
+    return [Text(f"  {each['level']}: {each['message']}", _STYLES[each["level"]]) for each in findings]
+
+
 def _findings(audit: dict[str, Any]) -> list[Text]:
     verdict = Text("audit: passed", "green") if audit["ok"] else Text("audit: failed", "bold red")
-    lines = [Text(f"  {each['level']}: {each['message']}", _STYLES[each["level"]]) for each in audit["findings"]]
-    return [verdict, *lines]
+    return [verdict, *finding_lines(audit["findings"])]
 
 
 def _share(share: float) -> str:

@@ -9,15 +9,14 @@ insertions --edits--> plan (treated) --> placebo |  no edits (control)
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pretrain_exp.compose import Composed
-from pretrain_exp.config import KEY_FIELDS, Config, training_facts
+from pretrain_exp.config import Config, training_facts
 from pretrain_exp.data.order import DataOrder
 from pretrain_exp.data.phases import Phase, Phases
 from pretrain_exp.data.prepare import PreparedData, prepare_data
@@ -35,9 +34,11 @@ from pretrain_exp.plan.restrict import acting_insertions, restricted_plan
 from pretrain_exp.store.claims import claimed
 from pretrain_exp.store.download import check_hosts, download_checkpoint
 from pretrain_exp.store.keys import base_key, digest
+from pretrain_exp.study.facts import model_facts, run_facts, worker_job
 from pretrain_exp.study.fetch import planning_order
 from pretrain_exp.study.graph import Run, cut_steps
 from pretrain_exp.study.loops import closed
+from pretrain_exp.study.scanning import scanned_holdouts
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Member:
     initial: dict[str, Any]
     plans: dict[str, Plan | None]
     runs: dict[str, Run]
+    findings: Sequence[dict[str, str]] = ()  # of scan_holdouts, beside those of the plan's audit
 
     @property
     def config(self) -> Config:
@@ -103,6 +105,10 @@ def prepare(composed: Composed, label: str, seed: int) -> Member:
     contexts = insertion_contexts(composed, data, readable, phases, seeds)
     plans = compile_plans(composed, data, readable, phases, seeds, contexts)
     refuse_unknown_hooks(plans, framework)
+    treated = plans.get("treated")
+    findings: Sequence[dict[str, str]] = ()
+    if config.scan_holdouts and treated is not None:
+        findings = scanned_holdouts(treated, readable, slots, data.files.eos_token_id, store / "data" / "scans")
     facts = run_facts(config, framework, data, order, initial, seeds)
     steps = frozenset(
         {config.last_step, *checkpoint_steps(config), *config.evaluation.steps, *(config.hub.steps or ())}
@@ -116,10 +122,10 @@ def prepare(composed: Composed, label: str, seed: int) -> Member:
         name = " ".join(part for part in (arm, label, f"seed {seed}") if part)
         job = worker_job(config, framework, data, order, phases, initial, seeds, plan)
         runs[arm] = Run(name, base_key(facts), config.first_step, steps, prefix_of(plan), job)
-    kinds, treated = loops_of(composed.kinds.insertions), plans.get("treated")
+    kinds = loops_of(composed.kinds.insertions)
     if kinds and treated is not None:
         runs = closed(runs, kinds, contexts, config, treated)
-    return Member(composed, label, seed, data, order, phases, seeds, initial, plans, runs)
+    return Member(composed, label, seed, data, order, phases, seeds, initial, plans, runs, findings)
 
 
 def prepared_data(composed: Composed, store: Path) -> PreparedData:
@@ -212,8 +218,9 @@ def compile_plans(
         raise Problems(problems, "the edits cannot be planned")
     plans: dict[str, Plan | None] = {}
     if edits:
+        eos = data.files.eos_token_id
         treated = plans["treated"] = compile_plan(
-            edits, phases, window, seeds["placement"], "treated", root, order=order
+            edits, phases, window, seeds["placement"], "treated", root, order=order, eos_token_id=eos
         )
         refuse_failed_audit(treated)
         if config.export_plan is not None:
@@ -264,76 +271,3 @@ def refuse_unknown_hooks(plans: Mapping[str, Plan | None], framework: Framework)
 def prefix_of(plan: Plan | None) -> Any:
     """step -> digest of what the plan does before that step."""
     return (lambda step: "") if plan is None else plan.prefix_digest
-
-
-def model_facts(config: Config, framework: Framework, data: PreparedData) -> dict[str, Any]:
-    """The model section, with what a configuration from scratch takes from the tokenizer."""
-    model = config.model.model_dump()
-    if model["config"] is not None:
-        vocab_size, eos_token_id = data.tokenizer.vocab_size, data.files.eos_token_id
-        length = config.training.sequence_length
-        model["config"] = framework.complete_config(model["config"], vocab_size, eos_token_id, length)
-    return model
-
-
-def run_facts(
-    config: Config, framework: Framework, data: PreparedData, order: DataOrder, initial: dict[str, Any], seeds: dict[str, int]
-) -> dict[str, Any]:
-    """What the states of all arms have in common, and what makes them differ from those of other members."""
-    training = training_facts(config)
-    return {
-        "framework": framework.key_facts(),
-        "initial": initial["identity"],
-        "tokenizer": data.tokenizer.fingerprint,
-        "shape": [config.training.sequence_length, config.training.batch_size],
-        "training": {name: training[name] for name in KEY_FIELDS},
-        "schedule": schedule_facts(training["schedule"]),
-        "order": order.fingerprint(),
-        "init_seed": seeds["init"] if init_matters(initial) else None,
-        "first_step": config.first_step,
-    }
-
-
-def schedule_facts(schedule: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that a schedule of this name reads, so that what has no effect does not make another run."""
-    used = {"constant": (), "wsd": ("total_steps", "decay_steps", "min_lr_ratio")}
-    names = ("name", "warmup_steps", *used.get(schedule["name"], ("total_steps", "min_lr_ratio")))
-    return {name: schedule[name] for name in names}
-
-
-def init_matters(initial: Mapping[str, Any]) -> bool:
-    """Whether `seed.init` changes anything: weights from scratch, or dropout that a checkpoint's config asks for."""
-    if initial["kind"] == "scratch":
-        return True
-    config = Path(str(initial["checkpoint"])) / "config.json"
-    if not config.is_file():
-        return True  # a hub name: its config is not at hand
-    fields = json.loads(config.read_text())
-    return any(value for name, value in fields.items() if ("drop" in name) and isinstance(value, int | float))
-
-
-def worker_job(
-    config: Config,
-    framework: Framework,
-    data: PreparedData,
-    order: DataOrder,
-    phases: Phases,
-    initial: dict[str, Any],
-    seeds: dict[str, int],
-    plan: Plan | None,
-) -> dict[str, Any]:
-    """What a worker needs of this run, start, stop and saves aside."""
-    model = model_facts(config, framework, data)
-    if initial["kind"] == "hf":
-        model |= {"checkpoint": initial["checkpoint"], "revision": initial["revision"]}
-    return {
-        "order": order.to_json(),
-        "phases": phases.to_json(),
-        "overlay": None if plan is None else str((plan.folder / "overlay").absolute()),
-        "model": model,
-        "training": training_facts(config),
-        "tokenizer": str(Path(data.tokenizer.folder).absolute()),
-        "eos_token_id": data.files.eos_token_id,
-        "seeds": {"init": seeds["init"]},
-        "hooks": [] if plan is None else plan.hooks,
-    }

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from pretrain_exp.control.loop import Loop, records
 from pretrain_exp.executor.base import Job
-from pretrain_exp.plan.show import preview
+from pretrain_exp.plan.show import finding_lines, preview
+from pretrain_exp.study.detectable import detectable, detectable_table, floor_sentence
 from pretrain_exp.study.estimate import estimate
 from pretrain_exp.study.fetch import missing, sentence
 from pretrain_exp.study.member import Member
@@ -25,7 +26,7 @@ def print_plan(member: Member, console: Console) -> None:
         console.print(f"{name}: no edits", style="bold")
         return
     console.print(f"{name}: plan {member.plan.fingerprint[:16]}", style="bold", highlight=False)
-    for part in preview(member.plan):
+    for part in [*preview(member.plan), *finding_lines(member.findings)]:
         console.print(part)
     told = member.runs["treated"].job.get("loop")
     if told is not None:
@@ -78,6 +79,17 @@ def print_cost(
     for job in jobs:
         if job.adopted:
             console.print(f"{job.title} of another study is under way: it is awaited, not run", highlight=False)
+
+
+def print_detectable(members: Sequence[Member], store: Path, console: Console) -> None:
+    """The smallest effects that the study could see; of a study without edits, how well it tells its noise."""
+    rows = detectable(members, store)
+    if rows:
+        console.print(detectable_table(rows))
+        return
+    for label in dict.fromkeys(member.label for member in members):
+        runs = sum(member.label == label and "control" in member.runs for member in members)
+        console.print(f"{f'{label}: ' if label else ''}{floor_sentence(runs)}", highlight=False)
 
 
 def duration(seconds: float) -> str:

@@ -9,9 +9,10 @@ from typing import Any
 from pretrain_exp.executor.base import Job
 from pretrain_exp.provenance import versions
 from pretrain_exp.store.process import describe_process
+from pretrain_exp.study.facts import init_matters
 from pretrain_exp.study.jobs import EvaluationRequest
 from pretrain_exp.study.loops import record_of
-from pretrain_exp.study.member import Member, checkpoint_steps, init_matters
+from pretrain_exp.study.member import Member, checkpoint_steps
 
 
 def member_record(member: Member, requests: dict[tuple[int, str], list[EvaluationRequest]]) -> dict[str, Any]:
@@ -47,6 +48,7 @@ def member_record(member: Member, requests: dict[tuple[int, str], list[Evaluatio
         "config": member.composed.raw,
         "plan": None if plan is None else str(plan.folder.absolute()),
         "plan_fingerprint": None if plan is None else plan.fingerprint,
+        "findings": list(member.findings),
         "order": member.order.to_json(),
         "phases": member.phases.to_json(),
         "tokenizer": str(Path(member.data.tokenizer.folder).absolute()),

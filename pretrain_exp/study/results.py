@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.console import Console
 
+from pretrain_exp.analysis.analyse import Analysis
 from pretrain_exp.analysis.study import CURVES, StudyData
 from pretrain_exp.control.table import control_rows, control_table, write_control
 from pretrain_exp.data.order import order_from_json
@@ -76,12 +77,23 @@ def collect(folder: Path) -> StudyData:
         audits=[_audit(member) for member in members if "treated" in member["arms"]],
         examples=_examples(members[0]) if members else [],
         varies=_varies(members),
+        weight_decay=_weight_decay(members),
         status=status,
     )
 
 
-def report_study(folder: Path, console: Console | None = None) -> Path:
-    """Writes the report of a study and prints its short form. Returns the path of report.html."""
+@dataclass(frozen=True)
+class Reported:
+    """A study whose report stands."""
+
+    folder: Path
+    html: Path
+    study: StudyData
+    analysis: Analysis
+
+
+def report_study(folder: Path, console: Console | None = None) -> Reported:
+    """Writes the report of a study and prints its short form."""
     from pretrain_exp.report.terminal import print_report
     from pretrain_exp.report.write import write_report
 
@@ -94,7 +106,7 @@ def report_study(folder: Path, console: Console | None = None) -> Path:
         write_control(loops, folder / "report" / "control.csv")
         console.print(control_table(loops))
     console.print(f"report: {paths.html}", highlight=False, soft_wrap=True)
-    return paths.html
+    return Reported(folder, paths.html, data, paths.analysis)
 
 
 def _results(members: list[dict[str, Any]], store: Path) -> pa.Table:
@@ -178,6 +190,7 @@ def _metrics_on_way(store: Path, last: str) -> list[dict[str, float]]:
 
 def _audit(member: dict[str, Any]) -> dict[str, Any]:
     audit = json.loads((Path(member["plan"]) / "audit.json").read_text())
+    audit["findings"] += member.get("findings", [])
     skipped = len(_skipped(member))
     if skipped:
         message = f"{skipped} items were too long to be planted and are left out of every comparison by dose"
@@ -189,6 +202,12 @@ def _varies(members: list[dict[str, Any]]) -> dict[str, list[int]]:
     """The values that each named seed takes over the study, where it matters to the run at all."""
     names = sorted({name for member in members for name in member["seeds"]})
     return {name: sorted({member["seeds"][name] for member in members}) for name in names}
+
+
+def _weight_decay(members: list[dict[str, Any]]) -> dict[str, float]:
+    """label -> weight decay, by which the report says what decay alone leaves of a weight."""
+    found = {m["label"]: m["config"].get("training", {}).get("optimizer", {}).get("weight_decay") for m in members}
+    return {label: float(value) for label, value in found.items() if value is not None}
 
 
 def _fingerprints(members: list[dict[str, Any]]) -> dict[str, Any]:

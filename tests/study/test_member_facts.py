@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from pretrain_exp.errors import Problems
-from pretrain_exp.study.member import init_matters, refuse_failed_audit, schedule_facts
+from pretrain_exp.study.facts import init_matters, schedule_facts
+from pretrain_exp.study.member import refuse_failed_audit
 from pretrain_exp.study.records import seeds_that_matter
 
 SCHEDULE = {"name": "cosine", "warmup_steps": 5, "total_steps": 100, "decay_steps": 10, "min_lr_ratio": 0.1}
@@ -46,6 +47,12 @@ def test_a_field_that_it_reads_is(name, field, value):
 )
 def test_the_init_seed_of_a_checkpoint_matters_where_there_is_dropout(config, matters, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
+    assert init_matters({"kind": "hf", "checkpoint": str(tmp_path)}) is matters
+
+
+@pytest.mark.parametrize(("residual", "matters"), [(0.0, False), (0.1, True)])
+def test_the_same_of_a_trainers_own_checkpoint(residual, matters, tmp_path):
+    (tmp_path / "config.yaml").write_text(f"model:\n  residual_dropout: {residual}\n  drop_last: true\n")
     assert init_matters({"kind": "hf", "checkpoint": str(tmp_path)}) is matters
 
 

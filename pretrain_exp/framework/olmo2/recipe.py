@@ -1,6 +1,6 @@
 """What all official OLMo-2 runs have in common, in the field names of ai2-olmo's `ModelConfig` and `TrainConfig`.
 
-A run takes it unless its configuration says otherwise. Source: the 13 files OLMo2-*.yaml of allenai/OLMo,
+A run takes it unless its configuration says otherwise. Source: the files OLMo2-*.yaml of allenai/OLMo,
 configs/official-1124 and configs/official-0425. Standard library only: orchestrator and worker read it.
 """
 

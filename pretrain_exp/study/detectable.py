@@ -1,0 +1,157 @@
+"""What a study could see, said before it runs: the smallest effect that its items and seeds show with 80 % power.
+
+    planned items, seeds  +  spread of this outcome in an earlier study of the store (report/power.json)  --> a table
+                             or, where there is none, a stated assumption
+
+The spread is of paired differences treated − control: of items within a run, of their means between seeds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.table import Table
+from rich.text import Text
+from scipy.stats import chi2
+
+from pretrain_exp.analysis.matrix import about, outcome_rank
+from pretrain_exp.analysis.metrics import HEADLINE, metric
+from pretrain_exp.analysis.power import mde_paired, mde_seeds
+from pretrain_exp.errors import UserError
+from pretrain_exp.study.member import Member
+from pretrain_exp.study.registry import all_studies, read_members, read_study
+
+FLIPPED = 0.2  # assumed: one item in five is answered otherwise in another run; the variance of paired differences
+LOSS = 0.15  # assumed: standard deviation of the paired differences of losses of texts [nats per token]
+NEWEST = 20  # studies that are looked at
+
+
+@dataclass(frozen=True)
+class Spread:
+    """metric: what was measured; items, seeds: standard deviations; ground: where they are from."""
+
+    metric: str
+    items: float
+    seeds: float
+    ground: str
+
+
+@dataclass(frozen=True)
+class Detectable:
+    """One insertion at one dose. items: a seed; in_a_run, over_seeds: smallest effect that is seen (NaN: one seed)."""
+
+    variant: str
+    insertion: str
+    dose: int
+    items: int
+    seeds: int
+    spread: Spread
+    in_a_run: float
+    over_seeds: float
+
+
+def detectable(members: Sequence[Member], store: Path) -> list[Detectable]:
+    """A row for each variant, insertion and dose above 0."""
+    found = []
+    for label in dict.fromkeys(member.label for member in members):
+        alike = [member for member in members if member.label == label]
+        plan = alike[0].plan
+        if plan is None:
+            continue
+        for insertion, dose, items, choice in _counts(plan.items()):
+            spread = stored_spread(store, alike[0], insertion, dose) or assumed_spread(items, choice)
+            in_a_run = float(mde_paired(spread.items**2, items))
+            over = mde_seeds(spread.seeds, len(alike))
+            found.append(Detectable(label, insertion, dose, items, len(alike), spread, in_a_run, over))
+    return found
+
+
+def _counts(items: pa.Table) -> Iterator[tuple[str, int, int, bool]]:
+    """(insertion, dose, items that its outcome is taken on, whether they are of choice), see analysis/matrix.py."""
+    items = items.filter(pc.greater(pc.list_value_length(items["tokens"]), 0))
+    names = ("insertion", "group", "dose", "probe", "payload")
+    rows = list(zip(*(items[name].to_pylist() for name in names), strict=True))
+    for insertion in sorted({row[0] for row in rows}):
+        mine = [row for row in rows if row[0] == insertion]
+        asked = [mine[i] for i in about([(group, dose, probe) for _, group, dose, probe, _ in mine])]
+        for dose in sorted({row[2] for row in asked}):
+            scored = [row[4] for row in asked if row[2] == dose]
+            yield insertion, dose, len(scored), all(text and "kind" not in json.loads(text) for text in scored)
+
+
+def assumed_spread(items: int, choice: bool) -> Spread:
+    """Where the store tells nothing: items stand for runs, and differ between two of them by FLIPPED or by LOSS."""
+    if not choice:
+        ground = f"assumed: losses of texts differ between runs by {LOSS:g} nats per token (standard deviation)"
+        return Spread("ce", LOSS, LOSS / math.sqrt(items), ground)
+    sd = math.sqrt(FLIPPED)
+    return Spread("acc", sd, sd / math.sqrt(items), f"assumed: {FLIPPED:.0%} of the items are answered otherwise")
+
+
+def stored_spread(store: Path, member: Member, insertion: str, dose: int) -> Spread | None:
+    """What the newest study of the store saw of this kind of insertion at this dose on this model; None: nothing."""
+    node = member.config.insertion.get(insertion)
+    for folder in all_studies(store)[:NEWEST] if node is not None else ():
+        path = folder / "report" / "power.json"
+        if not path.is_file():
+            continue
+        try:
+            config = read_members(read_study(folder))[0]["config"]
+        except (UserError, IndexError):  # a member of it was deleted
+            continue
+        names = {name for name, other in config["insertion"].items() if other.get("_target_") == node["_target_"]}
+        if not names or config["model"]["name"] != member.config.model.name:
+            continue
+        best = _best([row for row in json.loads(path.read_text()) if row["insertion"] in names and row["dose"] == dose])
+        if best is not None:
+            between = best["sd_seeds"] or best["sd_items"] / math.sqrt(best["n"])
+            from_seeds = f"{best['seeds']} seeds" if best["sd_seeds"] else "one seed, so items stand for runs"
+            ground = f"as in {folder.name}, {from_seeds}"
+            return Spread(best["metric"], best["sd_items"], between, ground)
+    return None
+
+
+def _best(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The metric that answers, of those with a spread."""
+    usable = [row for row in rows if row["sd_items"]]
+    usable = [row for row in usable if row["metric"] in HEADLINE] or usable
+    return min(usable, key=lambda row: outcome_rank(row["metric"])) if usable else None
+
+
+def detectable_table(rows: Sequence[Detectable]) -> Table:
+    """The rows as `plan` prints them, where their spreads are from below them."""
+    grounds = list(dict.fromkeys(row.spread.ground for row in rows))
+    caption = "\n".join(f"[{i}] {ground}" for i, ground in enumerate(grounds, 1))
+    table = Table(
+        title="smallest effect that is seen with 80 % power (two-sided, 5 %)", caption=Text(f"spread: {caption}"),
+        caption_justify="left",
+    )  # fmt: skip
+    variants = len({row.variant for row in rows}) > 1
+    for column in (*(("variant",) if variants else ()), "insertion", "dose", "items", "metric", "in one run"):
+        table.add_column(column, justify="left" if column in ("variant", "insertion", "metric") else "right")
+    for column in ("seeds", "over seeds"):
+        table.add_column(column, justify="right")
+    table.add_column("spread", justify="right")
+    for row in rows:
+        m = metric(row.spread.metric, True)
+        values = [row.insertion, f"{row.dose:,}", f"{row.items:,}", f"{m.label} [{m.unit}]" if m.unit else m.label]
+        values += [m.difference(row.in_a_run, sign=False), f"{row.seeds}", m.difference(row.over_seeds, sign=False)]
+        values.append(f"[{grounds.index(row.spread.ground) + 1}]")
+        table.add_row(*map(Text, [row.variant] if variants else []), *map(Text, values))
+    return table
+
+
+def floor_sentence(runs: int) -> str:
+    """How well so many runs without edits tell their own spread: the 95 % interval of a standard deviation."""
+    if runs < 2:
+        return "one run without edits: nothing tells its noise; give two seeds or more"
+    df = runs - 1
+    low, high = (math.sqrt(df / chi2.ppf(share, df)) for share in (0.975, 0.025))
+    return f"{runs} runs without edits: their spread will be known within a factor of {low:.2f} to {high:.1f}"

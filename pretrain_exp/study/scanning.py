@@ -1,0 +1,42 @@
+"""`scan_holdouts`: what a plan holds out, looked for in the data that the run reads; findings for its report out.
+
+items of dose 0 --search--> every sequence of the run, before edits   (read once, kept by content)
+                --search--> the sequences that edits put in the place of others
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pretrain_exp.data.order import DataOrder
+from pretrain_exp.insertion.scan import scan
+from pretrain_exp.plan.folder import Plan
+from pretrain_exp.plan.holdouts import Holdouts, stream_findings
+from pretrain_exp.plan.overlay import BASE
+
+VERSION = 1  # of the search; raised when it finds something else
+_CHUNK = 256  # sequences
+
+
+def scanned_holdouts(
+    plan: Plan, order: DataOrder, slots: range, eos_token_id: int, cache: Path | None
+) -> list[dict[str, str]]:
+    """One finding an insertion that holds items out; none where nothing does. slots: of the run."""
+    holdouts = Holdouts.of(plan.items(), eos_token_id)
+    if not len(holdouts):
+        return []
+    found = scan(order, slots, ["holdouts", VERSION, holdouts.identity], holdouts.search, cache)
+    findings = stream_findings(holdouts, found, plan.overlay, len(slots))
+    arrays = plan.overlay.arrays
+    sources = np.unique(np.asarray(arrays["ref"])[np.asarray(arrays["kind"]) == BASE])
+    if len(sources):
+        parts = []
+        for low in range(0, len(sources), _CHUNK):
+            some = sources[low : low + _CHUNK]
+            parts.append(holdouts.search(np.stack([order.read(slot) for slot in some.tolist()]), some))
+        put = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        where = f"the {len(sources):,} sequences that edits put in the place of others"
+        findings += stream_findings(holdouts, put, None, len(sources), where)
+    return findings
