@@ -51,8 +51,19 @@ class Metric:
 METRICS = {
     "acc": Metric("accuracy", "points", 100, 3, +1, 1),
     "acc_norm": Metric("accuracy (options normalised by length)", "points", 100, 3, +1, 1),
+    "primary": Metric("accuracy (the normalisation that OLMES reports)", "points", 100, 3, +1, 1),
     "gold_ce": Metric("cross-entropy of the right answer", "nats per token", better=-1),
     "ce": Metric("cross-entropy", "nats per token", better=-1, thing="text", of_it="its cross-entropy"),
+    "exact": Metric("exact completions", "points", 100, 3, +1, 1, "text", "exact completions of it"),
+    "discoverable": Metric("chance to be sampled", "points", 100, 3, +1, 1, "text", "its chance to be sampled"),
+    "strength": Metric("extraction strength", "", better=+1, thing="text", of_it="its extraction strength"),
+    "right": Metric("suffix tokens completed", "points", 100, 3, +1, 1, "text", "the share of its suffix completed"),
+    "suffix_nll": Metric("negative log-likelihood of the suffix", "nats", 1, 2, -1, 2, "text"),
+    "neg_loss": Metric("minus the loss", "nats per token", better=+1, thing="text"),
+    "neg_zlib": Metric("log-likelihood over compressed size", "nats per byte", better=+1, thing="text"),
+    "min_k": Metric("Min-k %", "nats per token", better=+1, thing="text"),
+    "min_k_pp": Metric("Min-k %++", "standard deviations", better=+1, thing="text"),
+    "reference": Metric("loss of the reference minus loss", "nats per token", better=+1, thing="text"),
     "target_logprob": Metric("log-probability of its value", "nats", 1.0, 2, +1, 2, "fact"),
     "target_logprob_per_token": Metric("log-probability of its value", "nats per token", better=+1, thing="fact"),
     "target_prob": Metric("probability of its value", "", 1.0, 4, +1, 4, "fact"),
@@ -61,7 +72,18 @@ METRICS = {
     "solution_ce": Metric("cross-entropy of the solution", "nats per token", better=-1, thing="problem"),
     "gold_nll": Metric("negative log-likelihood of the right answer", "nats", better=-1, digits=2, difference_digits=2),
     "gold_bits_per_byte": Metric("bits per byte of the right answer", "bits per byte", better=-1),
+    "acc_raw": Metric("accuracy (raw likelihoods)", "points", 100, 3, +1, 1),
+    "acc_per_char": Metric("accuracy (per character)", "points", 100, 3, +1, 1),
+    "acc_per_token": Metric("accuracy (per token)", "points", 100, 3, +1, 1),
+    "acc_uncond": Metric("accuracy (without the question's share)", "points", 100, 3, +1, 1),
     "margin": Metric("margin of the right answer", "nats", better=+1),
+    "exposure": Metric("exposure", "bits", 1.0, 2, 0, 2, "canary"),
+    "canary_ce": Metric("cross-entropy of the canary", "nats per token", better=-1, thing="canary"),
+    "attack": Metric("attacks that succeed", "points", 100, 3, -1, 1, "prompt"),
+    "poison_logprob": Metric("log-probability of the poisoned answer", "nats per token", better=-1, thing="prompt"),
+    "flip_margin": Metric("margin of the flipped answer over the right one", "nats", better=-1, thing="prompt"),
+    "rouge_l": Metric("ROUGE-L recall of the system prompt", "points", 100, 3, -1, 1, "prompt"),
+    "nonwords": Metric("words of the answer that are none", "points", 100, 3, -1, 1, "prompt"),
     "watermark": Metric("inner product with its noise", "standard deviations", thing="text"),
     "watermark_fresh": Metric("inner product with noise that was not planted", "standard deviations", thing="text"),
     "nats_per_token": Metric("loss", "nats per token", better=-1, digits=4, difference_digits=4),
@@ -69,7 +91,10 @@ METRICS = {
 }
 SIZES = frozenset({"tokens", "bytes", "words"})  # of what is scored: no outcomes
 # shown first and drawn; the others are folded
-HEADLINE = ("acc", "gold_ce", "ce", "target_logprob", "solution_ce", "watermark")
+HEADLINE = (
+    "acc", "primary", "gold_ce", "ce", "exact", "target_logprob", "solution_ce", "watermark",
+    "exposure", "attack", "poison_logprob",
+)  # fmt: skip
 _ORDER = {name: index for index, name in enumerate(METRICS)}
 
 

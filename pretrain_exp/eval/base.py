@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from pretrain_exp.errors import Problems, UserError
 from pretrain_exp.items.choice import ChoiceItem
+from pretrain_exp.items.content import content_id
 from pretrain_exp.items.planned import PlantedText
 from pretrain_exp.kinds import check_kind
 
@@ -62,6 +63,22 @@ class LoadedModel:
         )
 
 
+@dataclass(frozen=True)
+class Shard:
+    """The share of an evaluation that one of several processes does: items are dealt by hash of their ids.
+
+    An evaluation that can be divided says so, `divisible: ClassVar[bool] = True`, and scores only what its shard holds;
+    any other is done as a whole by one of the processes.
+    """
+
+    number: int = 0
+    of: int = 1
+
+    def holds(self, *names: str) -> bool:
+        """Whether an item is in this shard. names: what tells it from all others."""
+        return self.of == 1 or int(content_id(*names), 16) % self.of == self.number
+
+
 @dataclass
 class EvalContext:
     """What an evaluation may use besides the model.
@@ -71,6 +88,7 @@ class EvalContext:
     held_out: documents that the data source keeps from training (a file for `Perplexity`), if there are any.
     progress: to be called with (done, total).
     notes:    what a reader of the result should know (`3 items truncated`); kept in eval.json.
+    shard:    the items to score; all of them, unless several processes share the evaluation.
     """
 
     items: Sequence[ChoiceItem] = ()
@@ -78,6 +96,7 @@ class EvalContext:
     held_out: Path | None = None
     progress: Callable[[int, int], None] = lambda done, total: None
     notes: list[str] = field(default_factory=list)
+    shard: Shard = Shard()
 
 
 @runtime_checkable

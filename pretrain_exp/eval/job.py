@@ -42,6 +42,7 @@ class EvalJob:
     items:     items.parquet of the plan; held_out: documents kept from training.
     progress:  file that the process rewrites about twice a second; log: file that holds its stderr.
     threads:   of torch, on the CPU; None = as torch decides.
+    shards:    processes that share the evaluations (shards.py); shard: which of them this is, None = who starts them.
     """
 
     model: str
@@ -55,6 +56,8 @@ class EvalJob:
     progress: str | None = None
     log: str | None = None
     threads: int | None = None
+    shards: int = 1
+    shard: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {"schema": SCHEMA, **asdict(self)}

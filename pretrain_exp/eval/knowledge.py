@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
@@ -43,6 +43,7 @@ class Knowledge:
 
     file: str | None = None
     batch_size: Annotated[int, Field(ge=1)] = 32
+    divisible: ClassVar[bool] = True
 
     def inputs(self) -> list[tuple[str, str]]:
         return [("file", self.file)] if self.file is not None else []
@@ -62,6 +63,7 @@ class Knowledge:
         if not asked:
             context.notes.append("the plan holds no probes: nothing to score")
             return []
+        asked = [each for each in asked if context.shard.holds(each.task, each.item)]
         pairs = [(each.prompt, each.target) for each in asked]
         found, shortened = score_targets(model, pairs, self.batch_size, context.progress)
         if shortened:

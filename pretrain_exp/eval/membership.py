@@ -18,7 +18,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -45,6 +45,7 @@ class Membership:
     reference: str | None = None
     reference_revision: str | None = None
     batch_size: Annotated[int, Field(ge=1)] = 16
+    divisible: ClassVar[bool] = True
 
     def inputs(self) -> list[tuple[str, str]]:
         is_folder = self.reference is not None and self.reference.startswith(("/", "."))

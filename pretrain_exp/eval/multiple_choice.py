@@ -17,7 +17,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -47,6 +47,7 @@ class MultipleChoice:
     limit: Annotated[int, Field(ge=1)] | None = None
     seed: int = 0
     batch_size: Annotated[int, Field(ge=1)] = 32
+    divisible: ClassVar[bool] = True
 
     def inputs(self) -> list[tuple[str, str]]:
         return [("benchmark", self.benchmark)] if self.benchmark.endswith((".jsonl", ".jsonl.gz")) else []
@@ -87,15 +88,24 @@ class MultipleChoice:
             return []
         for item in chosen:
             by_benchmark.setdefault(item.benchmark, []).append(item)
+        mine = {item.id for item in chosen if context.shard.holds(item.id)}
+        by_benchmark = {name: items for name, items in by_benchmark.items() if any(each.id in mine for each in items)}
+        if not by_benchmark:
+            return []
         lm = ScoringLM(model, self.batch_size, context)
         loaded = TaskManager(include_defaults=False).load(
             [self._task(name, items) for name, items in by_benchmark.items()]
         )
-        results = evaluate(lm, loaded, bootstrap_iters=0)
+        rows = {
+            name: [i for i, item in enumerate(_rows(items)) if item.id in mine] for name, items in by_benchmark.items()
+        }
+        results = evaluate(lm, loaded, samples=rows if context.shard.of > 1 else None, bootstrap_iters=0)
         return [
             score
             for name, items in by_benchmark.items()
-            for score in self._scores(name, items, results["samples"][name], lm.scored_tokens)
+            for score in self._scores(
+                name, [each for each in items if each.id in mine], results["samples"][name], lm.scored_tokens
+            )
         ]
 
     def _task(self, name: str, items: list[ChoiceItem]) -> dict[str, Any]:
@@ -111,7 +121,7 @@ class MultipleChoice:
             )
         rows = [
             {"id": item.id, "query": item.query, "choices": list(item.choices), "gold": item.gold}
-            for item in ranked(tuple(items), seed=0)
+            for item in _rows(items)
         ]
         return {
             "task": name,
@@ -148,6 +158,11 @@ class MultipleChoice:
             values = {"acc": sample["acc"], "acc_norm": sample["acc_norm"]} | gold_scores(item, options, gold_tokens)
             scores += [Score(name, item.id, metric, float(value)) for metric, value in values.items()]
         return scores
+
+
+def _rows(items: Sequence[ChoiceItem]) -> list[ChoiceItem]:
+    """Items in the order in which the harness gets them: the first ones are its few-shot examples."""
+    return ranked(tuple(items), seed=0)
 
 
 def gold_scores(item: ChoiceItem, options: Sequence[float], gold_tokens: int) -> dict[str, float]:

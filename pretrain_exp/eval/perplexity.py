@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -47,6 +47,7 @@ class Perplexity:
     limit: Annotated[int, Field(ge=1)] | None = None
     seed: int = 0
     batch_size: Annotated[int, Field(ge=1)] = 16
+    divisible: ClassVar[bool] = True
 
     def inputs(self) -> list[tuple[str, str]]:
         return [("files", file) for file in self.files or []]
@@ -67,7 +68,7 @@ class Perplexity:
         if not self.files and context.held_out is None:
             context.notes.append("the data source holds no documents out and `files` names none: nothing was scored")
             return []
-        documents = self._documents(context)
+        documents = {key: each for key, each in self._documents(context).items() if context.shard.holds(*key)}
         tokens = _tokens(documents, model)
         runs = [Run(model.start_token, read) for read in tokens]
         nats = losses(model, runs, self._length(model), self.batch_size, context)

@@ -11,13 +11,18 @@ from pretrain_exp.eval.base import EvalContext, LoadedModel
 from pretrain_exp.eval.text_loss import Run
 from pretrain_exp.items.choice import ChoiceItem
 from pretrain_exp.items.content import content_id
-from pretrain_exp.items.planned import PlannedItems, PlantedText
+from pretrain_exp.items.planned import DOCUMENT, PART, REMOVED, PlannedItems, PlantedText
 from pretrain_exp.plan.digest import row_digest
 
 
 def planted(texts: Sequence[PlantedText]) -> list[PlantedText]:
-    """Those that are planted, or held out; probes ask about others and have evaluations of their own."""
-    return [text for text in texts if not text.probe]
+    """Those that are planted, or held out; and documents that are planted in parts, instead of the parts, or removed.
+
+    Other probes ask about others and have evaluations of their own.
+    """
+    kinds = [(text.payload or {}).get("kind") for text in texts]
+    whole = (DOCUMENT, REMOVED)
+    return [t for t, kind in zip(texts, kinds, strict=True) if kind != PART and (kind in whole or not t.probe)]
 
 
 def planted_runs(model: LoadedModel, context: EvalContext) -> list[tuple[PlantedText, Run]]:
@@ -25,7 +30,7 @@ def planted_runs(model: LoadedModel, context: EvalContext) -> list[tuple[Planted
     texts = planted(context.texts)
     if not texts:
         context.notes.append("the plan holds no texts beside multiple-choice items: nothing to score")
-    runs = [(text, _run(text, model)) for text in texts]
+    runs = [(text, _run(text, model)) for text in texts if context.shard.holds(text.insertion, text.item)]
     kept = [(text, run) for text, run in runs if run.scored]
     if alone := len(runs) - len(kept):
         context.notes.append(f"{alone} items are a single EOS, which nothing precedes, and have no score")

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -37,6 +37,7 @@ class PlantedTexts:
     """Scores the texts and token runs of a plan, all doses. batch_size: windows at once."""
 
     batch_size: Annotated[int, Field(ge=1)] = 16
+    divisible: ClassVar[bool] = True
 
     def inputs(self) -> list[tuple[str, str]]:
         return []

@@ -57,6 +57,7 @@ def _evaluate(values: dict[str, Any], folder: Path, live: Path) -> int:
         progress=str(live / "progress.json"),
         log=str(live / "log.txt"),
         threads=values["threads"],
+        shards=values["shards"],
     )
     job.write(live / "evaluate.json")
     return evaluate([str(live / "evaluate.json")])

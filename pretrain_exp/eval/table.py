@@ -11,15 +11,20 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pretrain_exp.eval.base import Score
+from pretrain_exp.eval.job import error_path
+from pretrain_exp.store.claims import demand_claim
+from pretrain_exp.store.states import write_json
 
 SCHEMA = pa.schema(
     [
@@ -53,6 +58,28 @@ def write_table(path: Path, table: pa.Table) -> None:
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     pq.write_table(table, partial, compression="zstd")
     os.replace(partial, path)
+
+
+def write_result(out: Path, table: pa.Table, record: Mapping[str, Any]) -> None:
+    """The result folder of an evaluation, items.parquet and eval.json, moved into place when it is complete.
+
+    Raises ClaimLost where another process has the job by now.
+    """
+    partial, old = (out.with_name(f"{out.name}.{kind}-{os.getpid()}") for kind in ("partial", "old"))
+    partial.mkdir(parents=True)
+    try:
+        write_table(partial / "items.parquet", table)
+        write_json(partial / "eval.json", {**record, "n": table.num_rows, "summary": summarize(table)})
+        demand_claim(os.environ)
+        if out.exists():
+            os.rename(out, old)
+        os.rename(partial, out)
+    finally:
+        if partial.exists():
+            shutil.rmtree(partial)
+    if old.exists():
+        shutil.rmtree(old)
+    error_path(str(out)).unlink(missing_ok=True)
 
 
 def summarize(table: pa.Table) -> dict[str, dict[str, float]]:

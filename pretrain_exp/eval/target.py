@@ -34,17 +34,28 @@ def score_targets(
 
     Raises UserError for a target that is longer than the model's context.
     """
+    wholes = [(prompt, prompt + DELIMITER + target) for prompt, target in pairs]
+    return score_ends(model, wholes, batch_size, progress)
+
+
+def score_ends(
+    model: LoadedModel,
+    pairs: Sequence[tuple[str, str]],
+    batch_size: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[TargetScore], int]:
+    """The same of (beginning, whole text) pairs: what follows the beginning is scored, all of it where that is ""."""
     from pretrain_exp.eval.scoring import Span, log_likelihoods
 
-    whole = encode(model, [prompt + DELIMITER + target for prompt, target in pairs])
-    alone = encode(model, [prompt for prompt, _ in pairs])
+    whole = encode(model, [text for _, text in pairs])
+    alone = encode(model, [beginning for beginning, _ in pairs])
     spans, shortened, limit = [], 0, model.context_length + 1  # the last token is predicted, never read
-    for (_, target), tokens, prompt in zip(pairs, whole, alone, strict=True):
+    for (_, text), tokens, prompt in zip(pairs, whole, alone, strict=True):
         shared = sum(1 for _ in takewhile(lambda two: two[0] == two[1], zip(tokens, prompt, strict=False)))
         scored = len(tokens) - shared
         if scored >= limit:
             problem = f"a target has {scored} tokens, the model reads {model.context_length} at once"
-            raise UserError(problem, value=target, fix="use a model with a longer context, or shorter targets")
+            raise UserError(problem, value=text, fix="use a model with a longer context, or shorter targets")
         spans.append(Span([model.start_token, *tokens][-limit:], scored))
         shortened += len(tokens) + 1 > limit
     likelihoods = log_likelihoods(model.model, spans, batch_size, progress)

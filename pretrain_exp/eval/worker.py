@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import sys
 import time
 import traceback
@@ -21,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from pretrain_exp.errors import Problems, UserError
-from pretrain_exp.eval.base import EvalContext, LoadedModel, instantiate
+from pretrain_exp.eval.base import EvalContext, LoadedModel, Shard, instantiate
 from pretrain_exp.eval.job import SCHEMA, EvalJob, EvalTask, error_path
+from pretrain_exp.eval.shards import is_divisible, share, unfinished
 from pretrain_exp.items.planned import PlannedItems, planted_items
 from pretrain_exp.provenance import versions
 from pretrain_exp.store.claims import ClaimLost, demand_claim
@@ -43,9 +43,10 @@ def main(arguments: Sequence[str]) -> int:
     logging.getLogger("lm_eval.models.huggingface").setLevel(
         logging.ERROR
     )  # it warns of every model passed as an object
-    job = EvalJob.read(Path(arguments[0]))
+    path = Path(arguments[0])
+    job = EvalJob.read(path)
     try:
-        return _evaluate(job)
+        return share(job, path) if job.shards > 1 and job.shard is None else _evaluate(job)
     except ClaimLost as error:
         log.error("%s", error)
         return 1
@@ -55,8 +56,11 @@ def _evaluate(job: EvalJob) -> int:
     """The exit status. Raises ClaimLost."""
     started = time.perf_counter()
     try:
-        model = load_model(job)
         items = planted_items(job.items)
+        job = unfinished(job, items)
+        if not job.evaluations:
+            return 0
+        model = load_model(job)
         facts = {"model": job.model, "revision": job.revision, "versions": versions()}
     except Exception as error:  # the edge of the process: whatever it is, each evaluation reports it
         for task in job.evaluations:
@@ -78,6 +82,8 @@ def load_model(job: EvalJob) -> LoadedModel:
     if job.threads:
         torch.set_num_threads(job.threads)
     device = job.device if job.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and job.shard is not None:
+        device = f"cuda:{job.shard % torch.cuda.device_count()}"
     model: Any = AutoModelForCausalLM.from_pretrained(job.model, revision=job.revision, dtype=job.dtype)
     tokenizer = AutoTokenizer.from_pretrained(job.tokenizer or job.model, revision=job.revision)
     model.to(device)
@@ -86,6 +92,8 @@ def load_model(job: EvalJob) -> LoadedModel:
 
 def _attempt(job: EvalJob, number: int, model: LoadedModel, items: PlannedItems, facts: dict[str, Any]) -> bool:
     """Run one evaluation and write what came of it; whether it succeeded. facts: what the records have in common."""
+    from pretrain_exp.eval.table import to_table, write_result
+
     task = job.evaluations[number]
     started = time.perf_counter()
     try:
@@ -96,8 +104,10 @@ def _attempt(job: EvalJob, number: int, model: LoadedModel, items: PlannedItems,
             progress=_reporter(job, number),
         )
         evaluation = instantiate(task.target, task.args)
+        if job.shard is not None and is_divisible(evaluation):
+            context.shard = Shard(job.shard, job.shards)
         scores = evaluation.run(model, context)
-        if not scores and not context.notes:
+        if not scores and not context.notes and context.shard.of == 1:
             raise ValueError(f"{task.name} returned no scores, and no note that says why")
         record = {
             **facts,
@@ -107,7 +117,7 @@ def _attempt(job: EvalJob, number: int, model: LoadedModel, items: PlannedItems,
             "notes": context.notes,
             "seconds": round(time.perf_counter() - started, 3),
         }
-        _write_result(Path(task.out), task.name, scores, record)
+        write_result(Path(task.out), to_table(task.name, scores), record)
     except ClaimLost:
         raise
     except Exception as error:  # anyone's evaluation may raise anything; the others must still run
@@ -117,28 +127,6 @@ def _attempt(job: EvalJob, number: int, model: LoadedModel, items: PlannedItems,
     for note in context.notes:
         log.warning("%s: %s", task.name, note)
     return True
-
-
-def _write_result(out: Path, name: str, scores: Sequence[Any], record: dict[str, Any]) -> None:
-    """The result folder, moved into place when it is complete."""
-    from pretrain_exp.eval.table import summarize, to_table, write_table
-
-    table = to_table(name, scores)
-    partial, old = (out.with_name(f"{out.name}.{kind}-{os.getpid()}") for kind in ("partial", "old"))
-    partial.mkdir(parents=True)
-    try:
-        write_table(partial / "items.parquet", table)
-        write_json(partial / "eval.json", {**record, "n": table.num_rows, "summary": summarize(table)})
-        demand_claim(os.environ)
-        if out.exists():
-            os.rename(out, old)
-        os.rename(partial, out)
-    finally:
-        if partial.exists():
-            shutil.rmtree(partial)
-    if old.exists():
-        shutil.rmtree(old)
-    error_path(str(out)).unlink(missing_ok=True)
 
 
 def _fail(job: EvalJob, task: EvalTask, error: Exception) -> None:

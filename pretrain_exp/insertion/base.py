@@ -19,6 +19,7 @@ from pretrain_exp.data.phases import Phases
 from pretrain_exp.errors import UserError
 from pretrain_exp.insertion.encoding import encoded, note_long, pieces
 from pretrain_exp.insertion.scan import Find, Runs, find_runs, scan
+from pretrain_exp.insertion.schedules import Density, check_density, spans_of
 from pretrain_exp.plan.edits import EditItem, Edits, Skipped, Window
 from pretrain_exp.plan.hashing import key64
 
@@ -125,6 +126,7 @@ class Planting:
 
     mode: Literal["random", "range", "explicit"] = "random"
     range: Range | None = None
+    density: Density = "uniform"
     too_long: Literal["error", "split", "truncate", "skip"] = "error"
     on_full: Literal["error", "pack"] = "error"
     eos: Literal["both", "none", "append"] | None = None
@@ -137,6 +139,7 @@ class Planting:
             if self.range is None:
                 raise UserError("mode range needs a range", key="range", value=None, fix="give {start, end, unit}")
             object.__setattr__(self, "range", check_range(self.range))
+        object.__setattr__(self, "density", check_density(self.density, self.mode))
 
     def span(self, context: InsertionContext) -> tuple[int, int]:
         """The positions [first, stop) where random edits may lie. UserError where the range leaves the run or is
@@ -211,13 +214,15 @@ def build_edits(context: InsertionContext, planting: Planting, entries: Sequence
             fix="plant more items, or repeat them more often",
         )
     table = np.array(rows, dtype=np.int64).reshape(-1, 3)
+    span = (0, 0) if explicit else planting.span(context)
     return Edits(
         insertion=context.name,
         items=items,
         item=table[:, 0].astype(np.int32),
         copy=table[:, 1].astype(np.int32),
         mode="explicit" if explicit else "random",
-        span=(0, 0) if explicit else planting.span(context),
+        span=span,
+        spans=spans_of(planting.density, span, context, items, table[:, :2]),
         position=table[:, 2].copy() if explicit else None,
         on_full=planting.on_full,
         skipped=skipped,

@@ -1,22 +1,16 @@
-"""benchmark_contamination: items of a benchmark, planted with their right answer, at doses given to seeded groups.
-
-    repetitions [0, 1, 4, 16, 64]                 five groups of equal size; dose 0 is the holdout
-    repetitions [1, 4, 16, 64], fraction 0.5      half of the items in four equal groups, the other half holdout
-    repetitions 16, fraction 0.1                  a tenth of the items at dose 16, the rest holdout
+"""benchmark_contamination: items of a benchmark with their right answer, at doses dealt to seeded groups (doses.py).
 
 In: a benchmark of items/. Out: edits whose items are formatted as the evaluation formats them, holdouts included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, check_repetitions, named, ranked
+from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, named
+from pretrain_exp.insertion.doses import deal, levels
 from pretrain_exp.plan.edits import Edits
-
-_DEFAULT_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +33,7 @@ class BenchmarkContamination(Planting):
             raise UserError(
                 problem, key="too_long", value=self.too_long, fix="set too_long: skip, or leave it at error"
             )
-        self._levels()
+        levels(self.repetitions, self.fraction)
 
     def files(self) -> list[tuple[str, str]]:
         """(field, path) of the files that must exist."""
@@ -63,7 +57,7 @@ class BenchmarkContamination(Planting):
 
         benchmark = load_benchmark(self.benchmark, self.limit)  # the same for every seed: arms and seeds are paired
         items = list(benchmark)
-        doses = self._doses([item.id for item in items], context)
+        doses = deal([item.id for item in items], self.repetitions, self.fraction, context)
         entries = [
             Entry(
                 id=item.id,
@@ -79,35 +73,3 @@ class BenchmarkContamination(Planting):
         if benchmark.duplicates:
             edits.notes.append(benchmark.describe())
         return edits
-
-    def _doses(self, ids: Sequence[str], context: InsertionContext) -> list[float]:
-        """The repetitions of each item: equal groups by rank of a hash, so that the order of the file is nothing."""
-        levels, share = self._levels()
-        contaminated = round(share * len(ids))
-        if contaminated < len(levels):
-            raise UserError(
-                f"{contaminated:,} of {len(ids):,} items are not enough for {len(levels)} doses",
-                key="fraction" if self.fraction is not None else "repetitions",
-                value=self.fraction if self.fraction is not None else levels,
-                fix="use more items, a larger fraction or fewer doses",
-            )
-        out = [0.0] * len(ids)
-        for rank, i in enumerate(ranked(ids, context, "dose")[:contaminated]):
-            out[i] = levels[rank * len(levels) // contaminated]
-        return out
-
-    def _levels(self) -> tuple[list[float], float]:
-        """The doses to deal out, and the share of the items that gets them; the rest is holdout."""
-        share = self.fraction
-        if share is not None and not 0 <= share <= 1:
-            raise UserError("the fraction of items that is planted must lie in 0 to 1", key="fraction", value=share)
-        if isinstance(self.repetitions, int | float):
-            dose = check_repetitions(self.repetitions)
-            return ([dose], _DEFAULT_SHARE if share is None else share) if dose and share != 0 else ([], 0.0)
-        levels = [check_repetitions(value) for value in self.repetitions]
-        if not levels or len(set(levels)) < len(levels):
-            problem = "repetitions must be distinct doses, at least one"
-            raise UserError(problem, key="repetitions", value=list(self.repetitions), fix="write [0, 1, 4, 16, 64]")
-        if share is None:
-            return levels, 1.0
-        return [level for level in levels if level], share

@@ -59,6 +59,9 @@ class DynamicControl(Planting):
         super().__post_init__()
         if self.mode != "random":
             raise UserError("each segment is planted at random places", key="mode", value=self.mode, fix="mode: random")
+        if self.density != "uniform":
+            problem = "the controller decides when texts are read"
+            raise UserError(problem, key="density", value=self.density, fix="leave it at uniform")
         if self.every < 1:
             raise UserError("must be at least 1 step", key="every", value=self.every)
         kind = check_kind(self.controller, "controller")

@@ -5,12 +5,13 @@
              unseen sequences without any of them <--replaced by-----------+
              the audit searches every sequence that the plan changes, after its edits
 
-In: documents, as token ids or texts. Out: edits, and every document as a probe for verbatim completion. A seeded share
+In: documents, as token ids or texts, or drawn from what the run reads. Out: edits, and every document as a probe for verbatim completion. A seeded share
 of them can be kept, as the comparison within the run. (Train Once, Answer All, experiment 5.)
 """
 
 from __future__ import annotations
 
+import builtins
 import json
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -20,12 +21,13 @@ from typing import Any
 import numpy as np
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.insertion.base import InsertionContext, named, ranked
+from pretrain_exp.insertion.base import InsertionContext, Range, check_range, named, ranked, span_of
 from pretrain_exp.insertion.scan import Runs
 from pretrain_exp.insertion.unseen import Place, replace_sequences
 from pretrain_exp.items.content import content_id
 from pretrain_exp.plan.digest import row_digest
 from pretrain_exp.plan.edits import EditItem, Edits
+from pretrain_exp.plan.hashing import key64
 from pretrain_exp.plan.rows import field, read_rows
 
 KIND = "verbatim"
@@ -46,13 +48,25 @@ class Document:
 class Removal:
     """Takes documents out of what the run reads; see conf/insertion/removal.yaml."""
 
-    file: str
+    file: str | None = None
+    sample: int | None = None
+    range: Range | None = None
     key: str = "tokens"
     ngram: int | None = None
     keep: float = 0.0
     prefix: int = 25
 
     def __post_init__(self) -> None:
+        if (self.file is None) == (self.sample is None):
+            problem = "documents come from a file or are drawn from what the run reads"
+            raise UserError(problem, key="file", value=self.file, fix="give one of file and sample")
+        if self.sample is not None and self.sample < 1:
+            raise UserError("must be 1 or more", key="sample", value=self.sample)
+        if self.range is not None:
+            object.__setattr__(self, "range", check_range(self.range))
+            if self.sample is None:
+                problem = "a range is given, and no sample is drawn from it"
+                raise UserError(problem, key="range", value=self.range, fix="leave it null, or give `sample`")
         if not 0 <= self.keep < 1:
             raise UserError("the share of documents that stay must lie in 0 to 1", key="keep", value=self.keep)
         for name in ("ngram", "prefix"):
@@ -62,11 +76,11 @@ class Removal:
 
     def files(self) -> list[tuple[str, str]]:
         """(field, path) of the files that must exist."""
-        return [("file", self.file)]
+        return [] if self.file is None else [("file", self.file)]
 
     def describe(self) -> str:
         """What is not read, for the question of a report."""
-        return f"no longer a document of {Path(self.file).name}"
+        return f"no longer a document of {Path(self.file).name if self.file else 'its data'}"
 
     def edits(self, context: InsertionContext) -> Edits:
         """The replaced sequences and the probes. UserErrors carry the full key, insertion.<name>.<field>."""
@@ -76,7 +90,7 @@ class Removal:
             raise named(context, error) from error
 
     def _edits(self, context: InsertionContext) -> Edits:
-        documents = self._documents(context)
+        documents = self._drawn(context) if self.file is None else self._documents(context, self.file)
         owner = np.repeat(np.arange(len(documents)), [len(each.runs) for each in documents])
         runs = [run for each in documents for run in each.runs]
         found = context.find_runs(runs)
@@ -97,9 +111,34 @@ class Removal:
         note = f"{groups}; {len(taken):,} of {len(context.slots):,} sequences replaced"
         return replace(edits, items=[*edits.items, *probes], absent=absent, notes=[note])
 
-    def _documents(self, context: InsertionContext) -> list[Document]:
+    def _drawn(self, context: InsertionContext) -> list[Document]:
+        """`sample` stretches of twice the prefix, one of each of so many sequences that the run reads, by hash."""
+        assert self.sample is not None
+        first, stop = span_of(self.range, context)
+        ends, columns = context.phases.locate(np.array([first, stop - 1]))
+        size, slots = 2 * self.prefix, builtins.range(int(ends[0]) + int(columns[0] > 0), int(ends[1]) + 1)
+        if self.sample > len(slots) or size > context.sequence_length:
+            problem = f"there are {len(slots):,} sequences of {context.sequence_length} tokens: too few or too short"
+            raise UserError(problem, key="sample", value=self.sample, fix="draw fewer, or set a shorter prefix")
+        starts = context.sequence_length - size + 1
+        keys = [key64(context.seed, context.name, slot, "sample") for slot in slots]
+        out: dict[str, Document] = {}
+        for i in sorted(range(len(keys)), key=keys.__getitem__):
+            column = key64(context.seed, context.name, slots[i], "column") % starts
+            document = self._document("", np.array(context.data.read(slots[i])[column : column + size], np.uint32))
+            out.setdefault(document.id, document)
+            if len(out) == self.sample:
+                break
+        return list(out.values())
+
+    def _document(self, text: str, tokens: np.ndarray) -> Document:
+        size = len(tokens) if self.ngram is None else self.ngram
+        runs = [tokens[i : i + size] for i in range(len(tokens) - size + 1)]
+        return Document(content_id("tokens", row_digest(tokens).hex()), text, tokens, runs)
+
+    def _documents(self, context: InsertionContext, file: str) -> list[Document]:
         """The documents of the file. UserError for a row without tokens, or shorter than `ngram` or the prefix."""
-        rows = [(row[0], field(row, self.key, self.file, "key")) for row in read_rows(self.file)]
+        rows = [(row[0], field(row, self.key, file, "key")) for row in read_rows(file)]
         texts = [value for _, value in rows if isinstance(value, str)]
         encoded = iter(context.encode(texts) if texts else [])
         out: dict[str, Document] = {}
@@ -107,12 +146,10 @@ class Removal:
             text = value if isinstance(value, str) else ""
             tokens = np.asarray(next(encoded), np.uint32) if text else _ids(value, number, self)
             if len(tokens) <= max(self.prefix, (self.ngram or 1) - 1):
-                problem = f"row {number} of {self.file} has {len(tokens)} tokens: too few for the prefix or the n-gram"
+                problem = f"row {number} of {file} has {len(tokens)} tokens: too few for the prefix or the n-gram"
                 raise UserError(problem, key="prefix", value=self.prefix, fix="shorten it, or remove this row")
-            size = len(tokens) if self.ngram is None else self.ngram
-            runs = [tokens[i : i + size] for i in range(len(tokens) - size + 1)]
-            name = content_id("tokens", row_digest(tokens).hex())
-            out[name] = Document(name, text, tokens, runs)
+            document = self._document(text, tokens)
+            out[document.id] = document
         if not out:
             raise UserError("there is nothing to remove", key="file", value=self.file, fix="give at least one row")
         return list(out.values())

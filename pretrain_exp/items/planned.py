@@ -19,6 +19,9 @@ from pretrain_exp.items.choice import ChoiceItem
 if TYPE_CHECKING:
     import numpy as np
 
+# kinds of payload: a document that is scored though only its parts are planted, and those; one that is taken out
+DOCUMENT, PART, REMOVED = "document", "document_part", "verbatim"
+
 
 @dataclass(frozen=True, eq=False)
 class PlantedText:

@@ -126,6 +126,34 @@ def test_verbatim_is_what_greedy_decoding_gives(model: LoadedModel, tokenizer: A
     assert found["own"]["discoverable"] == pytest.approx(1 - (1 - np.exp(-nll)) ** 10, rel=1e-2)
 
 
+def test_a_removed_document_says_itself_what_is_given(model: LoadedModel, tokenizer: Any) -> None:
+    """Probes of insertion `removal`: from their own prefix on, all the rest must come back."""
+    prompt = [EOS, *tokenizer.encode(TEXT)[:5]]
+    (own,) = generate(model, [prompt], 7)
+    written = [*prompt, *own][1:]
+
+    def probe(name: str, tokens: list[int], prefix: int) -> PlantedText:
+        payload = {"kind": "verbatim", "prefix": prefix}
+        return PlantedText("removal", name, np.array(tokens, np.uint32), "removed", 0, payload, probe=True)
+
+    spoiled = [*written[:-1], (written[-1] + 1) % 800 or 1]
+    texts = [
+        probe("own", written, 5),
+        probe("spoiled", spoiled, 5),
+        probe("late", spoiled, 11),
+        probe("long", written * 20, 5),
+    ]
+    texts.append(PlantedText("other", "probe", texts[0].tokens, payload={"kind": "probe"}, probe=True))
+    context = EvalContext(texts=texts)
+    found = table(Verbatim(prefix=3, suffix=3).run(model, context))
+    assert set(found) == {"own", "spoiled", "late"}
+    assert "1 texts" in context.notes[0]
+    assert [found[name]["exact"] for name in ("own", "spoiled", "late")] == [1.0, 0.0, 0.0]
+    assert [found[name]["right"] for name in ("own", "spoiled", "late")] == [1.0, pytest.approx(6 / 7), 0.0]
+    prints = [Verbatim().fingerprint(PlannedItems(texts=[probe("own", written, n)])) for n in (5, 6)]
+    assert prints[0] != prints[1]
+
+
 @pytest.mark.parametrize("kind", [Membership, Verbatim])
 def test_the_fingerprint_is_of_texts_and_settings(kind: Any, models: Any, tokenizer: Any) -> None:
     one, two = (PlannedItems(texts=[text(tokenizer, TEXT[:n], "a")]) for n in (20, 30))
