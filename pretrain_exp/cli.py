@@ -20,7 +20,7 @@ READING = {
     "status": "how far a study is: status [STUDY] [--watch]",
     "logs": "the log of a job: logs JOB [--lines N]",
     "cancel": "end the running jobs of a study; each saves first: cancel [STUDY]",
-    "report": "render a study's report again: report [STUDY...]",
+    "report": "render reports again; of several studies a comparison too: report [STUDY...] [--to DIR] [--export DIR]",
     "inspect": "what was read at a step: inspect [STUDY] --step T [--row R] [--arm ARM]",
     "sync": "fill W&B or TensorBoard from a study's files: sync [STUDY]",
     "gc": "release weights that no study needs: gc [--store DIR] [--apply]",

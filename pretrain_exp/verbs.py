@@ -114,13 +114,27 @@ def _signal(process: dict[str, Any], number: int) -> bool:
 
 def _report(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
     parser.add_argument("study", nargs="*")
+    parser.add_argument("--to", default="outputs/comparison")
+    parser.add_argument("--export")
+    parser.add_argument("--member", type=int, default=0)
 
     def report(given: argparse.Namespace) -> int:
         from pretrain_exp.study.gather import gathered
         from pretrain_exp.study.results import report_study
 
-        for folder in [find_study(str(gathered(Path(one)))) for one in given.study] or [find_study(None)]:
-            report_study(folder)
+        folders = [find_study(str(gathered(Path(one)))) for one in given.study] or [find_study(None)]
+        if given.export is not None:
+            from pretrain_exp.study.export import export_study
+
+            if len(folders) > 1:
+                raise UserError("exports one study at a time", key="--export", value=given.export)
+            print(f"export: {export_study(folders[0], Path(given.export), given.member)}")
+            return 0
+        reports = [report_study(folder) for folder in folders]
+        if len(folders) > 1:
+            from pretrain_exp.study.compare import compare_studies
+
+            print(f"comparison: {compare_studies(reports, Path(given.to))}")
         return 0
 
     return report

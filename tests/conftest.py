@@ -8,6 +8,10 @@ from hydra.core.global_hydra import GlobalHydra
 from pretrain_exp.cli import main
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--screenshots", help="folder in which the browser's pictures of the report are kept")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _no_hub():
     """Nothing here may reach for the hub: what is not on this machine must be an error, not a wait."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pretrain_exp.analysis.answer import answers, headline
 from pretrain_exp.analysis.effects import Design, effects
 from pretrain_exp.analysis.estimate import Estimate, adjust
+from pretrain_exp.analysis.findings import Findings, find
 from pretrain_exp.analysis.levels import Level, levels, trajectories
 from pretrain_exp.analysis.limits import Remark, limits
 from pretrain_exp.analysis.losses import side_effects
+from pretrain_exp.analysis.matrix import Matrix, matrices
+from pretrain_exp.analysis.noise_floor import Floor, floor_answers, noise_floor
 from pretrain_exp.analysis.power import mde_paired, mde_seeds
 from pretrain_exp.analysis.responses import Response, responses
 from pretrain_exp.analysis.scores import read_doses, read_scores
@@ -49,7 +52,10 @@ class Analysis:
     responses: list[Response]
     power: list[Power]
     remarks: list[Remark]
+    findings: Findings
     design: Design
+    matrices: list[Matrix] = field(default_factory=list)  # of arms that read one insertion alone
+    floors: list[Floor] = field(default_factory=list)  # of runs without any edit, where there are no others
 
 
 def analyse(study: StudyData, level: float = 0.95, resamples: int = 2000, rng_seed: int = 0) -> Analysis:
@@ -59,9 +65,11 @@ def analyse(study: StudyData, level: float = 0.95, resamples: int = 2000, rng_se
     fits = responses(design)
     rows = effects(design) + side_effects(design) + [row for fit in fits for row in fit.rows]
     estimates = adjust(rows)
+    floors = [] if scores.units("treated") else noise_floor(scores, level)
     return Analysis(
-        answers(estimates), headline(estimates), estimates, levels(design), trajectories(design), fits,
-        _power(design, estimates), limits(study, design), design,
+        floor_answers(floors) or answers(estimates), headline(estimates), estimates, levels(design), trajectories(design), fits,
+        _power(design, estimates), limits(study, design), find(study, design), design,
+        matrices(study, design), floors,
     )  # fmt: skip
 
 

@@ -10,11 +10,13 @@ is left of a weight that only decays (AdamW, Loshchilov and Hutter 2019), which 
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import curve_fit
+from scipy.optimize import OptimizeWarning, curve_fit
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,9 @@ def exponential(x: ArrayLike, effect: ArrayLike) -> Decay:
     scale = float(x.max())
     start = (float(y[np.argmin(x)]), 1.0)
     try:
-        (a, rate), covariance = curve_fit(lambda u, a, rate: a * np.exp(-rate * u / scale), x, y, start, maxfev=10_000)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OptimizeWarning)  # no error can be given: it is inf
+            (a, rate), covariance = curve_fit(_falling(scale), x, y, start, maxfev=10_000)
     except RuntimeError:
         nan = math.nan
         return Decay("exponential", (nan, nan), (nan, nan), nan, nan, nan, len(x))
@@ -53,6 +57,10 @@ def exponential(x: ArrayLike, effect: ArrayLike) -> Decay:
         "exponential", (float(a), float(tau)), (float(errors[0]), float(tau_error)), half, math.nan,
         _spread(residual), len(x),
     )  # fmt: skip
+
+
+def _falling(scale: float) -> Callable[..., NDArray[np.float64]]:
+    return lambda u, a, rate: a * np.exp(-rate * u / scale)
 
 
 def logarithmic(x: ArrayLike, effect: ArrayLike, origin: float = 1.0) -> Decay:
@@ -70,8 +78,8 @@ def logarithmic(x: ArrayLike, effect: ArrayLike, origin: float = 1.0) -> Decay:
     errors = np.sqrt(np.diag(np.linalg.pinv(design.T @ design)) * variance)
     begin = float(a + b * math.log10(origin))
     falls = begin * b < 0  # towards zero
-    half = 10 ** ((begin / 2 - a) / b) if falls else math.nan
-    zero = 10 ** (-a / b) if falls else math.nan
+    half = _power((begin / 2 - a) / b) if falls else math.nan
+    zero = _power(-a / b) if falls else math.nan
     return Decay(
         "logarithmic", (float(a), float(b)), (float(errors[0]), float(errors[1])), float(half), float(zero),
         _spread(residual), len(x),
@@ -81,6 +89,11 @@ def logarithmic(x: ArrayLike, effect: ArrayLike, origin: float = 1.0) -> Decay:
 def weight_left(rates: ArrayLike, weight_decay: float) -> float:
     """prod(1 - lr_t weight_decay) over the steps with these learning rates: the share of a weight that decay leaves."""
     return float(np.exp(np.log1p(-np.asarray(rates, float) * weight_decay).sum()))
+
+
+def _power(exponent: float) -> float:
+    """10 ** exponent; inf where it is larger than a float: a curve so flat never gets there."""
+    return float(10.0**exponent) if exponent < 300 else math.inf
 
 
 def _points(x: ArrayLike, effect: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

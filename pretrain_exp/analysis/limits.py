@@ -61,6 +61,9 @@ def _integrity(study: StudyData) -> Iterator[Remark]:
     for audit in study.audits:
         if not audit["ok"]:
             yield Remark("error", f"The audit of the plan failed ({where(audit)}): see what was changed.")
+        for finding in audit.get("findings") or ():
+            if isinstance(finding, Mapping) and (finding.get("check"), finding.get("level")) == ("holdout", "warning"):
+                yield Remark("warning", f"Holdout items were read ({where(audit)}): {finding['message']}.")
     skipped = study.ledger.filter(pc.equal(study.ledger["status"], "skipped"))
     if len(skipped):
         yield Remark("warning", f"Planned edits skipped by policy: {len(skipped):,}; the ledger says which.")

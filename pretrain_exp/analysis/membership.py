@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
+_BLOCK = 4_000_000  # resampled scores held in memory at once
+
 
 @dataclass(frozen=True)
 class Separation:
@@ -69,15 +71,37 @@ def separation(
     if not len(x) or not len(y):
         rows = {fpr: (value, *nothing) for fpr, value in point.items()}
         return Separation(math.nan, *nothing, rows, len(x), len(y), 0, seed, True)
-    rng = np.random.default_rng(seed)
-    drawn: list[list[float]] = []
-    for _ in range(resamples):
-        a, b = x[rng.integers(len(x), size=len(x))], y[rng.integers(len(y), size=len(y))]
-        drawn.append([auc(a, b), *(tpr_at_fpr(a, b, fpr) for fpr in fprs)])
-    values = np.array(drawn).reshape(resamples, 1 + len(fprs))
+    values = _resampled(x, y, fprs, resamples, np.random.default_rng(seed))
     bounds = [_interval(values[:, i], level) for i in range(values.shape[1])]
     rows = {fpr: (point[fpr], *bounds[1 + i]) for i, fpr in enumerate(fprs)}
     return Separation(auc(x, y), *bounds[0], rows, len(x), len(y), resamples, seed, math.isnan(bounds[0][0]))
+
+
+def _resampled(
+    x: NDArray[np.float64], y: NDArray[np.float64], fprs: tuple[float, ...], resamples: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """AUC and TPRs of bootstrap samples, (resamples, 1 + len(fprs)).
+
+    A sample is how often each value was drawn, so nothing is sorted again: running sums over the sorted values say how
+    many lie below. In blocks, so that memory stays bounded.
+    """
+    x, y, n, m = np.sort(x), np.sort(y), len(x), len(y)
+    below, upto = np.searchsorted(y, x, "left"), np.searchsorted(y, x, "right")  # others below each, and not above it
+    block = max(1, _BLOCK // (n + m))
+    found = [np.empty((0, 1 + len(fprs)))]
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        drawn_x = rng.multinomial(n, np.full(n, 1 / n), size=size)
+        drawn_y = rng.multinomial(m, np.full(m, 1 / m), size=size)
+        sums_x = np.concatenate([np.zeros((size, 1), np.int64), drawn_x.cumsum(1)], axis=1)
+        sums_y = np.concatenate([np.zeros((size, 1), np.int64), drawn_y.cumsum(1)], axis=1)
+        columns = [(drawn_x * (sums_y[:, below] + sums_y[:, upto])).sum(1) / (2 * n * m)]
+        for fpr in fprs:
+            rank = m - math.floor(fpr * m + 1e-9)  # of the threshold among the others, from below; 0: there is none
+            threshold = y[(sums_y[:, 1:] < rank).sum(1)] if rank > 0 else np.full(size, -np.inf)
+            columns.append(1 - sums_x[np.arange(size), np.searchsorted(x, threshold, "right")] / n)
+        found.append(np.stack(columns, axis=1))
+    return np.concatenate(found)
 
 
 def exposure(rank: ArrayLike, candidates: int) -> NDArray[np.float64]:
@@ -102,7 +126,7 @@ def min_k(log_probabilities: ArrayLike, k: float) -> float:
 
 
 def _interval(values: NDArray[np.float64], level: float) -> tuple[float, float]:
-    if np.ptp(values) == 0:
+    if not len(values) or np.ptp(values) == 0:
         return math.nan, math.nan
     low, high = np.quantile(values, [0.5 - level / 2, 0.5 + level / 2])
     return float(low), float(high)

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 ARMS = ("treated", "control", "placebo")
+ONLY = "only_"  # before the name of an insertion: the arm that reads the edits of it alone
 
 RESULTS = pa.schema(
     [
@@ -77,6 +78,7 @@ class StudyData:
     examples: {member, seed, insertion, item, dose, step, row, column, before, planted, after}: texts around an edit.
     varies:   seed name ("placement", "order", "init") -> its values over the study.
     cost:     {seconds, tokens, states trained, ...}: shown as given.
+    weight_decay: variant -> that of its optimizer, where it is one number.
     status:   what went wrong on the way (an evaluation that failed), one sentence each.
     """
 
@@ -94,6 +96,7 @@ class StudyData:
     audits: Sequence[Mapping[str, Any]] = ()
     examples: Sequence[Mapping[str, Any]] = ()
     varies: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    weight_decay: Mapping[str, float] = field(default_factory=dict)
     status: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -101,8 +104,9 @@ class StudyData:
             table = getattr(self, name)
             object.__setattr__(self, name, schema.empty_table() if table is None else _conform(name, table, schema))
         arms = set(self.results["arm"].unique().to_pylist()) - set(ARMS)
+        arms = {arm for arm in arms if not arm.startswith(ONLY)}
         if arms:
-            raise ValueError(f"results: unknown arms {sorted(arms)}, known are {list(ARMS)}")
+            raise ValueError(f"results: unknown arms {sorted(arms)}, known are {list(ARMS)} and {ONLY}<insertion>")
 
 
 def _conform(name: str, table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib.colors
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from numpy.typing import NDArray
 
 from pretrain_exp.analysis.estimate import Estimate
 from pretrain_exp.analysis.levels import Level
 from pretrain_exp.analysis.metrics import HEADLINE, Metric
-from pretrain_exp.report.pictures import ARM_COLOUR, ARM_LINE, ARM_MARKER, PAPER
+from pretrain_exp.report.pictures import ARM_COLOUR, ARM_LINE, ARM_MARKER, INK, PAPER, VARIANT_MARKERS
 
 Place = tuple[str, str, str, str]  # panel, insertion, evaluation, task
 _RAMP = matplotlib.colors.LinearSegmentedColormap.from_list(
@@ -62,10 +65,61 @@ def dose_axis(axes: Axes, doses: Sequence[int]) -> None:
     axes.set_xlabel("times an item was read (0 = holdout; log scale)")
 
 
-def difference_axis(axes: Axes, m: Metric) -> None:
-    """Differences in points, with their signs, where the metric is a proportion."""
+def difference_axis(axis: Axis, m: Metric) -> None:
+    """Differences in points, with their signs, where the metric is a proportion: none is beyond 100 points.
+
+    To be called when everything is drawn; an interval that goes further is cut.
+    """
     if m.scale == 100:
-        axes.yaxis.set_major_formatter(lambda value, _: m.difference(value).removesuffix(".0"))
+        low, high = axis.get_view_interval()
+        limits = axis.axes.set_xlim if axis is axis.axes.xaxis else axis.axes.set_ylim
+        limits(max(low, -1.05), min(high, 1.05))
+        axis.set_major_formatter(lambda value, _: m.difference(value).removesuffix(".0"))
+
+
+def wrapped(label: str, width: int = 30) -> str:
+    """A long label in several lines; "a=1, b=2" breaks between its parts where it can."""
+    return "\n".join(textwrap.wrap(label, width, break_long_words=True)) or label
+
+
+def short_variant(label: str) -> str:
+    """ "range=[0, 9]" of "insertion.second.range=[0, 9]": the last part of each key, where that tells keys apart."""
+    keys = re.findall(r"(?:^|, )([\w@/.]+)=", label)
+    last = [key.rpartition(".")[2] for key in keys]
+    for key, name in zip(keys, last, strict=True):
+        if last.count(name) == 1:
+            label = label.replace(f"{key}=", f"{name}=")
+    return label
+
+
+def forest_height(labels: Sequence[str]) -> float:
+    """Inches that a forest plot of these rows needs."""
+    return 1.1 + 0.2 * sum(1 + wrapped(label).count("\n") for label in labels) + 0.12 * len(labels)
+
+
+Interval = tuple[float, float, float]  # estimate, low, high
+
+
+def forest(
+    axes: Axes, labels: Sequence[str], lines: Sequence[tuple[str, str, Sequence[Interval]]], null: float
+) -> None:
+    """One row a label, from the top; lines: (name, colour, (estimate, low, high) of each row), NaN where there is none.
+
+    null: the value of no effect, drawn as a line.
+    """
+    axes.axvline(null, color=INK, lw=0.9)
+    rows = np.arange(len(labels), dtype=float)
+    for index, (name, colour, values) in enumerate(lines):
+        y = rows + (index - (len(lines) - 1) / 2) * 0.22
+        for place, (_, low, high) in zip(y, values, strict=True):
+            if low == low:
+                axes.plot([low, high], [place, place], color=colour, lw=1.8)
+        marker = VARIANT_MARKERS[index % len(VARIANT_MARKERS)]
+        axes.plot([v[0] for v in values], y, marker, color=colour, ms=6, mec=PAPER, mew=0.8, label=name, ls="none")
+    axes.set_yticks(rows, [wrapped(label) for label in labels])
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.grid(True, axis="x")
+    axes.grid(False, axis="y")
 
 
 def bars(

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from pretrain_exp.analysis.analyse import Analysis
-from pretrain_exp.analysis.estimate import to_table
+from pretrain_exp.analysis.estimate import Estimate, to_table
 from pretrain_exp.analysis.levels import Level
 from pretrain_exp.analysis.metrics import metric
 from pretrain_exp.analysis.scores import Series
@@ -20,15 +20,23 @@ from pretrain_exp.report.axes import (
     bars,
     difference_axis,
     dose_axis,
+    forest,
+    forest_height,
     named,
     place_of,
     plural,
     points,
+    short_variant,
     shown_metrics,
+    times_read,
     which,
+    wrapped,
 )
+from pretrain_exp.report.finding_tables import main_rows
 from pretrain_exp.report.item_figures import every_item, over_steps
 from pretrain_exp.report.pictures import ARM_COLOUR, INK, VARIANT_COLOURS, VARIANT_MARKERS, Picture, slug, table
+
+MOST_LINES = 7  # variants that a picture by dose can hold
 
 
 def dose_pictures(analysis: Analysis) -> Iterator[Picture]:
@@ -123,7 +131,7 @@ def _effects(analysis: Analysis, place: Place, metrics: Sequence[str], own: Sequ
                 ]
                 beside = at([r.dose or 0 for r in single]) + shift + 0.016 * float(at(doses[-1]))
                 points(axes, beside, [r.estimate for r in single], arm)
-            difference_axis(axes, m)
+            difference_axis(axes.yaxis, m)
             dose_axis(axes, doses)
             axes.set_xlabel("times read")
             axes.set_title(f"{m.label}\n[{m.unit}]" if len(shown) > 1 else f"{m.label} [{m.unit}]")
@@ -140,21 +148,25 @@ def _effects(analysis: Analysis, place: Place, metrics: Sequence[str], own: Sequ
 
 
 def _variants(analysis: Analysis, place: Sequence[str], own: Sequence[str]) -> Iterator[Picture]:
+    """The effect of every variant: lines over doses, or one row a variant and dose where lines would not be read."""
     rows = [
         r for r in analysis.estimates
         if (r.insertion, r.evaluation, r.task) == tuple(place) and r.contrast == "treated_vs_control"
         and not r.group and r.dose is not None and r.scope in ("run", "seeds")
     ]  # fmt: skip
-    several = any(r.scope == "seeds" for r in rows)
-    names = shown_metrics([r.metric for r in rows])[:1]
-    means = [r for r in rows if r.scope == ("seeds" if several else "run") and r.metric in names]
+    moved = [r.metric for r in rows if not r.value == r.reference == 0]  # at its floor everywhere it shows nothing
+    names = shown_metrics(moved or [r.metric for r in rows])[:1]
+    means = main_rows([r for r in rows if r.metric in names], lambda r: (r.panel, r.dose))
     if not means:
         return
     doses = sorted({r.dose for r in means if r.dose is not None})
     labels = list(dict.fromkeys(r.panel for r in means))
     m = metric(names[0], True)
+    planted = [d for d in doses if d]
+    lines = len(labels) <= MOST_LINES and len(planted) > 1
+    listed = [r for label in labels for r in _listed(means, label, len(planted) > 1)]
 
-    def draw(all_axes: Sequence[Axes]) -> None:
+    def draw_lines(all_axes: Sequence[Axes]) -> None:
         axes = all_axes[0]
         axes.axhline(0, color=INK, lw=0.9)
         for index, label in enumerate(labels):
@@ -164,17 +176,49 @@ def _variants(analysis: Analysis, place: Sequence[str], own: Sequence[str]) -> I
             for place, row in zip(x, mine, strict=True):
                 axes.plot([place, place], [row.low, row.high], color=colour, lw=1.6)
             marker = VARIANT_MARKERS[index % len(VARIANT_MARKERS)]
-            axes.plot(x, [r.estimate for r in mine], marker + "-", color=colour, lw=1.0, ms=6, label=label)
+            axes.plot(
+                x, [r.estimate for r in mine], marker + "-", color=colour, lw=1.0, ms=6, label=_variant(label, 75)
+            )
         dose_axis(axes, doses)
-        difference_axis(axes, m)
+        difference_axis(axes.yaxis, m)
         axes.set_ylabel(f"treated − control, {m.label}\n[{m.unit}]")
-        axes.legend(loc="best")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
+
+    names_of_rows = [
+        ", ".join(part for part in (short_variant(r.panel) or "(unnamed)", *_told(r, listed)) if part) for r in listed
+    ]
+
+    def draw_rows(all_axes: Sequence[Axes]) -> None:
+        axes = all_axes[0]
+        values = [(r.estimate, r.low, r.high) for r in listed]
+        forest(axes, names_of_rows, [("treated", ARM_COLOUR["treated"], values)], 0.0)
+        difference_axis(axes.xaxis, m)
+        axes.set_xlabel(f"treated − control, {m.label} [{m.unit}]")
 
     yield Picture(
         slug("variants", names[0], *own),
         "variants",
         f"Effect by variant{named(own)}",
-        f"{m.label.capitalize()}, difference to control on the same items, 95 % {plural(means[0].method)}.",
+        f"{m.label.capitalize()}, difference to control on the same items, 95 % {plural(means[0].method)}."
+        + (" Of each variant the highest dose." if not lines and len(planted) > 1 else ""),
         to_table(means),
-        draw,
+        draw_lines if lines else draw_rows,
+        heights=(3.3 + 0.2 * len(labels),) if lines else (forest_height(names_of_rows),),
     )
+
+
+def _variant(label: str, width: int) -> str:
+    return wrapped(short_variant(label) or "(unnamed)", width)
+
+
+def _listed(rows: Sequence[Estimate], label: str, highest: bool) -> list[Estimate]:
+    """The rows of a variant, or those of its highest dose."""
+    mine = [row for row in rows if row.panel == label]
+    top = max(row.dose or 0 for row in mine)
+    return [row for row in mine if row.dose == top] if highest else mine
+
+
+def _told(row: Estimate, rows: Sequence[Estimate]) -> list[str]:
+    """Dose and seed of a row where the rows differ in them."""
+    dose = times_read(row.dose or 0) if len({r.dose for r in rows}) > 1 else ""
+    return [dose, f"seed {row.seed}" if len({r.seed for r in rows}) > 1 and row.seed is not None else ""]

@@ -10,12 +10,22 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pretrain_exp.analysis.analyse import Analysis
+from pretrain_exp.analysis.estimate import Estimate
 from pretrain_exp.analysis.limits import where
 from pretrain_exp.analysis.study import StudyData
+from pretrain_exp.report.finding_tables import finding_tables
+from pretrain_exp.report.matrix_tables import dependence_table, floor_table
 from pretrain_exp.report.pictures import Saved
 from pretrain_exp.report.study_tables import changed_table, pairs_table, power_table, proof_table
 from pretrain_exp.report.tables import Table, effect_tables, response_table, side_effect_table
 
+FINDINGS = {
+    "membership": "Membership",
+    "facts": "Planted facts",
+    "forgetting": "Forgetting",
+    "learned": "When items were learned",
+    "watermark": "Trace of planted noise",
+}
 EXAMPLES_OPEN = 3  # examples of planted text shown at once; the others are folded
 
 
@@ -36,12 +46,16 @@ def render(study: StudyData, analysis: Analysis, pictures: Sequence[Saved]) -> s
         script=script,
         examples_open=EXAMPLES_OPEN,
         pictures=_by_section(pictures),
-        hero=next((p for p in pictures if p.picture.section in ("variants", "dose_response")), None),
+        hero=_hero(pictures, analysis),
+        findings=_sections(pictures, analysis),
+        data_tables=sorted(analysis.findings.tables()),
         effects=[t for t in effects if not t.folded],
         more_effects=[t for t in effects if t.folded],
         changed=changed_table(study),
         side_effects=side_effect_table(analysis),
         response=response_table(analysis),
+        dependence=[dependence_table(matrix) for matrix in analysis.matrices],
+        floor=floor_table(analysis.floors),
         power=power_table(analysis),
         proof=proof_table(study),
         audits=[(where(audit), bool(audit["ok"]), _findings(audit)) for audit in study.audits],
@@ -73,9 +87,32 @@ def facts(study: StudyData, analysis: Analysis) -> list[tuple[str, str]]:
     return found
 
 
+def _hero(pictures: Sequence[Saved], analysis: Analysis) -> Saved | None:
+    """The picture that stands below the answer: of variants, else of the metric and the place that answer."""
+    drawn = [p for p in pictures if p.picture.section in ("variants", "dose_response")]
+    row = analysis.headline
+    if row is None or not drawn:
+        return drawn[0] if drawn else None
+    return max(drawn, key=lambda p: _fits(p, row))
+
+
+def _fits(saved: Saved, row: Estimate) -> tuple[bool, int]:
+    """Whether it compares variants, and how many parts of its name tell of this row."""
+    name = saved.picture.name
+    fitting = (name.startswith(f"dose_response-{row.metric}"), row.evaluation in name)
+    return saved.picture.section == "variants", sum(fitting)
+
+
+def _sections(pictures: Sequence[Saved], analysis: Analysis) -> list[tuple[str, str, list[Saved], list[Table]]]:
+    """(id, heading, pictures, tables) of the findings that this study has."""
+    tables, drawn = finding_tables(analysis.findings), _by_section(pictures)
+    found = [(name, heading, drawn[name], tables.get(name, [])) for name, heading in FINDINGS.items()]
+    return [section for section in found if section[2] or section[3]]
+
+
 def _by_section(pictures: Sequence[Saved]) -> dict[str, list[Saved]]:
     sections: dict[str, list[Saved]] = {
-        name: [] for name in ("variants", "dose_response", "effects", "changed", "training")
+        name: [] for name in ("variants", "dose_response", "effects", "dependence", "changed", "training", *FINDINGS)
     }
     for saved in pictures:
         sections[saved.picture.section].append(saved)

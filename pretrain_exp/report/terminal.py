@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -13,9 +14,12 @@ from rich.text import Text
 
 from pretrain_exp.analysis.analyse import Analysis, analyse
 from pretrain_exp.analysis.study import StudyData
+from pretrain_exp.report.finding_tables import finding_tables
+from pretrain_exp.report.matrix_tables import dependence_table, floor_table
 from pretrain_exp.report.tables import Table, effect_tables
 
 _STYLE = {"error": "bold red", "warning": "yellow", "note": "dim"}
+_MOST_ROWS = 12  # of a table of findings
 _MOST_TABLES = 2  # the rest stands on the page
 
 
@@ -37,10 +41,25 @@ def parts(study: StudyData, analysis: Analysis) -> Iterator[RenderableType]:
     shown = [table for table in effect_tables(analysis) if not table.folded]
     for table in shown[:_MOST_TABLES]:
         yield Padding(rich_table(table), (1, 0, 0, 0))
+    matrices = [dependence_table(matrix) for matrix in analysis.matrices]
+    for table in filter(None, (*matrices, floor_table(analysis.floors))):
+        yield Padding(rich_table(table), (1, 0, 0, 0))
+    for tables in finding_tables(analysis.findings).values():
+        for table in tables:
+            if not table.folded:
+                yield Padding(rich_table(_shortened(table)), (1, 0, 0, 0))
     yield Padding(_proof(study), (1, 0, 0, 0))
     for remark in analysis.remarks:
         if remark.severity != "error":
             yield Text(f"{'!' if remark.severity == 'warning' else '·'} {remark.text}", style=_STYLE[remark.severity])
+
+
+def _shortened(table: Table) -> Table:
+    """The first rows; the caption says how many there are."""
+    if len(table.rows) <= _MOST_ROWS:
+        return table
+    caption = f"{_MOST_ROWS} of {len(table.rows)} rows; the others are on the page. {table.caption}"
+    return replace(table, rows=table.rows[:_MOST_ROWS], caption=caption)
 
 
 def rich_table(table: Table) -> RichTable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +10,10 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from pretrain_exp.analysis.effects import Panel
 from pretrain_exp.analysis.study import ARMS, StudyData
-from pretrain_exp.report.axes import dose_colours
-from pretrain_exp.report.pictures import ARM_COLOUR, ARM_LINE, INK, Picture, slug, table
+from pretrain_exp.report.axes import dose_colours, short_variant, wrapped
+from pretrain_exp.report.pictures import ARM_COLOUR, ARM_LINE, INK, VARIANT_COLOURS, Picture, slug, table
 
 Run = tuple[str, int]  # member, seed
 Curve = tuple[NDArray[np.int64], NDArray[np.float64]]  # steps, values
@@ -20,13 +21,16 @@ MOST_POINTS = 600  # of a curve
 OTHERS = {"train/grad_norm": "gradient norm", "train/lr": "learning rate"}
 
 
-def training_pictures(study: StudyData) -> Iterator[Picture]:
-    yield from _loss(study.curves)
+def training_pictures(study: StudyData, panels: Sequence[Panel] = ()) -> Iterator[Picture]:
+    """panels: what is analysed apart is drawn apart."""
+    variant = {unit.member: panel.label for panel in panels for unit in panel.units}
+    yield from _loss(study.curves, variant)
     yield from _others(study.curves)
     planted = study.ledger.filter(pc.equal(study.ledger["status"], "planted"))
     insertions = sorted(pc.unique(planted["insertion"]).to_pylist())
     for insertion in insertions:
-        yield _placement(planted.filter(pc.equal(planted["insertion"], insertion)), insertion, len(insertions) > 1)
+        mine = planted.filter(pc.equal(planted["insertion"], insertion))
+        yield _placement(mine, insertion, len(insertions) > 1, variant)
 
 
 def _curves(curves: pa.Table, metric: str) -> tuple[dict[str, dict[Run, Curve]], int]:
@@ -63,20 +67,32 @@ def _smooth(curve: Curve) -> Curve:
     return curve[0][half : len(curve[0]) - half], smooth
 
 
+def _control_of(run: Run, controls: dict[Run, Curve]) -> Curve | None:
+    """The control of the same member and seed, else the one without a member, else the only one of the seed."""
+    same_seed = [curve for (_, seed), curve in controls.items() if seed == run[1]]
+    alone = same_seed[0] if len(same_seed) == 1 else None
+    return controls.get(run) or controls.get(("", run[1])) or alone
+
+
 def _each(width: int) -> str:
     return f" Every point is the mean of {width:,} steps." if width > 1 else ""
 
 
-def _loss(curves: pa.Table) -> Iterator[Picture]:
+def _loss(curves: pa.Table, variant: Mapping[str, str]) -> Iterator[Picture]:
     arms, width = _curves(curves, "train/loss")
     if not arms:
         return
-    control = arms.get("control", {})
-    differences = {
-        arm: [_difference(curve, control[run]) for run, curve in arms.get(arm, {}).items() if run in control]
-        for arm in ("treated", "placebo")
-    }
-    differences = {arm: found for arm, found in differences.items() if found}
+    differences: dict[tuple[str, str], list[Curve]] = {}  # by arm and variant
+    for arm in ("treated", "placebo"):
+        for run, curve in arms.get(arm, {}).items():
+            if control := _control_of(run, arms.get("control", {})):
+                key = arm, variant.get(run[0], run[0])
+                differences.setdefault(key, []).append(_difference(curve, control))
+    variants = list(dict.fromkeys(label for _, label in differences))
+    several = len(variants) > 1
+
+    def colour_of(arm: str, label: str) -> str:
+        return VARIANT_COLOURS[variants.index(label) % len(VARIANT_COLOURS)] if several else ARM_COLOUR[arm]
 
     def draw(axes: Sequence[Axes]) -> None:
         for arm in ("control", "placebo", "treated"):
@@ -91,9 +107,14 @@ def _loss(curves: pa.Table) -> Iterator[Picture]:
         if not differences:
             return
         axes[1].axhline(0, color=INK, lw=0.9)
-        for arm, found in differences.items():
-            axes[1].plot(*_mean(found), color=ARM_COLOUR[arm], lw=0.5, alpha=0.4)
-            axes[1].plot(*_smooth(_mean(found)), color=ARM_COLOUR[arm], ls=ARM_LINE[arm], lw=1.5)
+        for (arm, label), found in differences.items():
+            colour = colour_of(arm, label)
+            if not several:
+                axes[1].plot(*_mean(found), color=colour, lw=0.5, alpha=0.4)
+            name = wrapped(short_variant(label)) if several and arm == "treated" else None
+            axes[1].plot(*_smooth(_mean(found)), color=colour, ls=ARM_LINE[arm], lw=1.5, label=name)
+        if several:
+            axes[1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
         axes[1].set_ylabel("difference\nto control")
         limit = 1.3 * max(np.quantile(np.abs(_mean(found)[1]), 0.99) for found in differences.values()) or 1.0
         axes[1].set_ylim(-limit, limit)
@@ -142,33 +163,43 @@ def _data(metrics: dict[str, dict[str, dict[Run, Curve]]]) -> pa.Table:
     return table(rows, ("metric", "arm", "member", "seed", "step", "value"))
 
 
-def _placement(ledger: pa.Table, insertion: str, several: bool) -> Picture:
+def _placement(ledger: pa.Table, insertion: str, several: bool, variant: Mapping[str, str]) -> Picture:
+    """A row for each variant that is analysed apart."""
     step, dose = ledger["step"].to_numpy(), ledger["dose"].to_numpy()
-    doses = np.unique(dose).tolist()
+    label = np.array([variant.get(member, member) for member in ledger["member"].to_pylist()], dtype=str)
+    labels, doses = list(dict.fromkeys(label.tolist())), np.unique(dose).tolist()
     bins = np.unique(np.linspace(step.min(), step.max() + 1, min(41, int(np.ptp(step)) + 2)).astype(int))
-    counts = [np.histogram(step[dose == d], bins)[0] for d in doses]
+    counts = {name: [np.histogram(step[(dose == d) & (label == name)], bins)[0] for d in doses] for name in labels}
+    tallest = max(int(np.sum(of, axis=0).max()) for of in counts.values())
 
     def draw(all_axes: Sequence[Axes]) -> None:
-        axes = all_axes[0]
-        base = np.zeros(len(bins) - 1)
-        for d, colour, count in zip(doses, dose_colours(doses), counts, strict=True):
-            axes.bar(bins[:-1], count, np.diff(bins), base, align="edge", color=colour, label=f"{d:,}", lw=0)
-            base = base + count
-        axes.set_xlabel("step")
-        axes.set_ylabel("edits")
-        axes.set_ylim(0, 1.05 * base.max())
-        axes.legend(title="times", loc="center left", bbox_to_anchor=(1.01, 0.5), reverse=True)
+        for axes, name in zip(all_axes, labels, strict=True):
+            base = np.zeros(len(bins) - 1)
+            for d, colour, count in zip(doses, dose_colours(doses), counts[name], strict=True):
+                axes.bar(bins[:-1], count, np.diff(bins), base, align="edge", color=colour, label=f"{d:,}", lw=0)
+                base = base + count
+            axes.set_ylim(0, 1.05 * tallest)
+            axes.set_ylabel("edits")
+            if len(labels) > 1:
+                axes.set_title(wrapped(short_variant(name) or "(unnamed)", 70), fontsize=9)
+        all_axes[-1].set_xlabel("step")
+        all_axes[0].legend(title="times", loc="upper left", bbox_to_anchor=(1.01, 1.05), reverse=True)
 
     data = [
-        {"insertion": insertion, "dose": int(d), "first_step": int(a), "stop_step": int(b), "edits": int(n)}
-        for d, count in zip(doses, counts, strict=True)
+        {
+            "variant": name, "insertion": insertion, "dose": int(d), "first_step": int(a), "stop_step": int(b),
+            "edits": int(n),
+        }
+        for name in labels
+        for d, count in zip(doses, counts[name], strict=True)
         for a, b, n in zip(bins[:-1], bins[1:], count, strict=True)
-    ]
+    ]  # fmt: skip
     plans = ledger.group_by(["member", "seed"]).aggregate([]).num_rows
     own = insertion if several else ""
     return Picture(
         slug("placement", own), "changed", f"Where edits were placed{f' ({own})' if own else ''}",
         f"{len(step):,} edits over the steps, by how often their item was planted"
         + (f"; {plans} plans together." if plans > 1 else "."),
-        table(data, ("insertion", "dose", "first_step", "stop_step", "edits")), draw, heights=(2.7,),
+        table(data, ("variant", "insertion", "dose", "first_step", "stop_step", "edits")), draw,
+        heights=(2.7,) if len(labels) == 1 else (1.5,) * len(labels),
     )  # fmt: skip

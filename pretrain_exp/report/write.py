@@ -2,17 +2,19 @@
 
 report.html          self-contained
 figures/             <name>.png, <name>.svg, <name>.csv of each picture
+tables/              <name>.csv of what only some studies have: membership, forgetting, planted facts, ...
 results.parquet      the item table, joined to insertion, item group and dose
 effects.csv, .json   every estimate, one row each
+power.json           the spread of each outcome, for the plans of later studies
+dependence.csv, .json, noise_floor.csv, .json   where the study has such: the matrix, what runs without edits differ by
 summary.json         answer, headline, remarks
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,10 @@ import pyarrow.parquet as pq
 from pretrain_exp.analysis.analyse import Analysis, analyse
 from pretrain_exp.analysis.estimate import to_json, to_table
 from pretrain_exp.analysis.study import StudyData
-from pretrain_exp.errors import UserError
+from pretrain_exp.report.dependence_figure import dependence_pictures
 from pretrain_exp.report.dose_figures import dose_pictures
+from pretrain_exp.report.finding_figures import finding_pictures
+from pretrain_exp.report.folder import replaced
 from pretrain_exp.report.html import render
 from pretrain_exp.report.pictures import save
 from pretrain_exp.report.training_figures import training_pictures
@@ -54,46 +58,36 @@ def write_report(study: StudyData, folder: Path, analysis: Analysis | None = Non
     Raises UserError when `folder` holds something that is not a report.
     """
     folder = folder.absolute()
-    if folder.exists() and not (folder / "summary.json").is_file() and any(folder.iterdir()):
-        raise UserError(
-            "a report replaces its folder, and this one holds something else",
-            value=str(folder),
-            fix="name another folder",
-        )
-    analysis = analysis or analyse(study)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        fresh.chmod(0o755)
+    with replaced(folder) as fresh:
+        analysis = analysis or analyse(study)
         _write(study, analysis, fresh)
-        _swap(fresh, folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return ReportPaths(
         folder, folder / "report.html", folder / "figures", folder / "results.parquet", folder / "effects.csv",
         folder / "effects.json", folder / "summary.json", analysis,
     )  # fmt: skip
 
 
-def _swap(fresh: Path, folder: Path) -> None:
-    """`fresh` takes the place of `folder`."""
-    if not folder.exists():
-        os.rename(fresh, folder)
-        return
-    old = folder.with_name(f"{fresh.name}.old")
-    os.rename(folder, old)
-    os.rename(fresh, folder)
-    shutil.rmtree(old)
-
-
 def _write(study: StudyData, analysis: Analysis, folder: Path) -> None:
     figures = folder / "figures"
     figures.mkdir()
-    saved = [save(picture, figures) for picture in (*dose_pictures(analysis), *training_pictures(study))]
+    pictures = (
+        *dose_pictures(analysis), *finding_pictures(analysis), *dependence_pictures(analysis.matrices),
+        *training_pictures(study, analysis.design.panels),
+    )  # fmt: skip
+    saved = [save(picture, figures) for picture in pictures]
     (folder / "report.html").write_text(render(study, analysis, saved), encoding="utf-8")
     pq.write_table(joined(study), folder / "results.parquet", compression="zstd")
     pa.csv.write_csv(to_table(analysis.estimates), folder / "effects.csv")
+    for name, table in analysis.findings.tables().items():
+        (folder / "tables").mkdir(exist_ok=True)
+        pa.csv.write_csv(table, folder / "tables" / f"{name}.csv")
     _write_json(folder / "effects.json", [to_json(row) for row in analysis.estimates])
+    _write_json(folder / "power.json", [finite(asdict(row)) for row in analysis.power])
+    for name, rows in (("dependence", [row for matrix in analysis.matrices for row in matrix.rows()]),
+                       ("noise_floor", [floor.row() for floor in analysis.floors])):  # fmt: skip
+        if rows:
+            pa.csv.write_csv(pa.Table.from_pylist(rows), folder / f"{name}.csv")
+            _write_json(folder / f"{name}.json", [finite(row) for row in rows])
     _write_json(folder / "summary.json", summary(study, analysis))
 
 
@@ -124,6 +118,11 @@ def summary(study: StudyData, analysis: Analysis) -> dict[str, Any]:
         "cost": dict(study.cost),
         "varies": {name: list(values) for name, values in study.varies.items()},
     }
+
+
+def finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with null where a number is none, which JSON cannot say."""
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -161,6 +161,7 @@ def _job(target: Target, specs: Sequence[EvaluationSpec], composed: Composed, st
             device=config.evaluation.device,
             dtype=config.evaluation.dtype,
             retries=config.training.retries,
+            shards=config.evaluation.shards,
         )
         return evaluate_job(request, store, {})
     missing = [spec for spec in specs if not (spec.folder(store, target.identity) / "eval.json").is_file()]
@@ -178,6 +179,7 @@ def _job(target: Target, specs: Sequence[EvaluationSpec], composed: Composed, st
         ),
         device=config.evaluation.device,
         dtype=config.evaluation.dtype,
+        shards=config.evaluation.shards,
         progress=str(folder / "progress.json"),
         log=str(folder / "log.txt"),
     ).to_json()

@@ -98,7 +98,9 @@ def assumed_spread(items: int, choice: bool) -> Spread:
 def stored_spread(store: Path, member: Member, insertion: str, dose: int) -> Spread | None:
     """What the newest study of the store saw of this kind of insertion at this dose on this model; None: nothing."""
     node = member.config.insertion.get(insertion)
-    for folder in all_studies(store)[:NEWEST] if node is not None else ():
+    if node is None:  # of a table that is replayed
+        return None
+    for folder in all_studies(store)[:NEWEST]:
         path = folder / "report" / "power.json"
         if not path.is_file():
             continue

@@ -57,6 +57,7 @@ class EvaluationRequest:
     device: str
     dtype: str
     retries: int
+    shards: int = 1
 
 
 def evaluation_specs(config: Config, items: str | None, held_out_digest: str = "") -> tuple[EvaluationSpec, ...]:
@@ -150,6 +151,7 @@ def evaluate_job(request: EvaluationRequest, store: Path, maker: Mapping[str, Jo
         "state": str(state_dir(store, request.state)),
         "device": request.device,
         "dtype": request.dtype,
+        "shards": request.shards,
         "evaluations": evaluations,
         "live": str(folder),
         **request.inputs,

@@ -9,6 +9,8 @@ from tiny import PROOF, design, items, results, study
 from pretrain_exp.analysis.limits import limits
 
 DOSES = [0, 0, 4, 4]
+_FOUND = {"level": "warning", "check": "holdout", "message": "2 of 9 holdout items of a stand whole"}
+READ_HOLDOUT = {"arm": "treated", "seed": 1, "ok": True, "findings": [_FOUND]}
 RUN = {"treated": [1, 0, 1, 1], "control": [0, 1, 0, 1], "placebo": [1, 0, 0, 1]}
 
 
@@ -57,6 +59,7 @@ def severity(found: dict[str, str], words: str) -> str | None:
             "audit of the plan failed (treated, seed 1)",
             "error",
         ),
+        ({"audits": [READ_HOLDOUT]}, "Holdout items were read (treated, seed 1): 2 of 9", "warning"),
         ({"status": ["lm_eval failed: no such task"]}, "lm_eval failed", "error"),
     ],
 )

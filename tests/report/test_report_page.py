@@ -2,13 +2,12 @@
 
 import dataclasses
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.csv
 import pytest
 from rich.console import Console
 from studies import simulated_study
@@ -177,22 +176,51 @@ def test_only_perplexity(tmp_path: Path) -> None:
     assert "Nothing was planted." in text
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs the chromium browser")
-def test_a_browser_opens_it_without_an_error_and_sorts(html: str, tmp_path: Path) -> None:
-    """The dump of the page after a click on a column's head; errors go to the console, which goes to stderr."""
-    click = "<script>document.querySelectorAll('#effects th button')[4].click()</script></body>"
-    path = tmp_path / "page.html"
-    path.write_text(html.replace("</body>", click))
-    flags = (
-        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-        "--disable-component-update --disable-sync --enable-logging=stderr --virtual-time-budget=2000 --dump-dom"
-    )
-    command = ["chromium", *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", path.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert "CONSOLE" not in done.stderr
-    sorted_head = re.search(r'<th [^>]*aria-sort="ascending".*?</table>', done.stdout, re.DOTALL)
-    assert sorted_head is not None
-    rows = sorted_head[0].split("<tr>")[1:]
-    estimates = [float(row.split('data-sort="')[5].split('"')[0]) for row in rows]
-    assert len(estimates) == 5
-    assert estimates == sorted(estimates)
+@pytest.mark.parametrize(
+    ("change", "varies", "words"),
+    [
+        ({"control": False}, None, "No control: nothing tells an effect of the planted items"),
+        ({"seeds": (0,)}, None, "One seed (0): no between-run interval can be given."),
+        ({}, {"placement": [0, 1, 2], "order": [0], "init": [0]}, "Only the placement varies"),
+    ],
+)
+def test_what_cannot_be_concluded_is_said_before_anything_else(
+    change: dict[str, Any], varies: dict[str, list[int]] | None, words: str
+) -> None:
+    """On the page between the answer and the contents, and in the terminal; not where it does not hold."""
+    plain = simulated_study(**SMALL)
+    study = simulated_study(**(SMALL | change))
+    study = dataclasses.replace(study, varies=varies) if varies else study
+    head = bare(study)
+    assert words in head[: head.index("<nav")]
+    assert words in re.sub(r"\s+", " ", printed(study))
+    assert words not in bare(plain)
+
+
+def test_without_control_it_stands_above_the_answer_in_the_terminal() -> None:
+    said = printed(simulated_study(**SMALL, control=False))
+    assert said.index("! No control") < said.index("Reading an item")
+    page = bare(simulated_study(**SMALL, control=False))
+    assert '<li class="error"><b>Error.</b>No control' in page
+
+
+def test_variants_are_drawn_apart(tmp_path: Path) -> None:
+    members = tuple(f"insertion.benchmark_contamination.window=[{i}, {i + 9}]" for i in range(3))
+    study = simulated_study(**SMALL, members=members, sweep="condition", seeds=(0, 1))
+    figures = write_report(study, tmp_path / "report").figures
+    for name, column in (("placement", "variant"), ("variants-acc", "panel")):
+        table = pyarrow.csv.read_csv(figures / f"{name}.csv")
+        assert set(table[column].to_pylist()) == set(members)
+    drawn = (figures / "placement.svg").read_text()
+    for member in members:
+        assert member.rpartition(".")[2] in drawn  # window=[0, 9]: the part that tells them apart
+
+
+def test_the_picture_of_variants_shows_a_metric_that_moves(tmp_path: Path) -> None:
+    """Accuracy is 0 in both arms of every variant: cross-entropy is drawn."""
+    study = simulated_study(**SMALL, members=("lr=1", "lr=2"), sweep="condition", seeds=(0, 1))
+    floor = pa.compute.if_else(pa.compute.equal(study.results["metric"], "acc"), 0.0, study.results["value"])
+    flat = dataclasses.replace(study, results=study.results.set_column(4, "value", floor))
+    figures = write_report(flat, tmp_path / "report").figures
+    assert (figures / "variants-gold_ce.png").is_file()
+    assert not (figures / "variants-acc.png").exists()

@@ -1,0 +1,93 @@
+"""Planted noise looked for: inner products by arm and dose in, tests against N(0, 1) out.
+
+planted noise in the treated run     the question                          (alternative: shifted below 0)
+planted noise in the control         never trained on: the null must hold
+fresh noise in either run            never planted: the null must hold
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pretrain_exp.analysis.contrasts import NO_VARIANCE
+from pretrain_exp.analysis.effects import Cell, Design, Panel
+from pretrain_exp.analysis.gaussian import watermark_test
+from pretrain_exp.analysis.scores import Series
+from pretrain_exp.analysis.seeds import over_seeds
+from pretrain_exp.analysis.study import ARMS
+
+PLANTED, FRESH = "watermark", "watermark_fresh"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watermarked:
+    """The tests of gaussian.py on one run's inner products. seed None: the mean shift over seeds (t), no tests.
+
+    noise: "planted" or "fresh". null_must_hold: whether the null must hold here whatever the model does.
+    """
+
+    panel: str
+    insertion: str
+    evaluation: str
+    noise: str
+    arm: str
+    dose: int
+    null_must_hold: bool
+    seed: int | None
+    n: int
+    mean: float
+    low: float
+    high: float
+    z_p: float
+    ks_p: float
+    fpr: float
+    tpr: float
+    tpr_low: float
+    tpr_high: float
+    method: str
+    flag: str = ""
+
+
+def watermarks(design: Design) -> list[Watermarked]:
+    """Every arm, dose and seed of an insertion whose noise was looked for, and over seeds."""
+    rows: list[Watermarked] = []
+    for panel in design.panels:
+        for insertion in design.doses.insertions:
+            for series in design.series(panel, insertion):
+                if series.metric in (PLANTED, FRESH):
+                    for cell in design.cells(panel, insertion):
+                        for arm in ARMS if not cell.group else ():
+                            found = list(_within(design, panel, series, cell, arm))
+                            rows += [*found, *_over_seeds(found, design.level)]
+    return rows
+
+
+def _within(design: Design, panel: Panel, series: Series, cell: Cell, arm: str) -> Iterator[Watermarked]:
+    for seed in panel.seeds:
+        values = np.concatenate([design.values(series, unit, arm, cell) for unit in panel.of_seed(seed)])
+        if not len(values):
+            continue
+        test = watermark_test(values)
+        yield Watermarked(
+            panel=panel.label, insertion=cell.insertion, evaluation=series.evaluation,
+            noise="planted" if series.metric == PLANTED else "fresh", arm=arm, dose=cell.dose,
+            null_must_hold=arm == "control" or series.metric == FRESH or cell.dose == 0, seed=seed, n=test.n,
+            mean=test.mean, low=test.low, high=test.high, z_p=test.z_p, ks_p=test.ks_p, fpr=test.fpr, tpr=test.tpr,
+            tpr_low=test.tpr_low, tpr_high=test.tpr_high, method="t interval over sequences",
+            flag="one sequence only" if test.n == 1 else "",
+        )  # fmt: skip
+
+
+def _over_seeds(rows: list[Watermarked], level: float) -> Iterator[Watermarked]:
+    if len(rows) > 1:
+        mean, tpr = (over_seeds(values, level) for values in ([r.mean for r in rows], [r.tpr for r in rows]))
+        nan = float("nan")
+        yield replace(
+            rows[0], seed=None, n=sum(row.n for row in rows), mean=float(mean.mean), low=float(mean.low),
+            high=float(mean.high), z_p=nan, ks_p=nan, tpr=float(tpr.mean), tpr_low=float(tpr.low),
+            tpr_high=float(tpr.high), method=f"t interval over {len(rows)} seeds",
+            flag=NO_VARIANCE if mean.degenerate else "",
+        )  # fmt: skip

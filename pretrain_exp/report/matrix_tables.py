@@ -1,0 +1,70 @@
+"""The matrix of dependence and the noise of runs without edits as tables, for page and terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pretrain_exp.analysis.dependence import ALL
+from pretrain_exp.analysis.matrix import Matrix
+from pretrain_exp.analysis.metrics import metric
+from pretrain_exp.analysis.noise_floor import ARMS_OF, Floor
+from pretrain_exp.report.dependence_figure import LIMIT
+from pretrain_exp.report.tables import DASH, Cell, Column, Table, number
+
+
+def dependence_table(matrix: Matrix) -> Table:
+    """(n + 1) x n cells, the noise of the controls below them."""
+    columns = [Column("Run that read", number=False)]
+    columns += [Column(f"{o.insertion} [{metric(o.metric, True).unit or o.metric}]") for o in matrix.outcomes]
+    rows = []
+    for treatment in matrix.treatments:
+        cells = [Cell("all together" if treatment == ALL else f"{treatment} alone", treatment)]
+        for outcome in matrix.outcomes:
+            cell, m = matrix.cell(treatment, outcome.insertion), metric(outcome.metric, True)
+            if cell is None:
+                cells.append(Cell(DASH))
+                continue
+            beyond = cell.low > 0 or cell.high < 0
+            strong = beyond if cell.diagonal or treatment == ALL else cell.p_adjusted < LIMIT
+            note = m.interval(cell.low, cell.high)
+            cells.append(Cell(m.difference(cell.estimate), cell.estimate, note=note, strong=strong))
+        rows.append(cells)
+    noise = [metric(o.metric, True).difference(matrix.noise[o.insertion], sign=False) for o in matrix.outcomes]
+    rows.append([Cell("noise of the controls", "~"), *(Cell(text) for text in noise)])
+    first = matrix.cells[0]
+    caption = (
+        f"Differences to the control of the same seed on the same items; {first.method}. Bold: told from zero, off the "
+        "diagonal after Benjamini-Hochberg. Noise: standard deviation of control means between seeds."
+    )
+    return Table(f"Dependence{f' ({matrix.panel})' if matrix.panel else ''}", columns, rows, caption)
+
+
+def floor_table(floors: Sequence[Floor]) -> Table | None:
+    """What runs without edits differ by; None for a study that has treated runs, or one control."""
+    if not floors:
+        return None
+    columns = [
+        Column("Measured", number=False),
+        Column("Items"),
+        Column("Runs"),
+        Column("Mean"),
+        Column("Spread of runs", help="standard deviation of the runs' means"),
+        Column("Largest difference"),
+        Column("Two runs differ within", help="half the 95 % interval of the difference of two runs"),
+        Column("Spread of items", help="standard deviation of paired differences between two runs"),
+        *(Column(f"Detectable, {k} seeds") for k in ARMS_OF),
+    ]
+    rows = []
+    for floor in floors:
+        m = metric(floor.metric)
+        name = ", ".join(filter(None, (floor.member, floor.task, m.label)))
+        spread = (floor.sd_runs, floor.largest, floor.two_runs, floor.sd_items, *floor.detectable.values())
+        cells = [Cell(m.difference(value, sign=False), value) for value in spread]
+        rows.append(
+            [Cell(name, name, note=m.unit), Cell(f"{floor.n:,}", floor.n), number(floor.runs, 0)]
+            + [Cell(m.level(floor.mean), floor.mean), *cells]
+        )
+    caption = (
+        "Detectable: smallest effect that a t test over so many pairs of runs sees with 80 % power."
+    )
+    return Table("What two runs without any edit differ by", columns, rows, caption)
