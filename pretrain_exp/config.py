@@ -138,6 +138,13 @@ class EvaluationConfig(Strict):
     every_checkpoint: bool = False
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    shards: int = Field(1, gt=0)  # processes that share the evaluation of one state, a GPU each where there are any
+
+    @model_validator(mode="after")
+    def _one_device_each(self) -> EvaluationConfig:
+        if self.shards > 1 and ":" in self.device:
+            raise ValueError(f"{self.shards} shards on {self.device}: set evaluation.device=cuda to use all GPUs")
+        return self
 
 
 class HubConfig(Strict):
@@ -171,6 +178,7 @@ class Config(Strict):
     export_plan: str | None = None  # where to write this plan as such a table
     store: str = "outputs/store"
     verify_reads: bool = True
+    scan_holdouts: bool = False  # look for holdout items in all data that the run reads
     numerics: Literal["warn", "refuse"] = "warn"
 
     @property

@@ -161,6 +161,7 @@ def evaluation_requests(member: Member, arm: str) -> list[EvaluationRequest]:
             device=config.evaluation.device,
             dtype=config.evaluation.dtype,
             retries=config.training.retries,
+            shards=config.evaluation.shards,
         )
         for step in member.evaluated_steps()
     ]

@@ -58,8 +58,8 @@ class Verbatim:
         limit = model.context_length
         texts = []
         for text, run in planted_runs(model, context):
-            tokens = _without_eos(run.scored, model)
-            texts.append((text, Run(run.before, tokens[:limit]), self._part(text, len(tokens))))
+            said = _without_eos(run.scored, model)
+            texts.append((text, Run(run.before, said[:limit]), self._part(text, len(said))))
         scored = [each for each in texts if each[2].stop <= len(each[1].scored)]
         if short := len(texts) - len(scored):
             needed = self.prefix + self.suffix

@@ -1,6 +1,9 @@
 """Tasks of lm-eval: per-item values that add up to the harness's own aggregate."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -8,6 +11,7 @@ import yaml
 from pretrain_exp.errors import UserError
 from pretrain_exp.eval.base import EvalContext
 from pretrain_exp.eval.lm_eval import LmEval
+from pretrain_exp.eval.multiple_choice import MultipleChoice
 from pretrain_exp.items.benchmarks import load_benchmark
 
 
@@ -82,6 +86,36 @@ def test_accuracies_add_up_to_those_of_the_harness(models, task, shots):
         ours = column(scores, metric)
         assert len(ours) == 12
         assert sum(ours.values()) / 12 == pytest.approx(theirs[f"{metric},none"])
+
+
+def test_every_item_has_the_value_of_the_command_line_of_the_harness(models, task, tmp_path):
+    """The same checkpoint, read by `lm_eval` itself in a process of its own."""
+    model, folder, out = models["rotary"], tmp_path / "model", tmp_path / "out"
+    model.model.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    path = task()
+    command = [sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args", f"pretrained={folder},dtype=float32"]
+    command += ["--tasks", path, "--device", "cpu", "--batch_size", "3"]
+    command += ["--output_path", str(out), "--log_samples"]
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "their_cache"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (samples,) = out.rglob("samples_sums_*.jsonl")
+    theirs = {json.loads(line)["doc"]["q"]: json.loads(line) for line in samples.open()}
+    scores, choices = LmEval(tasks=[path]).run(model, EvalContext()), MultipleChoice(benchmark=f"lm_eval:{path}")
+    found = {name: column(scores, name) for name in ("acc", "acc_norm")}
+    nll = column(choices.run(model, EvalContext()), "gold_nll")
+    items = {item.id: item.query for item in load_benchmark(f"lm_eval:{path}")}
+    assert len(theirs) == len(items) == 12
+    for item, query in items.items():
+        sample = theirs[query]
+        for name in ("acc", "acc_norm"):
+            assert found[name][item] == sample[name], (name, query)
+        assert nll[item] == pytest.approx(-float(sample["filtered_resps"][1][0]), abs=1e-4)
+    (aggregate,) = out.rglob("results_*.json")
+    results = json.loads(aggregate.read_text())["results"]["sums"]
+    for name in ("acc", "acc_norm"):
+        assert sum(found[name].values()) / 12 == pytest.approx(results[f"{name},none"], abs=1e-9)
 
 
 def test_an_item_has_the_id_that_it_is_planted_under(models, task):

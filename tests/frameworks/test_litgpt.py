@@ -1,0 +1,385 @@
+"""What framework `litgpt` promises beyond the table: litgpt's own numbers, conversions, its YAML, what it refuses."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from bench import Bench
+from rig_litgpt import LLAMA, PYTHON, framework
+from rigs import TRAINING, G, Run, S, losses, metrics
+
+from pretrain_exp.errors import UserError
+from pretrain_exp.framework.litgpt.families import FAMILIES
+from pretrain_exp.framework.worker.probe import check_probe
+
+pytestmark = [
+    pytest.mark.litgpt,
+    pytest.mark.skipif(
+        not PYTHON.is_file() and not os.environ.get("PRETRAIN_EXP_FRAMEWORKS"), reason="make env-litgpt builds it"
+    ),
+]
+HERE = Path(__file__).parent
+SCRATCH = {"config": LLAMA}
+
+
+@pytest.fixture(scope="module")
+def bench(benches: Any) -> Bench:
+    return benches("litgpt")
+
+
+def program(name: str, *arguments: object) -> dict[str, Any]:
+    """What a program beside this file says, run by litgpt's Python."""
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1"}
+    command = [str(PYTHON), str(HERE / name), *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return torch.load(checkpoint / "lit_model.pth", weights_only=True)["model"]
+
+
+# What litgpt itself computes
+
+
+def test_a_job_is_a_run_of_litgpt(bench: Bench) -> None:
+    """Losses, learning rates and weights of litgpt.pretrain.main over the same rows, to the last bit."""
+    run = bench.control
+    stock = program("litgpt_stock.py", run.root / "job.json", 10)["steps"]
+    rows = metrics(run.state(3), run.state(10))
+    assert [row["train/loss"] for row in rows] == [step["loss"] for step in stock]
+    assert [row["train/lr"] for row in rows] == [step["lr"] for step in stock]
+    theirs, ours = torch.load(run.root / "stock.pth", weights_only=True), weights(run.state(10) / "checkpoint")
+    assert theirs.keys() == ours.keys()
+    assert all(torch.equal(theirs[name], ours[name]) for name in ours)
+
+
+def test_a_folder_of_litgpt_is_a_start_with_its_moments(bench: Bench, tmp_path: Path) -> None:
+    folder = bench.control.state(3) / "checkpoint"
+    assert framework(1).check({"config": None, "checkpoint": str(folder)}, TRAINING) == []
+    model = {"config": None, "checkpoint": str(folder)}
+    run = bench.job("native", "native", (10,), start=(None, 3), model=model, store=tmp_path / "store").run()
+    assert losses(run.state(10)) == losses(bench.control.state(10))
+
+
+def test_a_constant_rate_and_a_tied_matrix(bench: Bench, tmp_path: Path) -> None:
+    schedule = {**TRAINING["schedule"], "name": "constant", "warmup_steps": 2}
+    model = {"config": {**LLAMA, "tie_embeddings": True}}
+    run = bench.job("tied", "tied", (2, 5), training={"schedule": schedule}, model=model).run()
+    peak = TRAINING["optimizer"]["lr"]
+    rates = [row["train/lr"] for row in metrics(run.state(2), run.state(5))]
+    assert rates == pytest.approx([0.0, peak / 2, peak, peak, peak])
+    found = weights(run.state(5) / "checkpoint")
+    assert torch.equal(found["lm_head.weight"], found["transformer.wte.weight"])
+    out = framework(1).to_hf(run.state(5), tmp_path / "hf")
+    assert json.loads((out / "config.json").read_text())["tie_word_embeddings"] is True
+    from_state = bench.job("tied-on", "tied-on", (5,), start=(run.state(2), 2), training={"schedule": schedule})
+    assert losses(from_state.run().state(5)) == losses(run.state(5))
+
+
+def test_a_signal_to_the_group_leaves_the_loader_alone(bench: Bench) -> None:
+    """SIGTERM to two ranks and their four loader processes: the ranks save and ask to be started again."""
+    training = {"loader_workers": 2}
+    run = bench.job("group", "group", (40,), overlay=bench.overlay, ranks=2, training=training)
+    process, live = run.begin(), run.root / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not live.is_file() or live.read_bytes().count(b"\n") < 2:
+        assert process.poll() is None, process.communicate()[0][-6000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, printed[-6000:]
+    run.ranks = 1
+    assert losses(run.run().state(40)) == pytest.approx(losses(bench.stopped.state(40)), abs=bench.rig.loss_tolerance)
+
+
+class Hooked(Run):
+    def write(self) -> Path:
+        path = super().write()
+        hook = {"kind": "gradient_noise", "seed": 5, "sigma": 0.25, "steps": [1]}
+        path.write_text(json.dumps({**json.loads(path.read_text()), "hooks": [hook]}))
+        return path
+
+
+def test_gradient_noise_falls_on_its_step(bench: Bench) -> None:
+    found = {}
+    for ranks in (1, 2):
+        root = bench.folder / f"hooked-{ranks}"
+        run = Hooked(bench.rig, root, bench.order, f"hooked-{ranks}", (4,), store=bench.folder / "store", ranks=ranks)
+        found[ranks] = metrics(run.run().state(4))
+    rows, plain = found[1], losses(bench.control.state(3), bench.control.state(10))
+    noise = [row.get("train/gradient_noise") for row in rows]
+    assert noise[1] == pytest.approx(0.25, rel=0.05)
+    assert noise[:1] + noise[2:] == [None] * 3
+    assert [row["train/loss"] for row in rows[:2]] == plain[:2]  # what step 1 learned is seen at step 2
+    assert abs(rows[2]["train/loss"] - plain[2]) > 1e-4
+    assert [r["train/loss"] for r in found[2]] == pytest.approx([r["train/loss"] for r in rows], abs=2e-5)
+
+
+def test_a_run_that_diverges_says_so(bench: Bench) -> None:
+    optimizer = {**TRAINING["optimizer"], "lr": 1e30}
+    training = {"optimizer": optimizer, "max_grad_norm": None}
+    run = bench.job("diverged", "diverged", (8,), training=training).run(2)
+    assert "training diverged" in json.loads((run.root / "error.json").read_text())["message"]
+
+
+# Conversions
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("conversions")
+    return folder, program("litgpt_conversions.py", folder)
+
+
+CONVERSIONS = (
+    "gpt_neox", "gpt_neox, another rotation", "llama", "llama, own head size", "llama 3", "llama, tied", "qwen2",
+    "qwen3", "olmo2",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONVERSIONS)
+def test_a_family_converts_there_and_back(converted: tuple[Path, dict[str, Any]], name: str) -> None:
+    """Within litgpt's environment, and as this one's transformers reads it."""
+    from transformers import AutoModelForCausalLM
+
+    folder, found = converted
+    assert found["models"].keys() == set(CONVERSIONS)
+    assert {result["family"] for result in found["models"].values()} == set(FAMILIES)
+    result = found["models"][name]
+    assert result["same_weights"]
+    assert result["difference"] == 0.0
+    assert result["tied"] == ("tied" in name)
+    assert result["eos"] == 5
+    model = AutoModelForCausalLM.from_pretrained(folder / name / "hf", dtype=torch.float32).eval()
+    check_probe(folder / name / "state" / "probe.json", model)
+
+
+def test_a_damaged_state_is_not_converted(converted: tuple[Path, dict[str, Any]]) -> None:
+    said = converted[1]["damaged"]
+    assert "off by" in said
+    assert "left a folder" not in said
+
+
+@pytest.mark.parametrize(
+    "name", ["falcon-7b", "phi-2", "Gemma-2-2b", "OLMo-1B-hf", "Mixtral-8x7B-v0.1", "Mistral-7B-v0.1"]
+)
+def test_what_does_not_convert_is_refused_before_it_trains(name: str) -> None:
+    (problem,) = framework(1).check({"config": {"name": name}}, TRAINING)
+    assert name in problem.render()
+    assert "families that convert" in problem.render()
+
+
+@pytest.mark.parametrize(
+    "name", ["pythia-14m", "pythia-160m", "EleutherAI/pythia-1b", "tiny-llama-1.1b", "Llama-3.2-1B", "Qwen2.5-0.5B",
+             "Qwen3-0.6B", "OLMo-2-1124-7B", "SmolLM2-135M"]
+)  # fmt: skip
+def test_models_of_litgpt_by_name(name: str) -> None:
+    assert framework(1).check({"config": {"name": name}}, TRAINING) == []
+    assert framework(1).complete_config({"name": name}, 7, 0, S) == {"name": name}
+
+
+# The configuration, before anything starts
+
+
+def changed(base: dict[str, Any], path: str, value: object) -> dict[str, Any]:
+    found = copy.deepcopy(base)
+    *parents, name = path.split(".")
+    inner = found
+    for parent in parents:
+        inner = inner.setdefault(parent, {})
+    inner[name] = value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("model.config.n_layers", 3, "did you mean n_layer?"),
+        ("model.config", {"name": "pythia-70"}, "near names: pythia-70m"),
+        ("model.config", {"bias": False}, "needs n_layer, n_head, n_embd"),
+        ("model.config.n_embd", 30, "multiple of its 4 heads"),
+        ("model.config.n_query_groups", 3, "litgpt refuses these fields"),
+        ("model.config.block_size", 8, f"at least training.sequence_length = {S}"),
+        ("model.attn_implementation", "sdpa", "one attention"),
+        ("training.micro_batch_size", 3, "one of [1, 2, 4]"),
+        ("training.precision", "fp16", "fp32 or bf16"),
+        ("training.schedule.name", "wsd", "cosine or constant"),
+        ("training.schedule.name", "linear", "cosine or constant"),
+        ("training.z_loss", 1e-5, "training.z_loss=0"),
+        ("training.document_masking", True, "training.document_masking=False"),
+        ("training.activation_checkpointing", True, "with FSDP only"),
+        ("training.args.stratgy", "ddp", "did you mean strategy?"),
+        ("training.args.strategy", "fsdp2", "one of auto, ddp, fsdp"),
+        ("training.args.strategy", "fsdp", "needs GPUs"),
+        ("training.args.sharding_strategy", "FULL_SHARD", "does not run here"),
+        ("training.args.global_batch_size", 4, "set training.batch_size"),
+        ("training.args.max_tokens", 10, "set training.schedule.total_steps"),
+        ("training.args.precision", "16-true", "one of 32-true, bf16-mixed, bf16-true"),
+        ("training.args.optimizer", "AdamW", "class_path and init_args"),
+        ("training.args.optimizer.init_args", {"lr": 1.0}, "set training.optimizer.lr"),
+    ],
+)
+def test_each_problem_is_named(path: str, value: object, says: str) -> None:
+    whole = changed({"training": TRAINING, "model": SCRATCH}, path, value)
+    problems = framework(1).check(whole["model"], whole["training"])
+    assert len(problems) == 1, [problem.render() for problem in problems]
+    assert says in problems[0].render()
+
+
+def test_a_right_configuration_has_no_problems() -> None:
+    assert framework(2).check(SCRATCH, TRAINING) == []
+    args = {"precision": "bf16-true", "optimizer": {"init_args": {"amsgrad": True}}}
+    assert framework(1).check(SCRATCH, {**TRAINING, "args": args}) == []
+
+
+def test_data_that_the_model_cannot_take_are_named() -> None:
+    assert framework(1).check_data(SCRATCH, 512, S) == []
+    (problem,) = framework(1).check_data(SCRATCH, 513, S)
+    assert "512 token ids, the tokenizer 513" in problem.render()
+    (problem,) = framework(1).check_data({"config": {"name": "pythia-14m"}}, 100, 513)
+    assert "shorter than a sequence" in problem.render()
+
+
+def test_a_folder_is_its_contents(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="neither a checkpoint of litgpt nor one of Hugging Face"):
+        framework(1).initial({"checkpoint": str(tmp_path)})
+    (tmp_path / "model_config.yaml").write_text("name: a\n")
+    (tmp_path / "lit_model.pth").write_bytes(b"weights")
+    found = framework(1).initial({"checkpoint": str(tmp_path)})
+    (tmp_path / "lit_model.pth").write_bytes(b"weightz")
+    assert framework(1).initial({"checkpoint": str(tmp_path)})["identity"] != found["identity"]
+    assert framework(1).initial(SCRATCH)["kind"] == "scratch"
+
+
+def test_another_optimizer_of_torch(bench: Bench) -> None:
+    args = {"optimizer": {"class_path": "torch.optim.NAdam", "init_args": {"momentum_decay": 0.01}}}
+    run = bench.job("nadam", "nadam", (2,), training={"args": args}).run()
+    assert np.isfinite(losses(run.state(2))).all()
+    wrong = {"optimizer": {"class_path": "torch.optim.NAdam", "init_args": {"momentum": 0.01}}}
+    failed = bench.job("wrong", "wrong", (2,), training={"args": wrong}).run(2)
+    assert "no such optimizer" in json.loads((failed.root / "error.json").read_text())["message"]
+
+
+# litgpt's own files
+
+
+OFFICIAL = """
+model_name: mine
+model_config:
+  name: mine
+  hf_config: {}
+  block_size: 64
+  padded_vocab_size: 512
+  n_layer: 2
+  n_head: 4
+  n_embd: 32
+  rotary_percentage: 1.0
+  parallel_residual: false
+  bias: false
+  norm_class_name: RMSNorm
+  mlp_class_name: LLaMAMLP
+  intermediate_size: 64
+out_dir: out/pretrain/mine
+precision: bf16-mixed
+initial_checkpoint_dir:
+resume: false
+data: TinyStories
+train:
+  save_interval: 1000
+  log_interval: 1
+  global_batch_size: 4
+  micro_batch_size: 2
+  lr_warmup_steps: 3
+  max_tokens: 12800
+  max_seq_length: 32
+  tie_embeddings: true
+  max_norm: 1.0
+  min_lr: 4.0e-05
+eval: {interval: 2000, initial_validation: false}
+optimizer:
+  class_path: torch.optim.AdamW
+  init_args: {lr: 4e-4, weight_decay: 0.1, betas: [0.9, 0.95]}
+devices: auto
+tokenizer_dir:
+logger_name: csv
+seed: 42
+"""
+
+
+def official(folder: Path, text: str) -> dict[str, Any]:
+    (folder / "pretrain.yaml").write_text(text)
+    return framework(1).official(folder / "pretrain.yaml")
+
+
+def test_a_file_of_litgpt_drives(bench: Bench, tmp_path: Path) -> None:
+    fields = official(tmp_path, OFFICIAL)
+    assert (fields["sequence_length"], fields["batch_size"], fields["checkpoint"]) == (S, G, None)
+    assert fields["optimizer"] == {"lr": 4e-4, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1}
+    assert fields["schedule"]["total_steps"] == 12800 // (32 * 4)
+    assert fields["schedule"]["min_lr_ratio"] == pytest.approx(0.1)
+    assert fields["config"]["tie_embeddings"] is True
+    training = {**TRAINING, "optimizer": fields["optimizer"], "schedule": fields["schedule"]}
+    assert framework(1).check(fields, training) == []
+    run = bench.job("official", "official", (4,), training=training, model=fields).run()
+    rates = [row["train/lr"] for row in metrics(run.state(4))]
+    assert rates == pytest.approx([0.0, 4e-4 / 3, 8e-4 / 3, 4e-4])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("global_batch_size: 4", "globl_batch_size: 4", "train.globl_batch_size"),
+        ("model_name: mine", "modelname: mine", "modelname litgpt's pretraining takes no such field"),
+        ("  lr_warmup_steps: 3", "  lr_warmup_fraction: 0.1", "give lr_warmup_steps"),
+        ("torch.optim.AdamW", "torch.optim.SGD", "not AdamW"),
+        ("lr: 4e-4,", "learning_rate: 4e-4,", "optimizer.init_args.learning_rate"),
+        ("  min_lr: 4.0e-05", "", "train.min_lr is needed"),
+    ],
+)
+def test_a_file_that_cannot_drive_says_why(tmp_path: Path, old: str, new: str, says: str) -> None:
+    assert old in OFFICIAL
+    with pytest.raises(UserError) as caught:
+        official(tmp_path, OFFICIAL.replace(old, new))
+    assert says in caught.value.render()
+    assert caught.value.key == "model.official"
+
+
+def test_a_file_by_name_takes_the_models_own_length(tmp_path: Path) -> None:
+    text = "model_name: pythia-160m\ntrain: {global_batch_size: 1024, max_tokens: 299892736000, lr_warmup_steps: 1430, "
+    fields = official(
+        tmp_path, text + "min_lr: 6e-5}\noptimizer: {class_path: torch.optim.AdamW, init_args: {lr: 6e-4}}\n"
+    )
+    assert fields["config"] == {"name": "pythia-160m"}
+    assert (fields["sequence_length"], fields["schedule"]["total_steps"]) == (2048, 143000)
+    text = "initial_checkpoint_dir: checkpoints/mine\n" + text.partition("\n")[2]
+    fields = official(tmp_path, text + "min_lr: 6e-5, max_seq_length: 128}\n")
+    assert (fields["config"], fields["checkpoint"], fields["sequence_length"]) == (None, "checkpoints/mine", 128)
+
+
+def test_the_orchestrators_side_loads_nothing_heavy() -> None:
+    script = f"""
+import sys
+sys.path.insert(0, {str(HERE)!r})
+from rig_litgpt import framework
+instance = framework(1)
+assert instance.check({SCRATCH!r}, {TRAINING!r}) == []
+instance.initial({SCRATCH!r}), instance.numerics({TRAINING!r})
+print([name for name in ("torch", "lightning", "litgpt", "transformers") if name in sys.modules])
+"""
+    import sys
+
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert found.stdout.strip() == "[]", found.stderr
