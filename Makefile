@@ -33,7 +33,7 @@ demo: env
 	$(BIN)/python -m pretrain_exp
 
 test: env
-	$(BIN)/python -m pytest -m "not slurm" -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m "not slurm" -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m slurm
 
 lint: env
@@ -47,8 +47,10 @@ check: lint types test
 
 bench: env
 	$(BIN)/python benchmarks/plan_costs.py --full
+	$(BIN)/python benchmarks/plan_all_experiments.py
 	$(BIN)/python benchmarks/data_order.py
 	$(BIN)/python benchmarks/training_speed.py
+	$(BIN)/python benchmarks/loader_overlay.py
 
 clean:
 	rm -rf $(VENV) $(FRAMEWORKS:%=.venv-%) .pytest_cache .mypy_cache .ruff_cache

@@ -67,8 +67,8 @@ def analyse(study: StudyData, level: float = 0.95, resamples: int = 2000, rng_se
     estimates = adjust(rows)
     floors = [] if scores.units("treated") else noise_floor(scores, level)
     return Analysis(
-        floor_answers(floors) or answers(estimates), headline(estimates), estimates, levels(design), trajectories(design), fits,
-        _power(design, estimates), limits(study, design), find(study, design), design,
+        floor_answers(floors) or answers(estimates), headline(estimates), estimates, levels(design),
+        trajectories(design), fits, _power(design, estimates), limits(study, design), find(study, design), design,
         matrices(study, design), floors,
     )  # fmt: skip
 

@@ -71,7 +71,7 @@ def _integrity(study: StudyData) -> Iterator[Remark]:
 
 def _arms(design: Design) -> Iterator[Remark]:
     treated, control = design.scores.units("treated"), design.scores.units("control")
-    if not treated and len(control) > 1:
+    if not treated and not design.doses.insertions and len(control) > 1:
         yield Remark("note", "No run has edits: what the runs differ by is noise, which any effect must exceed.")
     elif not treated:
         yield Remark("error", "No treated run was scored: there is no effect to report.")

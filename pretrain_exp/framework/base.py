@@ -53,7 +53,7 @@ class Framework(ABC):
     def order(
         self, files: TokenFiles, model: dict[str, Any], training: dict[str, Any], seed: int, cache: Path
     ) -> DataOrder:
-        """How this framework reads the files. seed: `seed.order`; cache: where what is costly to compute may be kept."""
+        """How this framework reads the files. seed: `seed.order`; cache: where what is costly may be kept."""
         return ShuffledOrder(files, training["sequence_length"], seed)
 
     @abstractmethod

@@ -5,8 +5,9 @@
              unseen sequences without any of them <--replaced by-----------+
              the audit searches every sequence that the plan changes, after its edits
 
-In: documents, as token ids or texts, or drawn from what the run reads. Out: edits, and every document as a probe for verbatim completion. A seeded share
-of them can be kept, as the comparison within the run. (Train Once, Answer All, experiment 5.)
+In: documents, as token ids or texts, or drawn from what the run reads. Out: edits, and every document as a probe for
+verbatim completion. A seeded share of them can be kept, as the comparison within the run. (Train Once, Answer All,
+experiment 5.)
 """
 
 from __future__ import annotations

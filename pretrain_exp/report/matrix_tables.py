@@ -64,7 +64,5 @@ def floor_table(floors: Sequence[Floor]) -> Table | None:
             [Cell(name, name, note=m.unit), Cell(f"{floor.n:,}", floor.n), number(floor.runs, 0)]
             + [Cell(m.level(floor.mean), floor.mean), *cells]
         )
-    caption = (
-        "Detectable: smallest effect that a t test over so many pairs of runs sees with 80 % power."
-    )
+    caption = "Detectable: smallest effect that a t test over so many pairs of runs sees with 80 % power."
     return Table("What two runs without any edit differ by", columns, rows, caption)

@@ -63,7 +63,8 @@ def check_order(model: dict[str, Any]) -> list[UserError]:
     if model.get("data_seed") is None:
         return []
     fix = "model.data_seed=null: seed.order shuffles the data; framework=olmo2 and framework=olmo3 read official orders"
-    return [UserError("huggingface has no official data order", key="model.data_seed", value=model["data_seed"], fix=fix)]
+    problem, seed = "huggingface has no official data order", model["data_seed"]
+    return [UserError(problem, key="model.data_seed", value=seed, fix=fix)]
 
 
 def check_model(model: dict[str, Any], sequence_length: int) -> list[UserError]:
