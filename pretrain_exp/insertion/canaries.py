@@ -124,7 +124,7 @@ class Canaries(Planting):
         if longest >= room:
             problem = f"a sequence of {context.sequence_length} tokens holds no canary of {longest} after a text"
             raise UserError(problem, key="lengths", value=self.lengths, fix="use shorter canaries")
-        texts = passages(self.file, self.key)
+        texts = passages(self.file, self.key, "carriers")
         wanted = len(conditions) * self.items
         if len(texts) < wanted:
             problem = f"{wanted:,} texts are needed, one for each canary, and there are {len(texts):,}"

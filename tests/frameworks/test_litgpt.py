@@ -73,10 +73,11 @@ def test_a_folder_of_litgpt_is_a_start_with_its_moments(bench: Bench, tmp_path: 
     assert losses(run.state(10)) == losses(bench.control.state(10))
 
 
-def test_a_constant_rate_and_a_tied_matrix(bench: Bench, tmp_path: Path) -> None:
+def test_a_constant_rate_a_tied_matrix_and_fsdp(bench: Bench, tmp_path: Path) -> None:
+    """Embeddings that are the head too, and the same sharded, from which one process goes on."""
     schedule = {**TRAINING["schedule"], "name": "constant", "warmup_steps": 2}
-    model = {"config": {**LLAMA, "tie_embeddings": True}}
-    run = bench.job("tied", "tied", (2, 5), training={"schedule": schedule}, model=model).run()
+    model, training = {"config": {**LLAMA, "tie_embeddings": True}}, {"schedule": schedule}
+    run = bench.job("tied", "tied", (2, 5), training=training, model=model).run()
     peak = TRAINING["optimizer"]["lr"]
     rates = [row["train/lr"] for row in metrics(run.state(2), run.state(5))]
     assert rates == pytest.approx([0.0, peak / 2, peak, peak, peak])
@@ -84,8 +85,14 @@ def test_a_constant_rate_and_a_tied_matrix(bench: Bench, tmp_path: Path) -> None
     assert torch.equal(found["lm_head.weight"], found["transformer.wte.weight"])
     out = framework(1).to_hf(run.state(5), tmp_path / "hf")
     assert json.loads((out / "config.json").read_text())["tie_word_embeddings"] is True
-    from_state = bench.job("tied-on", "tied-on", (5,), start=(run.state(2), 2), training={"schedule": schedule})
-    assert losses(from_state.run().state(5)) == losses(run.state(5))
+    args = {"strategy": "fsdp", "sharding_strategy": "FULL_SHARD"}
+    sharding = {**training, "args": args, "activation_checkpointing": True}
+    assert framework(1).check(model, {**TRAINING, **sharding}) == []
+    sharded = bench.job("fsdp", "fsdp", (2,), training=sharding, model=model).run()
+    plain = bench.job("after-fsdp", "after-fsdp", (5,), start=(sharded.state(2), 2), training=training).run()
+    assert losses(sharded.state(2), plain.state(5)) == losses(run.state(2), run.state(5))
+    (problem,) = framework(2).check(model, {**TRAINING, **sharding})
+    assert "need GPUs" in problem.render()
 
 
 def test_a_signal_to_the_group_leaves_the_loader_alone(bench: Bench) -> None:
@@ -223,7 +230,7 @@ def changed(base: dict[str, Any], path: str, value: object) -> dict[str, Any]:
         ("training.activation_checkpointing", True, "with FSDP only"),
         ("training.args.stratgy", "ddp", "did you mean strategy?"),
         ("training.args.strategy", "fsdp2", "one of auto, ddp, fsdp"),
-        ("training.args.strategy", "fsdp", "needs GPUs"),
+        ("training.args.strategy", "ddp", "nothing to exchange"),
         ("training.args.sharding_strategy", "FULL_SHARD", "does not run here"),
         ("training.args.global_batch_size", 4, "set training.batch_size"),
         ("training.args.max_tokens", 10, "set training.schedule.total_steps"),
@@ -383,3 +390,47 @@ print([name for name in ("torch", "lightning", "litgpt", "transformers") if name
 
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert found.stdout.strip() == "[]", found.stderr
+
+
+# conf/
+
+PYTHIA = {"70m": (6, 512, 8), "160m": (12, 768, 12), "410m": (24, 1024, 16), "1b": (16, 2048, 8)}
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(HERE.parents[1] / "conf"), version_base=None):
+        found = OmegaConf.to_container(compose("config", [*overrides]), resolve=False)
+    assert isinstance(found, dict)
+    return {str(key): value for key, value in found.items()}
+
+
+@pytest.mark.parametrize("size", PYTHIA)
+def test_pythia_by_name_is_as_its_authors_trained_it(size: str) -> None:
+    """Layers, width and heads of EleutherAI/pythia, models/*/*.yml; the rest is that of the released checkpoint's."""
+    from pretrain_exp.framework.litgpt.architecture import build
+    from pretrain_exp.framework.litgpt.source import config_module
+
+    model = composed("framework=litgpt", f"model=pythia_{size}_litgpt")["model"]
+    assert framework(1).check(model, {**TRAINING, "sequence_length": model["sequence_length"]}) == []
+    module = config_module(str(PYTHON))
+    assert module is not None
+    config = build(module, model["config"])
+    assert (config.n_layer, config.n_embd, config.n_head) == PYTHIA[size]
+    assert (config.block_size, config.rotary_percentage, config.parallel_residual) == (2048, 0.25, True)
+    released = composed(f"model=pythia_{size}")["model"]
+    assert released["checkpoint"] == f"EleutherAI/pythia-{size}"
+    own = {"name", "checkpoint", "checkpoint_step", "revision", "config"}
+    assert {key: model[key] for key in model.keys() - own} == {key: released[key] for key in released.keys() - own}
+
+
+def test_the_framework_and_its_tiny_model() -> None:
+    whole = composed("framework=litgpt")
+    assert whole["model"]["name"] == "pythia_160m"
+    fields = {key: value for key, value in whole["framework"].items() if key != "_target_"}
+    assert type(framework(1))(**fields).device == "auto"
+    tiny = composed("framework=litgpt", "model=litgpt_tiny")["model"]
+    assert framework(1).check(tiny, TRAINING) == []
+    assert framework(1).complete_config(tiny["config"], 2048, 0, 256)["block_size"] == 256

@@ -74,16 +74,18 @@ def check_training(training: dict[str, Any], world: int, device: str) -> list[Us
             wrong("litgpt's training loop has none", name, value, f"training.{name}={type(value)(0)}")
     args = training.get("args") or {}
     found += _check_args(args)
-    sharded = args.get("strategy", "auto") == "fsdp" or (args.get("strategy", "auto") == "auto" and world > 1)
-    if args.get("strategy") == "fsdp" and device == "cpu":
-        wrong("FSDP needs GPUs in litgpt's Fabric", "args.strategy", "fsdp", "ddp")
-    if args.get("strategy") == "ddp" and world == 1:
+    strategy = args.get("strategy", "auto")
+    sharded = strategy == "fsdp" or (strategy == "auto" and world > 1 and device == "cuda")
+    if strategy == "fsdp" and device == "cpu" and world > 1:
+        wrong(
+            "several ranks of FSDP need GPUs: torch crashes where CPUs gather a model", "args.strategy", "fsdp", "ddp"
+        )
+    if strategy == "ddp" and world == 1:
         wrong("one rank has nothing to exchange", "args.strategy", "ddp", "auto, or framework.devices above 1")
-    if "sharding_strategy" in args and (not sharded or device == "cpu"):
+    if "sharding_strategy" in args and not sharded:
         wrong("is FSDP's, which does not run here", "args.sharding_strategy", args["sharding_strategy"])
-    if training["activation_checkpointing"] and (not sharded or device == "cpu"):
-        fix = "on GPUs: training.args.strategy=fsdp"
-        wrong("litgpt has it with FSDP only", "activation_checkpointing", True, fix)
+    if training["activation_checkpointing"] and not sharded:
+        wrong("litgpt has it with FSDP only", "activation_checkpointing", True, "training.args.strategy=fsdp")
     return found
 
 

@@ -21,6 +21,7 @@ from lightning.fabric.strategies import DDPStrategy, FSDPStrategy, Strategy
 from litgpt.model import Block
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+from pretrain_exp.errors import UserError
 from pretrain_exp.framework.worker.main import Attempt
 from pretrain_exp.framework.worker.ranks import Ranks
 
@@ -60,7 +61,7 @@ class RanksEnvironment(ClusterEnvironment):
 
 
 class Sharded(FSDPStrategy):
-    """FSDP on CPUs as well, over gloo, for tests. Fabric keeps its own class for GPUs."""
+    """FSDP on a CPU too, for tests; Fabric keeps its own class for GPUs."""
 
     def setup_module(self, module: torch.nn.Module) -> torch.nn.Module:
         if self.root_device.type == "cpu":  # Fabric names a device by its index, which a CPU has not
@@ -108,7 +109,7 @@ def make_fabric(training: dict[str, Any], ranks: Ranks, attempt: Attempt) -> Obs
         accelerator=ranks.device.type,
         devices=[attempt.local_rank] if alone and ranks.device.type == "cuda" else local_world,
         num_nodes=ranks.world // local_world,
-        strategy=_strategy(training, ranks),
+        strategy=_strategy(training, ranks, local_world),
         precision=fabric_precision(training),
         plugins=[RanksEnvironment(attempt, local_world)],  # or Fabric would look for Slurm's by itself
     )
@@ -116,18 +117,26 @@ def make_fabric(training: dict[str, Any], ranks: Ranks, attempt: Attempt) -> Obs
     return fabric
 
 
-def _strategy(training: dict[str, Any], ranks: Ranks) -> Strategy | str:
-    """auto: litgpt's own choice for several GPUs, FSDP; DDP on CPUs."""
+def _strategy(training: dict[str, Any], ranks: Ranks, local_world: int) -> Strategy | str:
+    """auto: litgpt's own choice for several GPUs, FSDP in its hybrid form; DDP on CPUs.
+
+    UserError for the hybrid form with one GPU a node: torch then takes each node for a world of its own.
+    """
     args = training.get("args") or {}
     name = args.get("strategy", "auto")
     if name == "auto" and ranks.world == 1:
         return "auto"
     if name == "ddp" or (name == "auto" and ranks.device.type == "cpu"):
         return DDPStrategy()
-    recompute = {Block} if training["activation_checkpointing"] else None
+    sharding = args.get("sharding_strategy") or ("HYBRID_SHARD" if local_world > 1 else "FULL_SHARD")
+    if sharding == "HYBRID_SHARD" and local_world == 1 < ranks.world:
+        fix = "FULL_SHARD, or more GPUs a node"
+        raise UserError(
+            "shards within a node of one GPU", key="training.args.sharding_strategy", value=sharding, fix=fix
+        )
     return Sharded(
         auto_wrap_policy={Block},
-        activation_checkpointing_policy=recompute,
+        activation_checkpointing_policy={Block} if training["activation_checkpointing"] else None,
         state_dict_type="full",
-        sharding_strategy=args.get("sharding_strategy", "HYBRID_SHARD"),
+        sharding_strategy=sharding,
     )
