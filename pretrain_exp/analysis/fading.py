@@ -33,6 +33,7 @@ from pretrain_exp.tracking.metrics import LEARNING_RATE, TOKENS
 
 MOST_BINS = 8
 FEWEST_IN_BIN = 10  # item effects
+_SIGHT = 100
 BEYOND = "beyond the distances that were seen: an extrapolation"
 UNDETERMINED = 1e6  # ratio of the bounds of a half-life, from which on it is not determined
 
@@ -280,15 +281,17 @@ def _fades(where: dict, samples: dict[int, _Sample], level: float) -> Iterator[F
 
 def _fade(where: dict, seed: int, fitted: Decay, largest: float) -> Fade:
     (a, b), flag = fitted.parameters, ""
+    # farther than a hundred times what was measured, a fitted curve says nothing
+    half, zero = (value if value <= _SIGHT * largest else float("nan") for value in (fitted.half_life, fitted.zero))
     if a != a:
         flag = "no fit"
-    elif not math.isfinite(fitted.half_life):
+    elif not math.isfinite(half):
         flag = "does not fade: no half-life"
-    elif fitted.half_life > largest:
+    elif half > largest:
         flag = BEYOND
     return Fade(
         **where, seed=seed, curve=fitted.name, n=fitted.n, amplitude=a, parameter=b, error=fitted.errors[1],
-        half_life=fitted.half_life, zero=fitted.zero, residual=fitted.residual, flag=flag,
+        half_life=half, zero=zero, residual=fitted.residual, flag=flag,
     )  # fmt: skip
 
 

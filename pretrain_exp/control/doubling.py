@@ -30,6 +30,9 @@ class Doubling(Following):
         super().__post_init__()
         if not 0 <= self.lower <= self.upper:
             raise UserError("is above `upper`", key="lower", value=self.lower, fix="swap the two")
+        for key in ("minimum", "start"):
+            if getattr(self, key) < 1:
+                raise UserError("must be at least 1: nothing can be doubled", key=key, value=getattr(self, key))
         changes = self.max_change.values() if isinstance(self.max_change, Mapping) else [self.max_change]
         if any(change < 1 for change in changes):
             raise UserError("must be at least 1", key="max_change", value=self.max_change)

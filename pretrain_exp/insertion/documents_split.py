@@ -97,7 +97,9 @@ class DocumentsSplit(Planting):
 
     def _documents(self, context: InsertionContext, notes: list[str]) -> list[_Document]:
         """The documents with their conditions, equal numbers of each by hash."""
-        texts = sorted(passages(self.file, self.key, "documents"), key=lambda text: content_id("rank", str(self.seed), text))
+        texts = sorted(
+            passages(self.file, self.key, "documents"), key=lambda text: content_id("rank", str(self.seed), text)
+        )
         number = self.documents or (len(texts) if self.file is not None else _DEFAULT_DOCUMENTS)
         cells: list[tuple[str, int]] = [("holdout", 0)] if 0 in self.repetitions else []
         cells += [(each, dose) for each in self.conditions for dose in self.repetitions if dose]

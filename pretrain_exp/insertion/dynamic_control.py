@@ -197,6 +197,9 @@ class DynamicControl(Planting):
             elif not item.probe:
                 origin = f"item {item.id} of {self._source()}"
                 planted[item.id] = Entry(item.id, origin, item.text, item.tokens, group=context.name)
+            else:
+                problem = f"{self._source()} has probes that are no prompt and target, which a loop cannot follow"
+                raise UserError(problem, key="items", value=item.id, fix="knowledge, or texts and probes of a file")
         if not planted or (self.kind.needs_probes and not probes):
             what = "texts" if not planted else "probes with a prompt and a target"
             raise UserError(f"{self._source()} gives no {what}", key="items")
@@ -227,12 +230,12 @@ class DynamicControl(Planting):
         rooms = [
             phases.position_of_step(end) - phases.position_of_step(step) for step, end in zip(starts, ends, strict=True)
         ]
-        room = min(rooms[:-1] or rooms)  # the last one may be shorter
+        room = min(rooms)  # the last one may be shorter
         limit = room if self.on_full == "pack" else _COMFORT * room
         if most * mean > limit:
             raise UserError(
-                f"{most:,} texts of {mean:,.0f} tokens are {most * mean:,.0f} tokens; a segment of {self.every:,} "
-                f"steps has {room:,}, of which {limit:,.0f} can be planted",
+                f"{most:,} texts of {mean:,.0f} tokens are {most * mean:,.0f} tokens; the shortest segment of "
+                f"the run has {room:,}, of which {limit:,.0f} can be planted",
                 key="controller.maximum",
                 value=most,
                 fix=f"at most {int(limit // mean):,}, or longer segments" + self._or_pack(),

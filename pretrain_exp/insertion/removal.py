@@ -106,7 +106,7 @@ class Removal:
         edits = replace_sequences(context, places, score=0, holdout=0)
         absent = [run for run, i in zip(runs, owner.tolist(), strict=True) if gone[i]]
         edits = self._without(context, edits, absent, len(taken))
-        probes = self._probes(documents, gone, _doses(found, owner, taken))
+        probes = self._probes(documents, gone, set(owner[found.run].tolist()), _doses(found, owner, taken))
         counts = Counter(probe.group for probe in probes)
         groups = ", ".join(f"{count:,} {group}" for group, count in sorted(counts.items()))
         note = f"{groups}; {len(taken):,} of {len(context.slots):,} sequences replaced"
@@ -117,7 +117,12 @@ class Removal:
         assert self.sample is not None
         first, stop = span_of(self.range, context)
         ends, columns = context.phases.locate(np.array([first, stop - 1]))
-        size, slots = 2 * self.prefix, builtins.range(int(ends[0]) + int(columns[0] > 0), int(ends[1]) + 1)
+        size, slots = (
+            2 * self.prefix,
+            builtins.range(
+                int(ends[0]) + int(columns[0] > 0), int(ends[1]) + int(columns[1] == context.sequence_length - 1)
+            ),
+        )
         if self.sample > len(slots) or size > context.sequence_length:
             problem = f"there are {len(slots):,} sequences of {context.sequence_length} tokens: too few or too short"
             raise UserError(problem, key="sample", value=self.sample, fix="draw fewer, or set a shorter prefix")
@@ -129,8 +134,9 @@ class Removal:
             document = self._document("", np.array(context.data.read(slots[i])[column : column + size], np.uint32))
             out.setdefault(document.id, document)
             if len(out) == self.sample:
-                break
-        return list(out.values())
+                return list(out.values())
+        problem = f"the sequences there hold {len(out):,} different stretches of {size} tokens"
+        raise UserError(problem, key="sample", value=self.sample, fix=f"draw at most {len(out)}, or widen the range")
 
     def _document(self, text: str, tokens: np.ndarray) -> Document:
         size = len(tokens) if self.ngram is None else self.ngram
@@ -169,10 +175,14 @@ class Removal:
         edges = context.phases.position(np.array([first, last]), np.zeros(2, dtype=np.int64)).tolist()
         return replace(edits, unseen=(edges[0], edges[1]), avoid=dirty)
 
-    def _probes(self, documents: list[Document], gone: np.ndarray, doses: Counter[int]) -> list[EditItem]:
+    def _probes(
+        self, documents: list[Document], gone: np.ndarray, found: set[int], doses: Counter[int]
+    ) -> list[EditItem]:
+        """found: the documents that a sequence holds whole; the run may read others in parts, which nothing removes."""
         payload = json.dumps({"kind": KIND, "prefix": self.prefix}, separators=(",", ":"))
+        groups = [("removed" if gone[i] else "kept") if i in found else "not found" for i in range(len(documents))]
         return [
-            EditItem(each.id, each.tokens, each.text, "removed" if gone[i] else "kept", doses[i], payload, probe=True)
+            EditItem(each.id, each.tokens, each.text, groups[i], doses[i], payload, probe=True)
             for i, each in enumerate(documents)
         ]
 

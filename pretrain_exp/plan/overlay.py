@@ -92,6 +92,11 @@ class Overlay:
         i = bisect_left(self._slot, slot, low, high)
         return i if i < high and self._slot[i] == slot else -1
 
+    def touches_any(self, first: int, stop: int) -> bool:
+        """Whether any operation lies in slots [first, stop)."""
+        at = bisect_left(self._slot, first)
+        return at < len(self._slot) and self._slot[at] < stop
+
     def touches(self, slot: int) -> bool:
         """Whether any operation, noise included, lies in the slot."""
         return self._find(slot) >= 0

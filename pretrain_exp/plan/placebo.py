@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pretrain_exp.data.phases import Phases
 from pretrain_exp.errors import UserError
@@ -58,7 +59,11 @@ def placebo_plan(plan: Plan, num_sequences: int, root: Path | str, arm: str = "p
         "kind": pa.array(["base"] * rows.num_rows, pa.string()),
     }
     table = pa.table([changed.get(name, rows[name]) for name in LEDGER_SCHEMA.names], LEDGER_SCHEMA.names)
-    table = table.cast(LEDGER_SCHEMA)
+    skipped = plan.ledger().filter(pc.not_equal(plan.ledger()["status"], "planted"))
+    renamed = skipped.set_column(
+        skipped.column_names.index("arm"), "arm", pa.array([arm] * skipped.num_rows, pa.string())
+    )
+    table = pa.concat_tables([table.cast(LEDGER_SCHEMA), renamed.select(LEDGER_SCHEMA.names).cast(LEDGER_SCHEMA)])
     items = plan.items()
     audit = audit_plan(table, items, phases, window)
     return write_plan(Path(root), plan_header(phases, window, plan.seed, arm), items, table, ops, NO_POOL, audit)

@@ -31,7 +31,8 @@ from pretrain_exp.plan.stretches import Stretches, stretches
 Intervals = tuple[np.ndarray, np.ndarray]  # starts and stops
 MAX_ATTEMPTS = 500
 _PRIORITY = 1 << 32  # counters beyond any attempt: draws for another purpose
-_WAY_OUT = "use a wider range, fewer repetitions or fewer items, or on_full: pack"
+_WAY_OUT = "more steps (training.num_steps) or a wider range, or fewer repetitions or items of any insertion in it"
+_OR_PACK = "; or on_full: pack, where it has that field"
 
 
 @dataclass(frozen=True)
@@ -249,13 +250,14 @@ def _raise_full(
     random = int(pool.length[np.isin(pool.which, inside)].sum())
     explicit = sum(_tokens_in_span(request, span) for request in requests if request.mode == "explicit")
     names = sorted({requests[i].insertion for i in np.unique(pool.owner[left])})
+    asked = next(request.on_full for request in requests if request.insertion == names[0])
     raise UserError(
         f"the range is full: {random + explicit:,} tokens asked of {cut.tokens:,} "
         f"(positions {span[0]:,} to {span[1]:,}), a fill of {(random + explicit) / cut.tokens:.3f}; {what} "
         f"({len(left):,} edits of {', '.join(names)})",
         key=f"insertion.{names[0]}.on_full",
-        value=next(request.on_full for request in requests if request.insertion == names[0]),
-        fix=_WAY_OUT,
+        value=asked,
+        fix=_WAY_OUT if asked == "pack" else _WAY_OUT + _OR_PACK,
     )
 
 

@@ -125,6 +125,8 @@ def prepare(composed: Composed, label: str, seed: int) -> Member:
     kinds = loops_of(composed.kinds.insertions)
     if kinds and treated is not None:
         runs = closed(runs, kinds, contexts, config, treated)
+    if config.export_plan is not None and treated is not None:
+        export_table(treated, config.export_plan, tokenizer_fingerprint=data.tokenizer.fingerprint)
     return Member(composed, label, seed, data, order, phases, seeds, initial, plans, runs, findings)
 
 
@@ -214,6 +216,12 @@ def compile_plans(
             )
         except UserError as error:
             problems.append(error.under("replay"))
+    if loops_of(composed.kinds.insertions):
+        fix = "leave one of the two out"
+        problems += [
+            UserError("what a closed loop will plant is not searched for what is removed", key=key, fix=fix)
+            for key in (f"insertion.{each.insertion}" for each in edits if each.absent)
+        ]
     if problems:
         raise Problems(problems, "the edits cannot be planned")
     plans: dict[str, Plan | None] = {}
@@ -222,15 +230,15 @@ def compile_plans(
         treated = plans["treated"] = compile_plan(
             edits, phases, window, seeds["placement"], "treated", root, order=order, eos_token_id=eos
         )
-        refuse_failed_audit(treated)
-        if config.export_plan is not None:
-            export_table(treated, config.export_plan, tokenizer_fingerprint=data.tokenizer.fingerprint)
     if config.arms.control or not edits:
         plans["control"] = None
     if config.arms.placebo and edits:
         plans["placebo"] = placebo_plan(treated, order.num_sequences, root)
     if config.arms.each and edits:
         plans |= single_plans(treated, composed.kinds.insertions, root)
+    for plan in plans.values():
+        if plan is not None:
+            refuse_failed_audit(plan)
     return plans
 
 

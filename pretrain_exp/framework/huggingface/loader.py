@@ -90,6 +90,8 @@ class Loader(AbstractContextManager["Loader"]):
         order, overlay = self._open()
         rows = np.arange(self.rank, self.job.phases.batch_size(step), self.world)
         slots = self.job.phases.first_slot(step) + rows
+        if overlay is not None and not overlay.touches_any(int(slots[0]), int(slots[-1]) + 1):
+            overlay = None  # most steps: nothing is planted in any of their rows
         tokens = np.empty((len(rows), self.job.phases.sequence_length(step)), dtype=np.int64)
         for row, slot in enumerate(slots.tolist()):
             tokens[row] = order.read(slot) if overlay is None else overlay.apply(slot, order.read(slot), order.read)

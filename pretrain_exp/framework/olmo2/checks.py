@@ -26,7 +26,7 @@ def check_training(training: dict[str, Any], world: int, device: str) -> list[Us
         fix = f"one of {', '.join(SCHEDULERS)}; of ai2-olmo's own: training.args.scheduler.name"
         found.append(UserError("ai2-olmo has no such schedule", key="training.schedule.name", value="wsd", fix=fix))
     if device == "cpu" and training["precision"] == "bf16":
-        fix = "training.precision=fp32, or a GPU"
+        fix = "a machine with a GPU, or training.precision=fp32; model=olmo2_tiny is what a CPU trains"
         found.append(UserError("ai2-olmo computes bf16 on a GPU only", key="training.precision", value="bf16", fix=fix))
     if training["document_masking"] and not (args.get("model") or {}).get("flash_attention"):
         problem = "ai2-olmo keeps documents apart with flash-attn alone, which takes a GPU"
