@@ -29,6 +29,7 @@ from pretrain_exp.study.facts import model_facts
 from pretrain_exp.study.fetch import fetch_all
 from pretrain_exp.study.finish import finish
 from pretrain_exp.study.jobs import EvaluationRequest, evaluation_specs
+from pretrain_exp.study.measured import unmeasured
 from pretrain_exp.study.member import Member, prepare
 from pretrain_exp.study.planning import agreed_jobs, study_jobs, wanted_files
 from pretrain_exp.study.records import member_record, study_record
@@ -128,6 +129,8 @@ def evaluate(composed: Sequence[Composed], folder: Path, command: str, targets: 
 
 def prepare_all(composed: Sequence[Composed], console: Console) -> list[Member]:
     """Prepares every member; all problems of all members are reported before anything is trained."""
+    for remark in dict.fromkeys(remark for one in composed for remark in unmeasured(one.config)):
+        console.print(f"[yellow]note:[/] {remark}", highlight=False, markup=True)
     members: list[Member] = []
     problems: list[UserError] = []
     for one, (label, seed) in zip(composed, labels(composed), strict=True):
