@@ -250,13 +250,15 @@ class TestRemoval:
         plan = compiled(tmp_path, edits("removal", tmp_path))
         probes = {item["tokens"][0] // 8: item for item in plan.items().to_pylist() if item["probe"]}
         assert probes.keys() == set(DOCUMENTS)
-        kept = [slot for slot in DOCUMENTS if probes[slot]["group"] == "kept"]
-        assert len(kept) == 2
-        for slot, probe in probes.items():
-            gone = slot not in kept
-            assert probe["dose"] == (0 if gone or slot == 1500 else 1)
-            assert plan.overlay.touches(slot) == (gone and slot != 1500)
-            assert json.loads(probe["payload"]) == {"kind": "verbatim", "prefix": 3}
+        groups = {slot: probe["group"] for slot, probe in probes.items()}
+        assert groups.pop(1500) == "not found", "it is no part of the run, so nothing of it was removed or kept"
+        assert sorted(groups.values()).count("removed") in (3, 4)
+        for slot, group in groups.items():
+            assert probes[slot]["dose"] == (1 if group == "kept" else 0)
+            assert plan.overlay.touches(slot) == (group == "removed")
+        assert probes[1500]["dose"] == 0
+        assert not plan.overlay.touches(1500)
+        assert all(json.loads(probe["payload"]) == {"kind": "verbatim", "prefix": 3} for probe in probes.values())
 
     def test_an_ngram_is_enough(self, tmp_path: Path) -> None:
         path = tmp_path / "split.jsonl"  # a document over two sequences: whole in none
