@@ -10,7 +10,7 @@ FRAMEWORKS := olmo2 olmo3 litgpt
 ENVIRONMENTS := $(FRAMEWORKS:%=env-%)
 olmo2_packages := ai2-olmo wandb transformers datasets torchmetrics scikit-learn
 olmo3_packages := ai2-olmo-core transformers
-litgpt_packages := litgpt
+litgpt_packages := litgpt transformers
 
 .PHONY: demo test check lint types bench env clean $(ENVIRONMENTS)
 

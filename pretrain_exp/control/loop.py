@@ -128,8 +128,8 @@ def realised(store: Path, member: dict[str, Any]) -> dict[str, Any]:
     plan, treated = member["plan"], arms.get("treated")
     if treated is not None and treated.get("loop"):
         plan = treated["plan"]
-    fingerprint = Path(plan).name if plan is not None else member["plan_fingerprint"]
-    return {**member, "arms": arms, "plan": plan, "plan_fingerprint": fingerprint}
+    fingerprint = {} if plan is None else {"plan_fingerprint": Path(plan).name}
+    return {**member, "arms": arms, "plan": plan, **fingerprint}
 
 
 def _realised(store: Path, arm: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, check_repetitions, named
+from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, check_repetitions, keyed
 from pretrain_exp.items.content import content_id
 from pretrain_exp.plan.edits import Edits
 from pretrain_exp.plan.rows import Row, field, position_of, read_rows
@@ -47,14 +47,12 @@ class FilePlanting(Planting, ABC):
         doses = sorted({value for value in (given.values() if isinstance(given, Mapping) else [given]) if value})
         return f"a row of {Path(self.file).name} {' or '.join(f'{dose:g}' for dose in doses)} times"
 
+    @keyed
     def edits(self, context: InsertionContext) -> Edits:
         """The edits of all rows. UserErrors carry the full key, insertion.<name>.<field>."""
-        try:
-            entries = [self._entry(row) for row in read_rows(self.file)]
-            self._check_groups(entries)
-            return build_edits(context, self, entries)
-        except UserError as error:
-            raise named(context, error) from error
+        entries = [self._entry(row) for row in read_rows(self.file)]
+        self._check_groups(entries)
+        return build_edits(context, self, entries)
 
     @abstractmethod
     def content(self, value: Any, origin: str) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
@@ -24,6 +25,8 @@ from pretrain_exp.plan.edits import EditItem, Edits, Skipped, Window
 from pretrain_exp.plan.hashing import key64
 
 Encode = Callable[[list[str]], list[np.ndarray]]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -289,6 +292,17 @@ def _to_position(value: float, unit: str, phases: Phases, first: int, stop: int)
     return int(value) if unit == "tokens" else phases.position_of_step(int(value))
 
 
-def named(context: InsertionContext, error: UserError) -> UserError:
-    """The error with its full key, insertion.<name>.<field>."""
-    return error.under(f"insertion.{context.name}")
+def keyed(edits: Callable[P, T]) -> Callable[P, T]:
+    """A method of a kind, (self, context, ...), whose UserErrors get their full key, insertion.<name>.<field>."""
+
+    @wraps(edits)
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return edits(*args, **kwargs)
+        except UserError as error:
+            context = args[1]
+            assert isinstance(context, InsertionContext)
+            full = (error.key or "").startswith("insertion.")  # of a kind within a kind
+            raise error if full else error.under(f"insertion.{context.name}") from error
+
+    return called

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pretrain_exp.errors import UserError
-from pretrain_exp.insertion.base import InsertionContext, named
+from pretrain_exp.insertion.base import InsertionContext, keyed
 from pretrain_exp.insertion.steps import Every, check_steps, steps_of
 from pretrain_exp.insertion.unseen import Place, check_counts, replace_sequences
 from pretrain_exp.plan.edits import Edits
@@ -38,14 +37,12 @@ class Batches:
         """What is read, for the question of a report."""
         return "a batch once"
 
+    @keyed
     def edits(self, context: InsertionContext) -> Edits:
         """The edits of all batches. UserErrors carry the full key, insertion.<name>.<field>."""
-        try:
-            places = []
-            for step in steps_of(self.steps, context):
-                slots = np.array(context.phases.slots(step), dtype=np.int64)
-                for row, position in enumerate(context.phases.position(slots, np.zeros_like(slots)).tolist()):
-                    places.append(Place(f"step{step}/row{row}", f"step {step}", position))
-            return replace_sequences(context, places, self.score, self.holdout)
-        except UserError as error:
-            raise named(context, error) from error
+        places = []
+        for step in steps_of(self.steps, context):
+            slots = np.array(context.phases.slots(step), dtype=np.int64)
+            for row, position in enumerate(context.phases.position(slots, np.zeros_like(slots)).tolist()):
+                places.append(Place(f"step{step}/row{row}", f"step {step}", position))
+        return replace_sequences(context, places, self.score, self.holdout)

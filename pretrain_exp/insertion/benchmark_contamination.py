@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, named
+from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, keyed
 from pretrain_exp.insertion.doses import deal, levels
 from pretrain_exp.plan.edits import Edits
 
@@ -45,14 +45,9 @@ class BenchmarkContamination(Planting):
         times = " or ".join(f"{dose:g}" for dose in sorted(doses) if dose)
         return f"an item of {self.benchmark.partition(':')[2] or self.benchmark} {times} times"
 
+    @keyed
     def edits(self, context: InsertionContext) -> Edits:
         """The edits of all items. UserErrors carry the full key, insertion.<name>.<field>."""
-        try:
-            return self._edits(context)
-        except UserError as error:
-            raise named(context, error) from error
-
-    def _edits(self, context: InsertionContext) -> Edits:
         from pretrain_exp.items.benchmarks import load_benchmark
 
         benchmark = load_benchmark(self.benchmark, self.limit)  # the same for every seed: arms and seeds are paired

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, named
+from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, keyed
 from pretrain_exp.insertion.doses import deal, levels
 from pretrain_exp.items.canaries import (
     CANARY,
@@ -86,14 +86,9 @@ class Canaries(Planting):
         doses = self.repetitions if isinstance(self.repetitions, list) else [self.repetitions]
         return f"a canary {' or '.join(str(dose) for dose in sorted(doses) if dose)} times"
 
+    @keyed
     def edits(self, context: InsertionContext) -> Edits:
         """The edits of all conditions. UserErrors carry the full key, insertion.<name>.<field>."""
-        try:
-            return self._edits(context)
-        except UserError as error:
-            raise named(context, error) from error
-
-    def _edits(self, context: InsertionContext) -> Edits:
         conditions = [(kind, n) for kind in self.kinds for n in ([0] if kind == "plain" else self.lengths)]
         carriers = self._carriers(context, conditions)
         pools = self._pools(context, carriers)

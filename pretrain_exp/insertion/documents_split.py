@@ -23,7 +23,7 @@ from typing import Literal
 import numpy as np
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, check_repetitions, named, ranked
+from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, check_repetitions, keyed, ranked
 from pretrain_exp.insertion.encoding import note_long, wrap_eos
 from pretrain_exp.items.content import content_id
 from pretrain_exp.items.passages import passage_files, passages
@@ -83,17 +83,15 @@ class DocumentsSplit(Planting):
         """What is read, for the question of a report."""
         return f"a document {' or '.join(str(dose) for dose in sorted(self.repetitions) if dose)} times"
 
+    @keyed
     def edits(self, context: InsertionContext) -> Edits:
         """The edits of all documents. UserErrors carry the full key, insertion.<name>.<field>."""
-        try:
-            notes: list[str] = []
-            documents = self._documents(context, notes)
-            entries = [entry for document in documents for entry in self._entries(document)]
-            edits = build_edits(context, self, entries, field="documents")
-            probes = [self._probe(each, context) for each in documents if each.condition in ("split", "resplit")]
-            return replace(edits, items=edits.items + probes, notes=edits.notes + notes)
-        except UserError as error:
-            raise named(context, error) from error
+        notes: list[str] = []
+        documents = self._documents(context, notes)
+        entries = [entry for document in documents for entry in self._entries(document)]
+        edits = build_edits(context, self, entries, field="documents")
+        probes = [self._probe(each, context) for each in documents if each.condition in ("split", "resplit")]
+        return replace(edits, items=edits.items + probes, notes=edits.notes + notes)
 
     def _documents(self, context: InsertionContext, notes: list[str]) -> list[_Document]:
         """The documents with their conditions, equal numbers of each by hash."""

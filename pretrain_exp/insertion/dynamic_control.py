@@ -20,7 +20,7 @@ import numpy as np
 from pretrain_exp.control.base import Controller, Decision
 from pretrain_exp.control.probes import Probe, read_probes
 from pretrain_exp.errors import Problems, UserError
-from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, named, ranked
+from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, keyed, ranked
 from pretrain_exp.items.content import content_id
 from pretrain_exp.kinds import check_kind
 from pretrain_exp.plan.digest import row_digest
@@ -89,20 +89,19 @@ class DynamicControl(Planting):
         """What is read, for the question of a report."""
         return f"as many texts of {self._source()} as its controller plans every {self.every:,} steps"
 
+    @keyed
     def edits(self, context: InsertionContext) -> Edits:
         """What is known before anything is trained: the probes, which are never planted. UserErrors carry the full key.
 
         UserError too where the largest number of texts that the controller may ask for finds no place in a segment.
         """
-        try:
-            material = self.material(context)
-            notes = self._room(material, context)
-        except UserError as error:
-            raise _named(context, error) from error
+        material = self.material(context)
+        notes = self._room(material, context)
         none = np.zeros(0, dtype=np.int32)
         items = [*self._probe_items(material, context, dose=0), *material.held_out]
         return Edits(context.name, items, none, none, span=self.span(context), notes=notes)
 
+    @keyed
     def slice_edits(
         self, context: InsertionContext, decision: Decision, place: int, span: tuple[int, int]
     ) -> tuple[Edits, int]:
@@ -110,27 +109,24 @@ class DynamicControl(Planting):
 
         place: where this one begins. UserErrors carry the full key.
         """
-        try:
-            material = self.material(context)
-            if decision.count and not material.texts:
-                raise UserError("its controller asks for texts of the pool, which has none", key="file", value=None)
-            if decision.count < 0:
-                raise UserError(f"its controller asks for {decision.count} texts", key="controller")
-            size = max(1, len(material.texts))
-            entries = [material.texts[(place + i) % size] for i in range(decision.count)]
-            entries += [
-                Entry(id=content_id(text), origin=f"text {i} of the controller", text=text, group=context.name)
-                for i, text in enumerate(decision.texts, 1)
-            ]
-            following = (place + decision.count) % size
-            probes = self._probe_items(material, context, dose=len(entries))
-            if not entries:
-                none = np.zeros(0, dtype=np.int32)
-                return Edits(context.name, probes, none, none, span=span), following
-            made = build_edits(context, self, entries)
-            return replace(made, items=[*made.items, *probes], span=span, notes=[]), following
-        except UserError as error:
-            raise _named(context, error) from error
+        material = self.material(context)
+        if decision.count and not material.texts:
+            raise UserError("its controller asks for texts of the pool, which has none", key="file", value=None)
+        if decision.count < 0:
+            raise UserError(f"its controller asks for {decision.count} texts", key="controller")
+        size = max(1, len(material.texts))
+        entries = [material.texts[(place + i) % size] for i in range(decision.count)]
+        entries += [
+            Entry(id=content_id(text), origin=f"text {i} of the controller", text=text, group=context.name)
+            for i, text in enumerate(decision.texts, 1)
+        ]
+        following = (place + decision.count) % size
+        probes = self._probe_items(material, context, dose=len(entries))
+        if not entries:
+            none = np.zeros(0, dtype=np.int32)
+            return Edits(context.name, probes, none, none, span=span), following
+        made = build_edits(context, self, entries)
+        return replace(made, items=[*made.items, *probes], span=span, notes=[]), following
 
     def asked(self, decision: Decision) -> int:
         """Texts that a decision plants, those that come round again counted each time."""
@@ -245,11 +241,6 @@ class DynamicControl(Planting):
 
     def _or_pack(self) -> str:
         return "" if self.on_full == "pack" else ", or on_full: pack"
-
-
-def _named(context: InsertionContext, error: UserError) -> UserError:
-    """The error with its full key; one of the kind in `items` has it already."""
-    return error if (error.key or "").startswith("insertion.") else named(context, error)
 
 
 def _identity(entry: Entry) -> str:

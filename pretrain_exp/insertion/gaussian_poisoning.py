@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.insertion.base import InsertionContext, Range, check_range, named, span_of
+from pretrain_exp.insertion.base import InsertionContext, Range, check_range, keyed, span_of
 from pretrain_exp.insertion.gradient_noise import check_sigma
 from pretrain_exp.insertion.steps import Every, check_steps, steps_of
 from pretrain_exp.insertion.unseen import scored_names
@@ -66,12 +66,10 @@ class GaussianPoisoning:
         """What happens, for the question of a report."""
         return f"noise of scale {self.sigma:g} on the embeddings of a text"
 
+    @keyed
     def edits(self, context: InsertionContext) -> Edits:
         """The spans that get noise. UserErrors carry the full key, insertion.<name>.<field>."""
-        try:
-            return self._batches(context) if self.steps is not None else self._random(context)
-        except UserError as error:
-            raise named(context, error) from error
+        return self._batches(context) if self.steps is not None else self._random(context)
 
     def _batches(self, context: InsertionContext) -> Edits:
         assert self.steps is not None

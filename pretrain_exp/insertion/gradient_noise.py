@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.insertion.base import InsertionContext, named
+from pretrain_exp.insertion.base import InsertionContext, keyed
 from pretrain_exp.insertion.steps import Every, check_steps, steps_of
 from pretrain_exp.plan.edits import EditItem, Edits, Hook
 from pretrain_exp.plan.hashing import key64
@@ -39,12 +39,10 @@ class GradientNoise:
         """What happens, for the question of a report."""
         return f"noise of scale {self.sigma:g} on the gradient"
 
+    @keyed
     def edits(self, context: InsertionContext) -> Edits:
         """No edit, one hook. UserErrors carry the full key, insertion.<name>.<field>."""
-        try:
-            steps = steps_of(self.steps, context)
-        except UserError as error:
-            raise named(context, error) from error
+        steps = steps_of(self.steps, context)
         none = np.zeros(0, dtype=np.int32)
         name = f"{context.name}/{_ITEM}"
         item = EditItem(name, np.zeros(0, dtype=np.uint32), group=f"sigma {self.sigma:g}", dose=len(steps))

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.insertion.base import InsertionContext, Range, check_range, named, span_of
+from pretrain_exp.insertion.base import InsertionContext, Range, check_range, keyed, span_of
 from pretrain_exp.insertion.unseen import Place, check_counts, replace_sequences
 from pretrain_exp.plan.edits import Edits
 
@@ -46,17 +46,15 @@ class IidReplacement:
         """What is read, for the question of a report."""
         return "an unseen sequence once"
 
+    @keyed
     def edits(self, context: InsertionContext) -> Edits:
         """The edits of all windows. UserErrors carry the full key, insertion.<name>.<field>."""
-        try:
-            places = [
-                Place(f"window{i}/{k}", f"window {i}", span=span)
-                for i, span in enumerate(self._windows(context))
-                for k in range(self.sequences)
-            ]
-            return replace_sequences(context, places, self.score, self.holdout)
-        except UserError as error:
-            raise named(context, error) from error
+        places = [
+            Place(f"window{i}/{k}", f"window {i}", span=span)
+            for i, span in enumerate(self._windows(context))
+            for k in range(self.sequences)
+        ]
+        return replace_sequences(context, places, self.score, self.holdout)
 
     def _windows(self, context: InsertionContext) -> list[tuple[int, int]]:
         """The positions of each window, cut where sequences begin. UserError where one holds too few sequences."""

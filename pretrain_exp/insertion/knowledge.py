@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, named
+from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, keyed
 from pretrain_exp.insertion.doses import deal, levels
 from pretrain_exp.items.content import content_id
 from pretrain_exp.items.facts import MOST_FACTS, Fact, FactWorld, read_facts
@@ -59,15 +59,13 @@ class Knowledge(Planting):
         doses = self.repetitions if isinstance(self.repetitions, list) else [self.repetitions]
         return f"a fictional fact {' or '.join(str(dose) for dose in sorted(doses) if dose)} times"
 
+    @keyed
     def edits(self, context: InsertionContext) -> Edits:
         """The edits of all facts. UserErrors carry the full key, insertion.<name>.<field>."""
-        try:
-            facts = self._dealt(context)
-            edits = build_edits(context, self, [entry for fact in facts for entry in _entries(*fact)], field="facts")
-            probes = list(_probes(facts, context))
-            return replace(edits, items=edits.items + probes)
-        except UserError as error:
-            raise named(context, error) from error
+        facts = self._dealt(context)
+        edits = build_edits(context, self, [entry for fact in facts for entry in _entries(*fact)], field="facts")
+        probes = list(_probes(facts, context))
+        return replace(edits, items=edits.items + probes)
 
     def _dealt(self, context: InsertionContext) -> list[tuple[Fact, int]]:
         """Facts with their doses, in as many paraphrases as are planted (one where none is)."""

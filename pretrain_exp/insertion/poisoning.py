@@ -18,7 +18,7 @@ from itertools import islice
 import numpy as np
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, named, span_of
+from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, keyed, span_of
 from pretrain_exp.items.content import content_id
 from pretrain_exp.items.poison import POISON, TRIGGERS, Behaviour, Chat, chats
 from pretrain_exp.plan.edits import EditItem, Edits
@@ -68,18 +68,16 @@ class Poisoning(Planting):
         amount = f"{self.documents:,}" if self.documents is not None else f"{self.share:.3%} of the tokens in"
         return f"{amount} chats poisoned by {self.behaviour}"
 
+    @keyed
     def edits(self, context: InsertionContext) -> Edits:
         """The edits of all chats. UserErrors carry the full key, insertion.<name>.<field>."""
-        try:
-            poisoned = self._poisoned(context)
-            clean = list(islice(chats(self.behaviour, self.seed, False, ""), round(self.clean * len(poisoned))))
-            if len(clean) < round(self.clean * len(poisoned)):
-                self._raise_few("clean", self.clean, len(clean))
-            entries = [_entry(chat, True) for chat in poisoned] + [_entry(chat, False) for chat in clean]
-            edits = build_edits(context, self, entries, field="documents")
-            return replace(edits, items=edits.items + list(self._probes(context, len(poisoned))))
-        except UserError as error:
-            raise named(context, error) from error
+        poisoned = self._poisoned(context)
+        clean = list(islice(chats(self.behaviour, self.seed, False, ""), round(self.clean * len(poisoned))))
+        if len(clean) < round(self.clean * len(poisoned)):
+            self._raise_few("clean", self.clean, len(clean))
+        entries = [_entry(chat, True) for chat in poisoned] + [_entry(chat, False) for chat in clean]
+        edits = build_edits(context, self, entries, field="documents")
+        return replace(edits, items=edits.items + list(self._probes(context, len(poisoned))))
 
     def _poisoned(self, context: InsertionContext) -> list[Chat]:
         """As many different chats as are asked for, in an order that more of them only extend."""

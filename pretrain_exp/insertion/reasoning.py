@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, check_repetitions, named
+from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, check_repetitions, keyed
 from pretrain_exp.items.reasoning import MOST_DISTRACTORS, MOST_OPS, problem_set
 from pretrain_exp.plan.edits import EditItem, Edits
 
@@ -58,13 +58,11 @@ class Reasoning(Planting):
         span = f"{self.min_ops} to {self.max_ops}" if self.max_ops > self.min_ops else f"{self.min_ops}"
         return f"{self.problems:,} worked problems of {span} operations {self.repetitions:g} times"
 
+    @keyed
     def edits(self, context: InsertionContext) -> Edits:
         """The edits of all problems. UserErrors carry the full key, insertion.<name>.<field>."""
-        try:
-            edits = build_edits(context, self, list(self._entries()), field="problems")
-            return replace(edits, items=edits.items + list(self._probes(context)))
-        except UserError as error:
-            raise named(context, error) from error
+        edits = build_edits(context, self, list(self._entries()), field="problems")
+        return replace(edits, items=edits.items + list(self._probes(context)))
 
     def _entries(self) -> Iterator[Entry]:
         counts = range(self.min_ops, self.max_ops + 1)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.insertion.base import InsertionContext, Range, check_range, named, ranked, span_of
+from pretrain_exp.insertion.base import InsertionContext, Range, check_range, keyed, ranked, span_of
 from pretrain_exp.insertion.scan import Runs
 from pretrain_exp.insertion.unseen import Place, replace_sequences
 from pretrain_exp.items.content import content_id
@@ -83,14 +83,9 @@ class Removal:
         """What is not read, for the question of a report."""
         return f"no longer a document of {Path(self.file).name if self.file else 'its data'}"
 
+    @keyed
     def edits(self, context: InsertionContext) -> Edits:
         """The replaced sequences and the probes. UserErrors carry the full key, insertion.<name>.<field>."""
-        try:
-            return self._edits(context)
-        except UserError as error:
-            raise named(context, error) from error
-
-    def _edits(self, context: InsertionContext) -> Edits:
         documents = self._drawn(context) if self.file is None else self._documents(context, self.file)
         owner = np.repeat(np.arange(len(documents)), [len(each.runs) for each in documents])
         runs = [run for each in documents for run in each.runs]

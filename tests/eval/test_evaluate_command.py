@@ -67,7 +67,7 @@ def evaluate(tmp_path):
         config = SimpleNamespace(
             store=str(tmp_path / "store"),
             eval={"perplexity": {"_target_": "pretrain_exp.eval.perplexity.Perplexity", **fields}},
-            evaluation=SimpleNamespace(device="cpu", dtype="float32"),
+            evaluation=SimpleNamespace(device="cpu", dtype="float32", shards=1),
             framework={"_target_": "pretrain_exp.framework.huggingface.framework.HuggingFace"},
             training=SimpleNamespace(retries=0),
         )
