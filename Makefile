@@ -48,6 +48,7 @@ check: lint types test
 bench: env
 	$(BIN)/python benchmarks/plan_costs.py --full
 	$(BIN)/python benchmarks/plan_all_experiments.py
+	$(BIN)/python benchmarks/scan.py
 	$(BIN)/python benchmarks/data_order.py
 	$(BIN)/python benchmarks/training_speed.py
 	$(BIN)/python benchmarks/loader_overlay.py

@@ -6,6 +6,7 @@
 Edits are as many and as long as the paper's (arXiv:2509.23383, table of experiments); their tokens are random numbers
 and their lengths the mean of each experiment, so nothing is tokenized or read from a stream. What that costs is timed
 apart, as rates: a byte-level BPE of 2,048 tokens on made-up words, and the search of 1,000 documents by removal.
+The promise is held against the processor time of all threads, since the clock counts what else the machine does.
 """
 
 from __future__ import annotations
@@ -131,14 +132,15 @@ def main() -> None:
     print(f"made in {time.perf_counter() - start:.0f} s, {peak_gib():.2f} GiB", flush=True)
     phases = Phases([Phase(0, BATCH, S)])
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         plan = compile_plan(asked, phases, Window(0, STEPS), 0, "treated", folder)
-        seconds = time.perf_counter() - start
+        seconds, processor = time.perf_counter() - start, time.process_time() - used
         bytes_written = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
         assert plan.audit["ok"], plan.audit["findings"]
         size = f"{bytes_written / 2**30:.2f} GiB on disk"
-        print(f"planned, audited and written in {seconds:.0f} s, peak {peak_gib():.2f} GiB, {size}")
-        print(f"promised: 300 s, 6 GB: {'kept' if seconds < 300 and peak_gib() * 2**30 < 6e9 else 'NOT kept'}")
+        took = f"{processor:.0f} s of processor time, {seconds:.0f} s by the clock"
+        print(f"planned, audited and written in {took}, peak {peak_gib():.2f} GiB, {size}")
+        print(f"promised: 300 s, 6 GB: {'kept' if processor < 300 and peak_gib() * 2**30 < 6e9 else 'NOT kept'}")
     apart()
 
 

@@ -2,6 +2,7 @@
 
     python benchmarks/plan_costs.py            10 k and 100 k edits, within a minute
     python benchmarks/plan_costs.py --full     and 1 M
+    python benchmarks/plan_costs.py --distinct 1000000     so many items, each planted once: ours alone
 
 The usual way: one shared random stream, draws rejected against a tree of intervals, a dict of lists of tokens by
 sequence, pickled, and unpickled by every rank. Each side runs in a process of its own, one after the other. The run has
@@ -39,14 +40,14 @@ POOLED = 500_000  # from this many edits on the usual way shares the lists of on
 Numbers = dict[str, float]
 
 
-def items() -> list[np.ndarray]:
+def items(count: int) -> list[np.ndarray]:
     generator = np.random.default_rng(0)
-    return [generator.integers(0, 100_000, length, dtype=np.uint32) for length in generator.integers(100, 501, ITEMS)]
+    return [generator.integers(0, 100_000, length, dtype=np.uint32) for length in generator.integers(100, 501, count)]
 
 
-def request(count: int) -> Edits:
+def request(count: int, distinct: int = ITEMS) -> Edits:
     """`count` edits; fewer than one of each item: that many items."""
-    texts, copies = items()[:count], max(count // ITEMS, 1)
+    texts, copies = items(distinct)[:count], max(count // distinct, 1)
     entries = [EditItem(f"item{i}", tokens, dose=copies) for i, tokens in enumerate(texts)]
     item = np.repeat(np.arange(len(texts), dtype=np.int32), copies)
     copy = np.tile(np.arange(copies, dtype=np.int32), len(texts))
@@ -230,6 +231,16 @@ def measure(count: int) -> dict[str, Numbers]:
     return out
 
 
+def planning(count: int) -> tuple[Numbers, int]:
+    """A plan of so many items, each planted once: its costs, and the tokens of the items."""
+    with tempfile.TemporaryDirectory() as folder:
+        compile_plan([request(200)], PHASES, WINDOW, 0, "treated", Path(folder) / "small")  # imports are not its cost
+        asked, before, used = request(count, count), peak(), time.process_time()
+        seconds, _ = timed(lambda: compile_plan([asked], PHASES, WINDOW, 0, "treated", folder))
+        costs = {"clock_s": seconds, "processor_s": time.process_time() - used, "items_mb": before, "peak_mb": peak()}
+        return costs, asked.num_tokens
+
+
 def show(count: int, sides: dict[str, Numbers]) -> None:
     pooled = ", lists of one item shared by its copies in the usual way" if count >= POOLED else ""
     print(f"\n{count:,} edits of 100-500 tokens from {ITEMS:,} items into a run of 4e12 tokens{pooled}")
@@ -245,7 +256,14 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000], help="numbers of edits, x 10,000")
     parser.add_argument("--full", action="store_true", help="1,000,000 edits as well (minutes, some GB)")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
+    parser.add_argument("--distinct", type=int, help="only this: a plan of so many different items")
     options = parser.parse_args()
+    if options.distinct:
+        costs, tokens = planning(options.distinct)
+        print(f"{options.distinct:,} different items of {tokens / 1e6:.0f} M tokens, planned, audited and written")
+        print(f"  {costs['processor_s']:.0f} s of processor time, {costs['clock_s']:.0f} s by the clock")
+        print(f"  peak {costs['peak_mb']:.0f} MB, of which {costs['items_mb']:.0f} MB are the items as given")
+        return
     sizes = [*options.sizes, 1_000_000] if options.full else options.sizes
     found = {}
     for count in sizes:

@@ -15,12 +15,15 @@ from pretrain_exp.data.order import DataOrder
 from pretrain_exp.plan.edits import Edits
 from pretrain_exp.plan.overlay import BASE, NOISE, TOKENS
 from pretrain_exp.plan.overlay_writer import Ops
+from pretrain_exp.plan.pool import Pool
 from pretrain_exp.plan.search import RunSearch
 
 _CHUNK_TOKENS = 1 << 20
 
 
-def absence(requests: Sequence[Edits], ops: Ops, pool: np.ndarray, order: DataOrder | None) -> list[dict[str, str]]:
+def absence(
+    requests: Sequence[Edits], ops: Ops, pool: np.ndarray | Pool, order: DataOrder | None
+) -> list[dict[str, str]]:
     """Findings for the audit: an error for each insertion whose absent runs come back, else a note with the numbers.
 
     ValueError where something must be absent and no data order is given.
@@ -35,19 +38,32 @@ def absence(requests: Sequence[Edits], ops: Ops, pool: np.ndarray, order: DataOr
     slots, hits = np.unique(ops.slot[ops.kind != NOISE]), []  # noise leaves the tokens
     for rows, some in _edited(slots, ops, pool, order):
         found = search(rows, some)
-        hits += list(zip(owner[found["run"]].tolist(), found["slot"].tolist(), found["column"].tolist(), strict=True))
+        hits += list(zip(found["run"].tolist(), found["slot"].tolist(), found["column"].tolist(), strict=True))
     out = []
     for i, request in enumerate(asking):
-        mine = [(slot, column) for which, slot, column in hits if which == i]
+        mine = [hit for hit in hits if owner[hit[0]] == i]
         if mine:
+            run, slot, column = mine[0]
             text = f"{len(mine):,} of the runs that {request.insertion} removes are planted again, the first in slot "
-            text += f"{mine[0][0]:,} at column {mine[0][1]:,}"
+            text += f"{slot:,} at column {column:,}; {_way_out(requests, request, search.runs[run])}"
             out.append({"level": "error", "check": "absence", "message": text})
         else:
             text = f"{request.insertion}: none of its {len(request.absent):,} runs stands in any of the {len(slots):,} "
             text += "sequences that the plan changes"
             out.append({"level": "note", "check": "absence", "message": text})
     return out
+
+
+def _way_out(requests: Sequence[Edits], removal: Edits, run: np.ndarray) -> str:
+    """Who plants a run, and what can be done."""
+    one, slot = RunSearch([run]), np.zeros(1, dtype=np.int64)
+    for request in requests:
+        for i in np.unique(request.item).tolist() if request.kind == "tokens" else ():
+            tokens = np.asarray(request.items[i].tokens)
+            if len(tokens) >= len(run) and len(one(tokens[None], slot)["run"]):
+                which = f"item {request.items[i].id} of insertion.{request.insertion}"
+                return f"{which} holds it: take it out there, or out of what insertion.{removal.insertion} removes"
+    return "it arises where an edit meets the text around it: another seed.placement puts the edit elsewhere"
 
 
 def with_findings(audit: dict[str, Any], findings: list[dict[str, str]]) -> dict[str, Any]:
@@ -58,7 +74,9 @@ def with_findings(audit: dict[str, Any], findings: list[dict[str, str]]) -> dict
     }
 
 
-def _edited(slots: np.ndarray, ops: Ops, pool: np.ndarray, order: DataOrder) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _edited(
+    slots: np.ndarray, ops: Ops, pool: np.ndarray | Pool, order: DataOrder
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The rows of these slots as they are read, chunk by chunk: (k, S) and their slots."""
     by_slot = np.argsort(ops.slot, kind="stable")
     first = np.searchsorted(ops.slot[by_slot], slots, side="left")

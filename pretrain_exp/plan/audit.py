@@ -7,6 +7,7 @@ over 20 bins, Kolmogorov-Smirnov). Out: a dict for audit.json, with `ok` and fin
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,8 @@ from pretrain_exp.data.phases import Phases
 from pretrain_exp.plan.digest import row_digest
 from pretrain_exp.plan.edits import Edits, Window
 from pretrain_exp.plan.folder import Plan
-from pretrain_exp.plan.ledger import codes
+from pretrain_exp.plan.items import Items, runs_of
+from pretrain_exp.plan.ledger import codes, items_of_rows
 from pretrain_exp.plan.stretches import stretches
 
 BINS = 20
@@ -30,7 +32,7 @@ Findings = list[dict[str, str]]
 
 
 def audit_plan(
-    ledger: pa.Table, items: pa.Table, phases: Phases, window: Window, requests: Sequence[Edits] = (), rounds: int = 0,
+    ledger: pa.Table, items: Items, phases: Phases, window: Window, requests: Sequence[Edits] = (), rounds: int = 0,
     packed: int = 0, below: Plan | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The audit as plain values. `ok` is False where a finding has level `error`; warnings and notes leave it.
@@ -87,8 +89,7 @@ class _Rows:
         status, values = codes(ledger["status"])
         self.keep = np.flatnonzero(np.array([value == "planted" for value in values], dtype=bool)[status])
         self.position, self.length, self.step, self.row, self.column = (
-            ledger[name].to_numpy()[self.keep].astype(np.int64)
-            for name in ("position", "length", "step", "row", "column")
+            ledger[name].to_numpy()[self.keep] for name in ("position", "length", "step", "row", "column")
         )
         self.insertion, self.names = codes(ledger["insertion"])
         self.insertion = self.insertion[self.keep]
@@ -129,38 +130,32 @@ def _check_overlaps(rows: _Rows, findings: Findings) -> None:
         _error(findings, "overlap", f"{len(overlaps):,} edits begin inside the edit before them, {where}")
 
 
-def _doses(ledger: pa.Table, items: pa.Table, findings: Findings) -> dict[str, Any]:
+def _doses(ledger: pa.Table, items: Items, findings: Findings) -> dict[str, Any]:
     """Realised against asked dose of every item; counts by insertion and dose."""
     size = items.num_rows
-    index = {
-        key: i for i, key in enumerate(zip(items["insertion"].to_pylist(), items["item"].to_pylist(), strict=True))
-    }
-    insertion, names = codes(ledger["insertion"])
-    item, ids = codes(ledger["item"])
+    table = items.columns("insertion", "item", "dose", "probe")
+    row_item = items_of_rows(ledger, table)
     copy = ledger["copy"].to_numpy().astype(np.int64)
     status, values = codes(ledger["status"])
-    pairs, which = np.unique(insertion.astype(np.int64) * max(len(ids), 1) + item, return_inverse=True)
-    at = np.array(
-        [index.get((names[pair // len(ids)], ids[pair % len(ids)]), -1) for pair in pairs.tolist()], dtype=np.int64
-    )
-    if (at < 0).any():
-        _error(findings, "items", f"{int((at < 0).sum()):,} items of the ledger are not in the table of items")
-    row_item = at[which] if len(at) else np.zeros(0, dtype=np.int64)
+    if (row_item < 0).any():
+        strangers = ledger.select(["insertion", "item"]).filter(pa.array(row_item < 0))
+        count = strangers.group_by(["insertion", "item"]).aggregate([]).num_rows
+        _error(findings, "items", f"{count:,} items of the ledger are not in the table of items")
     was_planted = np.array([value != "skipped" for value in values], dtype=bool)[status] & (row_item >= 0)
     # a placebo may hold several rows of one copy: copies are counted, not rows
     span = int(copy.max(initial=0)) + 1
     copies = np.unique(row_item[was_planted] * span + copy[was_planted]) // span
     realised = np.bincount(copies, minlength=size)
     left_out = np.bincount(row_item[~was_planted & (row_item >= 0)], minlength=size)
-    asked = items["dose"].to_numpy().astype(np.int64)
-    probe = items["probe"].to_numpy(zero_copy_only=False)
+    asked = table["dose"].to_numpy().astype(np.int64)
+    probe = table["probe"].to_numpy(zero_copy_only=False)
     wrong = np.flatnonzero((realised + left_out != asked) & ~probe)
     if realised[probe].any():
         text = f"{int((realised[probe] > 0).sum()):,} probes are planted, which are only scored"
         _error(findings, "dose", text)
     if len(wrong):
         i = int(wrong[0])
-        example = f"item {items['item'][i]} of {items['insertion'][i]} has {realised[i]} of {asked[i]} copies"
+        example = f"item {table['item'][i]} of {table['insertion'][i]} has {realised[i]} of {asked[i]} copies"
         _error(findings, "dose", f"{len(wrong):,} of {size:,} items do not have the dose that was asked: {example}")
     if left_out.any():
         text = f"{int(left_out.sum()):,} copies of {int((left_out > 0).sum()):,} items were skipped, being too long"
@@ -168,10 +163,11 @@ def _doses(ledger: pa.Table, items: pa.Table, findings: Findings) -> dict[str, A
     tokens = np.bincount(
         row_item[was_planted], weights=ledger["length"].to_numpy()[was_planted].astype(np.float64), minlength=size
     )
-    owner = np.array(items["insertion"].to_pylist(), dtype=object)
+    owner, names = codes(table["insertion"])
     out: dict[str, Any] = {}
-    for name in sorted(set(owner.tolist())):
-        mine = (owner == name) & ~probe
+    for name in sorted(names):
+        every = owner == names.index(name)
+        mine = every & ~probe
         doses = {
             str(dose): {
                 "items": int((mine & (asked == dose)).sum()),
@@ -188,29 +184,25 @@ def _doses(ledger: pa.Table, items: pa.Table, findings: Findings) -> dict[str, A
             "tokens": int(tokens[mine].sum()),
             "doses": doses,
         }
-        if (owner == name).sum() > mine.sum():
-            out[name]["probes"] = int((owner == name).sum() - mine.sum())
+        if every.sum() > mine.sum():
+            out[name]["probes"] = int(every.sum() - mine.sum())
     return out
 
 
-def _check_holdout(ledger: pa.Table, items: pa.Table, findings: Findings) -> None:
+def _check_holdout(ledger: pa.Table, items: Items, findings: Findings) -> None:
     """No item of dose 0 is planted, by its own insertion (an error) or by another (a warning)."""
-    sources = ledger["source_slot"].to_numpy()
-    lengths = np.asarray(pc.list_value_length(items["tokens"]))
+    held: list[tuple[str, str]] = []
+    for batch in items.batches("insertion", "dose", "probe", "tokens"):
+        chosen = batch.filter(pc.and_not(pc.equal(batch["dose"], 0), batch["probe"]))
+        named = zip(chosen["insertion"].to_pylist(), runs_of(chosen), strict=True)
+        held += [(name, row_digest(run).hex()) for name, run in named if len(run)]
+    digests = pa.array([digest for _, digest in held], pa.string())
+    plain = pc.less(ledger["source_slot"], 0)  # references to other text have digests of another kind
+    rows = ledger.select(["digest", "insertion"]).filter(pc.and_(plain, pc.is_in(ledger["digest"], value_set=digests)))
     by_digest: dict[str, set[str]] = {}
-    insertion, names = codes(ledger["insertion"])
-    digest, digests = codes(ledger["digest"])
-    plain = sources < 0  # references to other text have digests of another kind
-    for pair in np.unique(digest[plain].astype(np.int64) * max(len(names), 1) + insertion[plain]).tolist():
-        by_digest.setdefault(digests[pair // len(names)], set()).add(names[pair % len(names)])
-    flat, offsets = items["tokens"].combine_chunks().flatten().to_numpy(), np.concatenate([[0], np.cumsum(lengths)])
-    probe = items["probe"].to_numpy(zero_copy_only=False)
-    held = np.flatnonzero((items["dose"].to_numpy() == 0) & ~probe & (lengths > 0))
-    found: dict[tuple[str, str], int] = {}
-    for i in held.tolist():
-        mine = items["insertion"][i].as_py()
-        for other in by_digest.get(row_digest(flat[offsets[i] : offsets[i + 1]]).hex(), ()):
-            found[mine, other] = found.get((mine, other), 0) + 1
+    for row in rows.group_by(["digest", "insertion"]).aggregate([]).to_pylist():
+        by_digest.setdefault(row["digest"], set()).add(row["insertion"])
+    found = Counter((mine, other) for mine, digest in held for other in by_digest.get(digest, ()))
     for (mine, other), count in sorted(found.items()):
         text = f"{count:,} holdout items of {mine} are planted by {other}"
         _error(findings, "holdout", text, level="error" if mine == other else "warning")

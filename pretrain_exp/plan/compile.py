@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from pretrain_exp.data.order import DataOrder
 from pretrain_exp.data.phases import Phases
@@ -29,6 +30,7 @@ from pretrain_exp.plan.layers import Below
 from pretrain_exp.plan.ledger_rows import PlantedRows, hook_rows, skipped_rows
 from pretrain_exp.plan.overlay_writer import Ops
 from pretrain_exp.plan.placement import place
+from pretrain_exp.plan.subjects import with_subjects
 from pretrain_exp.plan.unseen import unseen_slots
 
 
@@ -50,20 +52,30 @@ def compile_plan(
     under = Below.of(below, phases, window, seed, arm)
     ordered = [under.counted_on(request) for request in canonical(edits)]
     placement = place(ordered, phases, window, seed, taken=under.taken)
-    sources = unseen_slots(ordered, phases, window, seed, under.sources)
+    sources = unseen_slots(ordered, phases, window, seed, under.sources, order)
     places = zip(ordered, placement.positions, sources, strict=True)
     ordered = [_filled_in(request, positions, slots) for request, positions, slots in places]
     table = ItemTable.of(ordered, under.pool, under.known)
-    rows = PlantedRows.of(table, ordered, placement.positions)
+    ops, ledger = _laid_out(table, ordered, placement.positions, phases, seed, arm, under)
+    items = under.items_with(table.to_items())
+    audit = audit_plan(ledger, items, phases, window, ordered, placement.rounds, placement.packed, below)
+    audit = with_findings(audit, [*absence(ordered, ops, table.pool, order), *holdout_findings(items, eos_token_id)])
+    audit = with_subjects(audit, ordered, ledger)
+    header = plan_header(phases, window, seed, arm, under.hooks_with(ordered))
+    return write_plan(Path(root), header, items, ledger, ops, table.pool, audit)
+
+
+def _laid_out(
+    table: ItemTable, ordered: list[Edits], positions: list[np.ndarray], phases: Phases, seed: int, arm: str,
+    under: Below,
+) -> tuple[Ops, pa.Table]:  # fmt: skip
+    """The operations and the ledger of the placed edits and of what stands below."""
+    rows = PlantedRows.of(table, ordered, positions)
     ops = Ops.concatenate([under.ops, rows.operations(table, phases)])
     ledger = under.ledger_with(
         rows.to_ledger(table, arm, seed, phases), hook_rows(table, ordered, arm, phases), skipped_rows(ordered, arm)
     )
-    items = under.items_with(table.to_arrow())
-    audit = audit_plan(ledger, items, phases, window, ordered, placement.rounds, placement.packed, below)
-    audit = with_findings(audit, [*absence(ordered, ops, table.pool, order), *holdout_findings(items, eos_token_id)])
-    header = plan_header(phases, window, seed, arm, under.hooks_with(ordered))
-    return write_plan(Path(root), header, items, ledger, ops, table.pool, audit)
+    return ops, ledger
 
 
 def _filled_in(request: Edits, positions: np.ndarray, slots: np.ndarray | None) -> Edits:

@@ -15,11 +15,13 @@ Flows from insertion/ to placement.py and compile.py. NumPy only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+
+OnFull = Literal["error", "pack"]  # what becomes of drawn edits that find no place in a range
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Window:
     last_step: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class EditItem:
     """One text or token run. tokens: uint32, as planted (EOS and truncation already applied).
 
@@ -75,6 +77,14 @@ class Hook:
 
 
 @dataclass(frozen=True)
+class Subjects:
+    """name: of what they are, in the plural; of: the subject of each item, by id, and the subject's dose."""
+
+    name: str
+    of: Mapping[str, tuple[str, int]]
+
+
+@dataclass(frozen=True)
 class Edits:
     """All edits of one insertion.
 
@@ -84,11 +94,11 @@ class Edits:
     length: int64 (n,), tokens of each row where they are not its item's. source: int64 (n, 2), slot and column where
     the text of a base row begins; it lies in that slot, and the row in one. sigma: float32 (n,), of noise rows.
     unseen: positions [first, stop) that the run does not read: each item, holdouts included, stands for a sequence
-    there that no other item of any insertion has. avoid: slots that nobody may take there, int64.
+    there that no other item of any insertion has.
     absent: token runs (uint32) that the run must not read anywhere once the plan is applied; the audit looks.
     fill_in: the items once all places are known: these edits (items may have been put in another order), positions
     int64 (n,) of the rows and, where `unseen`, the slots int64 (items,) -> items of the same ids, groups and doses.
-    notes: what the audit should tell.
+    notes: what the audit should tell. subjects: what the doses are of, where items are its parts.
     """
 
     insertion: str
@@ -98,7 +108,7 @@ class Edits:
     mode: Literal["random", "explicit"] = "random"
     span: tuple[int, int] = (0, 0)
     position: np.ndarray | None = None
-    on_full: Literal["error", "pack"] = "error"
+    on_full: OnFull = "error"
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     kind: Literal["tokens", "base", "noise"] = "tokens"
@@ -107,9 +117,9 @@ class Edits:
     sigma: np.ndarray | None = None
     hooks: tuple[Hook, ...] = ()
     unseen: tuple[int, int] | None = None
-    avoid: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     absent: list[np.ndarray] = field(default_factory=list)
     spans: np.ndarray | None = None
+    subjects: Subjects | None = None
     fill_in: Callable[[Edits, np.ndarray, np.ndarray | None], list[EditItem]] | None = None
 
     def __post_init__(self) -> None:

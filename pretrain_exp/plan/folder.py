@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pretrain_exp.data.phases import Phases
-from pretrain_exp.errors import UserError
+from pretrain_exp.errors import Problems, UserError
 from pretrain_exp.plan.edits import Window
-from pretrain_exp.plan.ledger import read_items, read_ledger, write_table
+from pretrain_exp.plan.items import Items, write_items
+from pretrain_exp.plan.ledger import ITEMS_SCHEMA, read_items, read_ledger, write_table
 from pretrain_exp.plan.overlay import Overlay
 from pretrain_exp.plan.overlay_writer import Ops, write_overlay
+from pretrain_exp.plan.pool import Pool
 from pretrain_exp.store.publish import publish
 from pretrain_exp.store.states import write_json
 
@@ -76,6 +78,10 @@ class Plan:
     def items(self) -> pa.Table:
         """One row an item; see ledger.py."""
         return read_items(self.folder / "items.parquet")
+
+    def stored_items(self) -> Items:
+        """The same in batches: for what goes through the tokens of all."""
+        return Items.stored(self.folder / "items.parquet")
 
     @property
     def phases(self) -> Phases:
@@ -132,24 +138,45 @@ class Plan:
         return blake2b(json.dumps([edits, acting]).encode(), digest_size=16).hexdigest() if acting else edits
 
 
-def fingerprint(header: dict[str, Any], items: pa.Table, ledger: pa.Table) -> str:
+def refuse_failed_audit(plan: Plan) -> None:
+    """Raises Problems with what the audit found wrong: a plan that is not what was asked for is never trained."""
+    if not plan.audit["ok"]:
+        found = [finding for finding in plan.audit["findings"] if finding["level"] == "error"]
+        problems = [UserError(finding["message"], key=f"plan.{finding['check']}") for finding in found]
+        raise Problems(problems, f"the plan failed its audit ({plan.folder / 'audit.json'})")
+
+
+def fingerprint(header: dict[str, Any], items: Items, ledger: pa.Table) -> str:
     """32 hex digits over the header and every value of both tables, which come in their canonical order."""
     digest = blake2b(json.dumps(header, sort_keys=True).encode(), digest_size=16)
-    for table in (items, ledger):
-        for name in table.column_names:
-            digest.update(f"|{name}:{table.num_rows}|".encode())
-            column = table[name].combine_chunks()
-            if pa.types.is_list(column.type):
-                digest.update(np.diff(column.offsets.to_numpy()).astype("<i8").tobytes())
-                column = column.flatten()
-            if pa.types.is_string(column.type):
-                digest.update(np.asarray(pc.binary_length(column)).astype("<i8").tobytes())
-                offsets = np.frombuffer(column.buffers()[1], dtype="<i4")[column.offset :][: len(column) + 1]
-                if len(column):
-                    digest.update(memoryview(column.buffers()[2])[offsets[0] : offsets[-1]])
-            else:
-                digest.update(np.ascontiguousarray(column.to_numpy(zero_copy_only=False)).data)
+    for name in ITEMS_SCHEMA.names:
+        digest.update(f"|{name}:{items.num_rows}|".encode())
+        _hash_column(digest, partial(_parts, items, name))
+    for name in ledger.column_names:
+        digest.update(f"|{name}:{ledger.num_rows}|".encode())
+        _hash_column(digest, partial(iter, ledger[name].chunks))
     return digest.hexdigest()
+
+
+def _parts(items: Items, name: str) -> Iterator[pa.Array]:
+    for batch in items.batches(name):
+        yield from batch[name].chunks
+
+
+def _hash_column(digest: blake2b, parts: Callable[[], Iterator[pa.Array]]) -> None:
+    """The lengths of all texts or lists, then all values in a row: however the column is cut into parts."""
+    for part in parts():
+        if pa.types.is_list(part.type) or pa.types.is_string(part.type):
+            measured = pc.list_value_length(part) if pa.types.is_list(part.type) else pc.binary_length(part)
+            digest.update(np.asarray(measured).astype("<i8").data)
+    for part in parts():
+        if pa.types.is_string(part.type):
+            offsets = np.frombuffer(part.buffers()[1], dtype="<i4")[part.offset :][: len(part) + 1]
+            if len(part) and offsets[-1] > offsets[0]:
+                digest.update(memoryview(part.buffers()[2])[offsets[0] : offsets[-1]])
+        else:
+            values = part.flatten() if pa.types.is_list(part.type) else part
+            digest.update(np.ascontiguousarray(values.to_numpy(zero_copy_only=False)).data)
 
 
 def plan_header(
@@ -163,7 +190,7 @@ def plan_header(
 
 
 def write_plan(
-    root: Path, header: dict[str, Any], items: pa.Table, ledger: pa.Table, ops: Ops, pool: np.ndarray, audit: dict
+    root: Path, header: dict[str, Any], items: Items, ledger: pa.Table, ops: Ops, pool: np.ndarray | Pool, audit: dict
 ) -> Plan:
     """Writes a plan under `root`, or opens it where it already is.
 
@@ -180,7 +207,7 @@ def write_plan(
     try:
         write_overlay(staging / "overlay", ops, pool, header["sequence_length"], header["seed"])
         write_table(ledger, staging / "ledger.parquet")
-        write_table(items, staging / "items.parquet")
+        write_items(items, staging / "items.parquet")
         write_json(staging / "audit.json", audit)
         write_json(staging / "meta.json", {**header, "fingerprint": name})
         publish(staging, folder)

@@ -17,14 +17,15 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pretrain_exp.plan.digest import row_digest
+from pretrain_exp.plan.items import Items, runs_of, tokens_of
 from pretrain_exp.plan.overlay import NOISE, Overlay
 from pretrain_exp.plan.search import window_hashes
 
 NGRAM = 13
-_CHUNK_TOKENS = 1 << 20
-_BLOCK = 1 << 16  # candidates compared at once
+_BLOCK = 1 << 16  # windows hashed, and candidates compared, at once
 
 
 @dataclass(frozen=True)
@@ -36,20 +37,23 @@ class Holdouts:
     edges: np.ndarray
 
     @classmethod
-    def of(cls, items: pa.Table, eos_token_id: int | None = None) -> Holdouts:
-        """items: as items.parquet. Left out are those without tokens and those that a planted item equals."""
-        runs = _runs(items)
-        dose, probe = items["dose"].to_numpy(), items["probe"].to_numpy(zero_copy_only=False)
-        planted = {row_digest(runs[i]) for i in np.flatnonzero((dose > 0) & ~probe).tolist()}
+    def of(cls, items: Items, eos_token_id: int | None = None) -> Holdouts:
+        """Left out are those without tokens and those that a planted item equals."""
+        found: list[tuple[str, bool, np.ndarray]] = []
+        for batch in items.batches("insertion", "dose", "probe", "tokens"):
+            held = batch.filter(pc.equal(batch["dose"], 0))
+            found += zip(held["insertion"].to_pylist(), held["probe"].to_pylist(), runs_of(held), strict=True)
+        planted = _planted_among(items, [run for _, probe, run in found if not probe])
         names, kept = [], []
-        for i in np.flatnonzero(dose == 0).tolist():
-            if not len(runs[i]) or (not probe[i] and row_digest(runs[i]) in planted):
+        for name, probe, run in found:
+            if not len(run) or (not probe and row_digest(run) in planted):
                 continue
-            inner = np.flatnonzero(runs[i] != eos_token_id) if eos_token_id is not None else np.arange(len(runs[i]))
+            inner = np.flatnonzero(run != eos_token_id) if eos_token_id is not None else np.arange(len(run))
             if len(inner):
-                names.append(items["insertion"][i].as_py())
-                kept.append(runs[i][inner[0] : inner[-1] + 1])
-        return cls(names, *_joined(kept))
+                names.append(name)
+                kept.append(run[inner[0] : inner[-1] + 1])
+        edges = np.cumsum([0] + [len(run) for run in kept], dtype=np.int64)
+        return cls(names, np.concatenate([np.zeros(0, np.uint32), *kept]), edges)
 
     def __len__(self) -> int:
         return len(self.insertion)
@@ -112,43 +116,70 @@ class _Grams:
 
     def __init__(self, holdouts: Holdouts, items: np.ndarray, length: int) -> None:
         self.length = length
-        first, stop = holdouts.edges[items], holdouts.edges[items + 1] - length + 1
-        start = np.repeat(first, stop - first) + _counted(stop - first)
-        hashes = window_hashes(holdouts.tokens[None], length)[0][start]
+        mine = np.isin(np.arange(len(holdouts)), items)
+        parts = []
+        for begin, found in _hashed(holdouts.tokens, length):
+            at = begin + np.arange(len(found))
+            item = np.searchsorted(holdouts.edges, at, side="right") - 1
+            whole = mine[item] & (at + length <= holdouts.edges[item + 1])
+            parts.append((found[whole], at[whole].astype(np.uint32)))
+        hashes, start = (np.concatenate(column) for column in zip(*parts, strict=True))
+        del parts
         order = np.argsort(hashes, kind="stable")
         self.hashes, self.start = hashes[order], start[order]
-        bits = min(max(len(start).bit_length() + 3, 16), 27)  # at most an eighth of it true, up to 16 M runs
-        self.shift = np.uint64(64 - bits)
-        self.bitmap = np.zeros(1 << bits, dtype=bool)
-        self.bitmap[self.hashes >> self.shift] = True
+        bits = min(max(len(start).bit_length() + 3, 16), 27)  # at most an eighth of each true, up to 16 M runs
+        self.shift, self.mask = np.uint64(64 - bits), np.uint64((1 << bits) - 1)
+        self.high = _bitmap(self.hashes >> self.shift, bits)
+        self.low = _bitmap(self.hashes & self.mask, bits)
 
     def candidates(self, text: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """(length, places in the text, places in the holdouts' tokens) with equal hashes, block by block."""
-        if len(text) < self.length:
-            return
-        hashes = window_hashes(text[None], self.length)[0]
-        at = np.flatnonzero(self.bitmap[hashes >> self.shift])
-        at = at[self.hashes[np.searchsorted(self.hashes[:-1], hashes[at])] == hashes[at]]
-        low, high = (np.searchsorted(self.hashes, hashes[at], side=side) for side in ("left", "right"))
-        count = high - low
-        at, index = np.repeat(at, count), np.repeat(low, count) + _counted(count)
-        for block in range(0, len(at), _BLOCK):
-            some = slice(block, block + _BLOCK)
-            yield self.length, at[some], self.start[index[some]]
+        for begin, hashes in _hashed(text, self.length):
+            at = np.flatnonzero(_marked(self.high, hashes >> self.shift))
+            hashes = hashes[at]
+            both = np.flatnonzero(_marked(self.low, hashes & self.mask))
+            at, hashes = at[both], hashes[both]
+            low = np.searchsorted(self.hashes[:-1], hashes)
+            same = self.hashes[low] == hashes
+            at, low, hashes = at[same], low[same], hashes[same]
+            count = np.searchsorted(self.hashes, hashes, side="right") - low
+            at, index = np.repeat(begin + at, count), np.repeat(low, count) + _counted(count)
+            for block in range(0, len(at), _BLOCK):
+                some = slice(block, block + _BLOCK)
+                yield self.length, at[some], self.start[index[some]].astype(np.int64)
 
 
-def holdout_findings(items: pa.Table, eos_token_id: int | None = None) -> list[dict[str, str]]:
+def _bitmap(index: np.ndarray, bits: int) -> np.ndarray:
+    """2^bits bits, those at the indices set, eight a byte."""
+    found = np.zeros(1 << bits, dtype=bool)
+    found[index] = True
+    return np.packbits(found, bitorder="little")
+
+
+def _marked(bitmap: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """The bits at the indices, not 0 where set."""
+    return (bitmap[index >> np.uint64(3)] >> (index.astype(np.uint8) & np.uint8(7))) & np.uint8(1)
+
+
+def _hashed(text: np.ndarray, length: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Begin and the hashes of all windows of the text, block by block: what is at work fits the processor's cache."""
+    for begin in range(0, len(text) - length + 1, _BLOCK):
+        yield begin, window_hashes(text[None, begin : begin + _BLOCK + length - 1], length)[0]
+
+
+def holdout_findings(items: Items, eos_token_id: int | None = None) -> list[dict[str, str]]:
     """One finding an insertion that holds items out: whether they stand in any text that is planted."""
     holdouts = Holdouts.of(items, eos_token_id)
     if not len(holdouts):
         return []
-    dose, probe = items["dose"].to_numpy(), items["probe"].to_numpy(zero_copy_only=False)
-    runs = _runs(items)
-    planted = [runs[i] for i in np.flatnonzero((dose > 0) & ~probe).tolist() if len(runs[i])]
-    parts = [holdouts.find(*_joined(some)) for some in _chunks(planted)]
-    item = np.concatenate([part[0] for part in parts]) if parts else np.zeros(0, np.int64)
-    whole = np.concatenate([part[3] for part in parts]) if parts else np.zeros(0, bool)
-    return _findings(holdouts, item, whole, f"the {len(planted):,} texts that are planted")
+    count, parts = 0, [(np.zeros(0, np.int64), np.zeros(0, bool))]
+    for batch in _planted(items):
+        tokens, edges = tokens_of(batch)
+        count += int((np.diff(edges) > 0).sum())
+        item, _, _, whole = holdouts.find(tokens, edges)
+        parts.append((item, whole))
+    item, whole = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return _findings(holdouts, item, whole, f"the {count:,} texts that are planted")
 
 
 def stream_findings(
@@ -193,32 +224,19 @@ def _findings(holdouts: Holdouts, item: np.ndarray, whole: np.ndarray, where: st
     return out
 
 
-def _runs(items: pa.Table) -> list[np.ndarray]:
-    """The tokens of each item, views of one array."""
-    column = items["tokens"].combine_chunks()
-    edges = column.offsets.to_numpy().astype(np.int64)
-    flat = np.asarray(column.values.to_numpy(zero_copy_only=False), dtype=np.uint32)
-    return [flat[first:stop] for first, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)]
+def _planted(items: Items) -> Iterator[pa.Table]:
+    """The tokens of the items that are planted, in batches."""
+    for batch in items.batches("dose", "probe", "tokens"):
+        yield batch.filter(pc.and_not(pc.greater(batch["dose"], 0), batch["probe"])).select(["tokens"])
 
 
-def _joined(runs: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Runs in a row, and where each begins and ends: (tokens, edges)."""
-    edges = np.concatenate([[0], np.cumsum([len(run) for run in runs], dtype=np.int64)]).astype(np.int64)
-    return np.concatenate([np.zeros(0, np.uint32), *runs]), edges
-
-
-def _chunks(runs: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Runs in their order, about a million tokens at once."""
-    some: list[np.ndarray] = []
-    size = 0
-    for run in runs:
-        some.append(run)
-        size += len(run)
-        if size >= _CHUNK_TOKENS:
-            yield some
-            some, size = [], 0
-    if some:
-        yield some
+def _planted_among(items: Items, runs: list[np.ndarray]) -> set[bytes]:
+    """The digests of those of the runs that a planted item equals."""
+    sought, sizes = {row_digest(run) for run in runs}, {len(run) for run in runs}
+    found: set[bytes] = set()
+    for batch in _planted(items) if runs else ():
+        found |= sought & {row_digest(run) for run in runs_of(batch) if len(run) in sizes}
+    return found
 
 
 def _counted(counts: np.ndarray) -> np.ndarray:

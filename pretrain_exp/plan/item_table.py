@@ -1,12 +1,13 @@
 """The items of all insertions in one table: what a plan holds of them, and where their tokens lie in its pool.
 
-[Edits] in; canonical order, lengths, digests, the pool of the tokens that are planted, and the Arrow table out.
+[Edits] in; canonical order, digests, the pool of the tokens that are planted, and the items in batches out. Tokens stay
+in the items: the pool and the batches refer to them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -16,9 +17,13 @@ import pyarrow as pa
 from pretrain_exp.errors import UserError
 from pretrain_exp.plan.digest import row_digest
 from pretrain_exp.plan.edits import EditItem, Edits
-from pretrain_exp.plan.ledger import ITEMS_SCHEMA
+from pretrain_exp.plan.items import Items, batch_bounds
+from pretrain_exp.plan.ledger import ITEMS_SCHEMA, strings
+from pretrain_exp.plan.pool import Pool
 
+Known = tuple[np.ndarray, np.ndarray]  # digests V16 (m,) and offsets int64 (m,)
 NO_POOL = np.zeros(0, dtype=np.uint32)
+NO_RUNS: Known = (np.zeros(0, dtype="V16"), np.zeros(0, dtype=np.int64))
 
 
 def canonical(edits: Sequence[Edits]) -> list[Edits]:
@@ -48,45 +53,83 @@ def _by_id(request: Edits) -> Edits:
 
 @dataclass(frozen=True)
 class ItemTable:
-    """The items of all insertions in a row; first: where those of each insertion begin; offset: in the pool, or -1."""
+    """The items of all insertions in a row. first: where those of each insertion begin.
 
-    items: list[tuple[str, EditItem]]
+    digest: of the tokens of each, V16 (n,); offset: where they lie in the pool, int64 (n,), -1 where they do not.
+    """
+
+    insertions: list[str]
     first: list[int]
-    digest: list[str]
+    items: list[EditItem]
+    digest: np.ndarray
     offset: np.ndarray
-    pool: np.ndarray
+    pool: Pool
 
     @classmethod
-    def of(cls, ordered: list[Edits], pool: np.ndarray = NO_POOL, known: dict[str, int] | None = None) -> ItemTable:
-        """pool, known: tokens that are there already, and the offsets of runs in them by digest (32 hex digits)."""
-        items = [(request.insertion, item) for request in ordered for item in request.items]
+    def of(cls, ordered: list[Edits], pool: np.ndarray = NO_POOL, known: Known = NO_RUNS) -> ItemTable:
+        """pool, known: tokens that are there already, and digests and offsets of runs in them."""
+        items = [item for request in ordered for item in request.items]
         first = np.cumsum([0] + [len(request.items) for request in ordered]).tolist()[: len(ordered)]
         used = np.zeros(len(items), dtype=bool)
         for request, begin in zip(ordered, first, strict=True):
             if request.kind == "tokens":
                 used[begin + request.item] = True
-        digest = [row_digest(item.tokens).hex() for _, item in items]
-        known = dict(known or {})
+        which = np.flatnonzero(used)  # holdouts and probes stay out of what the workers see
+        digests = bytearray()
+        for item in items:
+            digests += row_digest(item.tokens)
+        digest = np.frombuffer(bytes(digests), dtype="V16")
+        runs = [items[i].tokens for i in which.tolist()]
+        places, added = _places(digest[which], np.array([len(run) for run in runs], np.int64), len(pool), known)
         offset = np.full(len(items), -1, dtype=np.int64)
-        parts, size = [pool], len(pool)
-        for i in np.flatnonzero(used):  # holdouts and probes stay out of what the workers see
-            if digest[i] not in known:
-                known[digest[i]] = size
-                parts.append(np.asarray(items[i][1].tokens, dtype=np.uint32))
-                size += len(parts[-1])
-            offset[i] = known[digest[i]]
-        return cls(items, first, digest, offset, np.concatenate(parts))
+        offset[which] = places
+        pooled = Pool([pool, *(runs[i] for i in added.tolist())])
+        return cls([request.insertion for request in ordered], first, items, digest, offset, pooled)
 
-    def to_arrow(self) -> pa.Table:
-        """The items in the schema of items.parquet."""
-        lengths = np.array([len(item.tokens) for _, item in self.items], dtype=np.int64)
-        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
-        flat = np.concatenate([NO_POOL] + [np.asarray(item.tokens, np.uint32) for _, item in self.items])
-        columns = {
-            "insertion": pa.array([name for name, _ in self.items], pa.string()),
-            "item": pa.array([item.id for _, item in self.items], pa.string()),
-            "tokens": pa.ListArray.from_arrays(offsets, pa.array(flat)),
-        }
-        for name in ("group", "dose", "text", "payload", "probe"):
-            columns[name] = pa.array([getattr(item, name) for _, item in self.items], ITEMS_SCHEMA.field(name).type)
-        return pa.table([columns[name] for name in ITEMS_SCHEMA.names], ITEMS_SCHEMA.names).cast(ITEMS_SCHEMA)
+    def insertion_of(self, item: np.ndarray) -> np.ndarray:
+        """Index of the insertion of each item."""
+        return np.searchsorted(np.array(self.first, dtype=np.int64), item, side="right") - 1
+
+    def hex_digests(self) -> pa.Array:
+        """The digests as 32 hex digits each."""
+        edges = np.arange(len(self.items) + 1, dtype=np.int32) * 32
+        return pa.StringArray.from_buffers(
+            len(self.items), pa.py_buffer(edges), pa.py_buffer(self.digest.tobytes().hex().encode())
+        )
+
+    def to_items(self) -> Items:
+        """The items as items.parquet holds them."""
+        return Items(len(self.items), self._read)
+
+    def _read(self, names: Sequence[str]) -> Iterator[pa.Table]:
+        lengths = np.array([len(item.tokens) for item in self.items], dtype=np.int64)
+        for first, stop in batch_bounds(lengths):
+            some = self.items[first:stop]
+            columns = [self._column(name, first, some, lengths[first:stop]) for name in names]
+            yield pa.table(columns, list(names))
+
+    def _column(self, name: str, first: int, some: list[EditItem], lengths: np.ndarray) -> pa.Array:
+        if name == "insertion":
+            return strings(self.insertions, self.insertion_of(np.arange(first, first + len(some))))
+        if name == "tokens":
+            edges = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+            flat = np.concatenate([NO_POOL, *(np.asarray(item.tokens, np.uint32) for item in some)])
+            return pa.ListArray.from_arrays(pa.array(edges), pa.array(flat))
+        attribute = "id" if name == "item" else name
+        return pa.array([getattr(item, attribute) for item in some], ITEMS_SCHEMA.field(name).type)
+
+
+def _places(digest: np.ndarray, lengths: np.ndarray, size: int, known: Known) -> tuple[np.ndarray, np.ndarray]:
+    """Where each run lies in the pool, int64 (n,), and the runs that go to its end, in their order; equal ones once."""
+    there = len(known[0])
+    digests, offsets = np.concatenate([known[0], digest]), np.concatenate([known[1], np.zeros(len(digest), np.int64)])
+    words = digests.view("<u8").reshape(-1, 2)
+    order = np.lexsort((words[:, 1], words[:, 0]))  # stable: equal ones in their order
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = (words[order[1:]] != words[order[:-1]]).any(axis=1)
+    leader = np.empty(len(order), dtype=np.int64)
+    leader[order] = order[np.flatnonzero(new)][np.cumsum(new) - 1]
+    added = np.flatnonzero(leader == np.arange(len(order)))
+    added = added[added >= there] - there
+    offsets[there + added] = size + np.cumsum(lengths[added]) - lengths[added]
+    return offsets[leader][there:], added

@@ -18,7 +18,8 @@ from pretrain_exp.data.phases import Phases
 from pretrain_exp.errors import UserError
 from pretrain_exp.plan.edits import Edits, Window
 from pretrain_exp.plan.folder import Plan
-from pretrain_exp.plan.item_table import NO_POOL
+from pretrain_exp.plan.item_table import NO_POOL, NO_RUNS, Known
+from pretrain_exp.plan.items import Items
 from pretrain_exp.plan.ledger import ITEMS_SCHEMA, LEDGER_SCHEMA, planted
 from pretrain_exp.plan.overlay import COLUMNS, TOKENS
 from pretrain_exp.plan.overlay_writer import Ops
@@ -28,7 +29,7 @@ _STATUS = {"planted": 0, "hook": 1, "skipped": 2}
 
 @dataclass(frozen=True)
 class Below:
-    """What stands already. taken: sorted starts and stops; known: offsets in the pool by digest of the tokens.
+    """What stands already. taken: sorted starts and stops; known: digests and offsets of the runs in the pool.
 
     copies: numbers given to copies of (insertion, item) so far; sources: slots that its base rows take text from.
     """
@@ -37,7 +38,7 @@ class Below:
     items: pa.Table
     ops: Ops
     pool: np.ndarray
-    known: dict[str, int]
+    known: Known
     taken: tuple[np.ndarray, np.ndarray]
     copies: Counter[tuple[str, str]]
     hooks: list[dict[str, Any]]
@@ -49,14 +50,13 @@ class Below:
         if plan is None:
             none = np.zeros(0, dtype=np.int64)
             empty = LEDGER_SCHEMA.empty_table(), ITEMS_SCHEMA.empty_table()
-            return cls(*empty, Ops.none(), NO_POOL, {}, (none, none), Counter(), [], none)
+            return cls(*empty, Ops.none(), NO_POOL, NO_RUNS, (none, none), Counter(), [], none)
         inside = window.first_step <= plan.window.first_step and plan.window.last_step <= window.last_step
         if plan.phases != phases or (plan.seed, plan.arm) != (seed, arm) or not inside:
             raise ValueError(f"the plan below is of arm {plan.arm}, seed {plan.seed}, {plan.window}: another run")
         arrays = plan.overlay.arrays
         ops = Ops(**{name: arrays[name] for name in COLUMNS if name != "digest"})
         runs = np.flatnonzero(ops.kind == TOKENS)
-        digests = (digest.tobytes().hex() for digest in arrays["digest"][runs])
         ledger = plan.ledger()
         copies: Counter[tuple[str, str]] = Counter()
         names = ledger["insertion"].to_pylist(), ledger["item"].to_pylist(), ledger["copy"].to_pylist()
@@ -65,7 +65,7 @@ class Below:
         rows = planted(ledger)
         start = rows["position"].to_numpy()
         taken = start, start + rows["length"].to_numpy()
-        known = dict(zip(digests, ops.ref[runs].tolist(), strict=True))
+        known = arrays["digest"][runs], ops.ref[runs]
         pool = np.asarray(arrays["pool"])
         sources = rows["source_slot"].to_numpy()
         sources = np.unique(sources[sources >= 0])
@@ -84,7 +84,7 @@ class Below:
             hooks=tuple(replace(hook, first_copy=int(index[hook.item])) for hook in request.hooks),
         )
 
-    def items_with(self, items: pa.Table) -> pa.Table:
+    def items_with(self, items: Items) -> Items:
         """The items of both, by insertion and id; one that both hold has the sum of its doses.
 
         UserError where it holds other tokens, or is of another group or payload, than before.
@@ -92,7 +92,7 @@ class Below:
         if not len(self.items):
             return items
         merged = {(row["insertion"], row["item"]): row for row in self.items.to_pylist()}
-        for row in items.to_pylist():
+        for row in (row for batch in items.batches() for row in batch.to_pylist()):
             name = row["insertion"], row["item"]
             before = merged.setdefault(name, row)
             if before is row:
@@ -105,7 +105,7 @@ class Below:
                     fix="give it a name of its own",
                 )
             before["dose"] += row["dose"]
-        return pa.Table.from_pylist([merged[name] for name in sorted(merged)], ITEMS_SCHEMA)
+        return Items.of(pa.Table.from_pylist([merged[name] for name in sorted(merged)], ITEMS_SCHEMA))
 
     def ledger_with(self, *parts: pa.Table) -> pa.Table:
         """The rows of both: edits by position, then hooks by step, then skipped copies; doses are those of both."""

@@ -60,17 +60,35 @@ ITEMS_SCHEMA = pa.schema(
 _ROW_GROUP = 1 << 18
 
 
-def strings(values: Sequence[str], codes: np.ndarray) -> pa.Array:
+def strings(values: Sequence[str] | pa.StringArray, codes: np.ndarray) -> pa.Array:
     """The string column `values[codes]`, made without a Python object for each row."""
-    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(values, pa.string())).cast(
-        pa.string()
-    )
+    distinct = values if isinstance(values, pa.StringArray) else pa.array(values, pa.string())
+    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), distinct).cast(pa.string())
 
 
 def codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
     """A string column as integers and the distinct values that they number, in order of first appearance."""
-    encoded = column.combine_chunks().dictionary_encode()
+    encoded = column.dictionary_encode().combine_chunks()
     return encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary.to_pylist()
+
+
+def items_of_rows(ledger: pa.Table, items: pa.Table) -> np.ndarray:
+    """The item of each row of the ledger, int64; -1 where the table of items has none of its insertion and id."""
+    names, ids = items["insertion"].unique(), items["item"].unique()
+
+    def numbers(table: pa.Table) -> np.ndarray:
+        one, other = (
+            pc.fill_null(pc.index_in(table[column], value_set=values), -1).to_numpy().astype(np.int64)
+            for column, values in (("insertion", names), ("item", ids))
+        )
+        return np.where((one < 0) | (other < 0), -1, one * len(ids) + other)
+
+    known, wanted = numbers(items), numbers(ledger)
+    if not len(known):
+        return np.full(len(wanted), -1, dtype=np.int64)
+    order = np.argsort(known)
+    found = order[np.minimum(np.searchsorted(known[order], wanted), len(order) - 1)]
+    return np.where(known[found] == wanted, found, -1)
 
 
 def base_digest(slot: int, column: int) -> str:

@@ -11,11 +11,21 @@ from pretrain_exp.data.phases import Phases
 from pretrain_exp.plan.edits import Edits
 from pretrain_exp.plan.item_table import ItemTable
 from pretrain_exp.plan.ledger import LEDGER_SCHEMA, base_digest, noise_digest, strings
+from pretrain_exp.plan.overlay import BASE, TOKENS
 from pretrain_exp.plan.overlay_writer import Ops
 from pretrain_exp.plan.pieces import split_at_sequences
 
-KINDS = ("tokens", "base", "noise")
-_TOKENS, _BASE, _NOISE = range(3)
+KINDS = ("tokens", "base", "noise")  # as overlay.py numbers them
+_DTYPES: dict[str, np.dtype] = {
+    "position": np.dtype(np.int64),
+    "length": np.dtype(np.int32),
+    "item": np.dtype(np.int32),
+    "copy": np.dtype(np.int32),
+    "kind": np.dtype(np.int8),
+    "source_slot": np.dtype(np.int64),
+    "source_column": np.dtype(np.int32),
+    "sigma": np.dtype(np.float32),
+}
 
 
 @dataclass(frozen=True)
@@ -33,36 +43,33 @@ class PlantedRows:
 
     @classmethod
     def of(cls, table: ItemTable, ordered: list[Edits], positions: list[np.ndarray]) -> PlantedRows:
-        parts = []
+        parts: dict[str, list[np.ndarray]] = {name: [np.zeros(0, dtype)] for name, dtype in _DTYPES.items()}
         for request, first, places in zip(ordered, table.first, positions, strict=True):
             n = len(request)
             source = np.full((n, 2), -1) if request.source is None else np.asarray(request.source, np.int64)
             sigma = np.zeros(n, np.float32) if request.sigma is None else np.asarray(request.sigma, np.float32)
             kind = np.full(n, KINDS.index(request.kind), dtype=np.int8)
             columns = (places, request.lengths, request.item + first, request.copy, kind, *source.T, sigma)
-            parts.append(columns)
-        if not parts:
-            empty = np.zeros(0, dtype=np.int64)
-            return cls(empty, empty, empty, empty, empty.astype(np.int8), empty, empty, empty.astype(np.float32))
-        found = cls(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-        order = np.argsort(found.position, kind="stable")
-        return cls(*(getattr(found, name)[order] for name in cls.__dataclass_fields__))
+            for name, column in zip(parts, columns, strict=True):
+                parts[name].append(column.astype(_DTYPES[name]))
+        order = np.argsort(np.concatenate(parts["position"]), kind="stable")
+        return cls(**{name: np.concatenate(parts.pop(name))[order] for name in _DTYPES})
 
     def operations(self, table: ItemTable, phases: Phases) -> Ops:
         """One operation for each sequence that a row touches. ValueError where a base row leaves its sequence."""
         pieces = split_at_sequences(self.position, self.length, phases)
-        kind = self.kind[pieces.row]
-        if np.bincount(pieces.row[kind == _BASE]).max(initial=0) > 1:
+        row, kind = pieces.row, self.kind[pieces.row]
+        if np.bincount(row[kind == BASE]).max(initial=0) > 1:
             raise ValueError("a span of another slot is put in the place of more than one sequence")
-        tokens, base, noise = (pieces.take(kind == each) for each in range(len(KINDS)))
-        return Ops.concatenate(
-            [
-                Ops.tokens(
-                    tokens.slot, tokens.column, tokens.length, table.offset[self.item[tokens.row]] + tokens.offset
-                ),
-                Ops.base(base.slot, base.column, base.length, self.source_slot[base.row], self.source_column[base.row]),
-                Ops.noise(noise.slot, noise.column, noise.length, self.sigma[noise.row]),
-            ]
+        ref = np.where(kind == TOKENS, table.offset[self.item[row]] + pieces.offset, self.source_slot[row])
+        return Ops(
+            pieces.slot,
+            pieces.column.astype(np.int32),
+            pieces.length.astype(np.int32),
+            kind.astype(np.uint8),
+            ref,
+            self.source_column[row],
+            self.sigma[row],
         )
 
     def to_ledger(self, table: ItemTable, arm: str, seed: int, phases: Phases) -> pa.Table:
@@ -88,15 +95,16 @@ class PlantedRows:
 
     def _digests(self, table: ItemTable, slot: np.ndarray, column: np.ndarray, seed: int) -> pa.Array:
         """Those of tokens are made once an item; those of references and noise differ from row to row."""
-        code, values = self.item.astype(np.int64), list(table.digest)
-        for i in np.flatnonzero(self.kind != _TOKENS).tolist():
-            code[i] = len(values)
-            if self.kind[i] == _BASE:
+        code, values = self.item.copy(), []
+        others = np.flatnonzero(self.kind != TOKENS)
+        code[others] = len(table.items) + np.arange(len(others))
+        for i in others.tolist():
+            if self.kind[i] == BASE:
                 values.append(base_digest(int(self.source_slot[i]), int(self.source_column[i])))
             else:
                 where = (int(slot[i]), int(column[i]), int(self.length[i]))
                 values.append(noise_digest(seed, where, float(self.sigma[i])))
-        return strings(values, code)
+        return strings(pa.concat_arrays([table.hex_digests(), pa.array(values, pa.string())]), code)
 
 
 def hook_rows(table: ItemTable, ordered: list[Edits], arm: str, phases: Phases) -> pa.Table:
@@ -145,9 +153,9 @@ def skipped_rows(ordered: list[Edits], arm: str) -> pa.Table:
 def _item_columns(table: ItemTable, item: np.ndarray, arm: str) -> dict[str, pa.Array | np.ndarray]:
     """What the ledger repeats of the items and the plan."""
     return {
-        "insertion": strings([name for name, _ in table.items], item),
+        "insertion": strings(table.insertions, table.insertion_of(item)),
         "arm": strings([arm], np.zeros(len(item), dtype=np.int32)),
-        "item": strings([entry.id for _, entry in table.items], item),
-        "group": strings([entry.group for _, entry in table.items], item),
-        "dose": np.array([entry.dose for _, entry in table.items], dtype=np.int32)[item],
+        "item": strings([entry.id for entry in table.items], item),
+        "group": strings([entry.group for entry in table.items], item),
+        "dose": np.array([entry.dose for entry in table.items], dtype=np.int32)[item],
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import uuid
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -16,6 +17,7 @@ import numpy as np
 
 from pretrain_exp.plan.digest import row_digest
 from pretrain_exp.plan.overlay import BASE, COLUMNS, NOISE, SCHEMA, TOKENS
+from pretrain_exp.plan.pool import Pool, write_pool
 from pretrain_exp.store.states import write_json
 
 _MAX_BUCKETS = 1 << 24
@@ -72,16 +74,17 @@ class Ops:
         return len(self.slot)
 
 
-def write_overlay(folder: Path | str, ops: Ops, pool: np.ndarray, sequence_length: int, seed: int = 0) -> None:
+def write_overlay(folder: Path | str, ops: Ops, pool: np.ndarray | Pool, sequence_length: int, seed: int = 0) -> None:
     """Writes the overlay to `folder`, which must not exist yet (FileExistsError).
 
-    pool: uint32 tokens; sequence_length: tokens of the longest sequence of the run; seed: what noise is keyed by.
+    pool: tokens, in one array or in runs; sequence_length: tokens of the longest sequence of the run; seed: what noise
+    is keyed by.
     ValueError where an operation leaves its slot or the pool, is empty, or overlaps another that changes tokens.
     """
     folder = Path(folder)
-    pool = np.ascontiguousarray(pool, dtype="<u4")
     order = np.lexsort((ops.kind, ops.column, ops.slot))
-    columns = {name: getattr(ops, name)[order].astype(dtype) for name, dtype in COLUMNS.items() if name != "digest"}
+    kept = {name: dtype for name, dtype in COLUMNS.items() if name != "digest"}
+    columns = {name: getattr(ops, name)[order].astype(dtype, copy=False) for name, dtype in kept.items()}
     _check(columns, len(pool), sequence_length)
     columns["digest"] = _digests(columns, pool, seed)
     first, shift, buckets = _buckets(columns["slot"])
@@ -91,8 +94,9 @@ def write_overlay(folder: Path | str, ops: Ops, pool: np.ndarray, sequence_lengt
     staging = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     staging.mkdir()
     try:
-        for name, array in {**columns, "pool": pool, "buckets": buckets}.items():
+        for name, array in {**columns, "buckets": buckets}.items():
             np.save(staging / f"{name}.npy", array, allow_pickle=False)
+        write_pool(pool, staging / "pool.npy")
         meta = {"schema": SCHEMA, "sequence_length": sequence_length, "seed": seed, "operations": len(order)}
         write_json(staging / "meta.json", {**meta, "first_slot": first, "shift": shift})
         os.rename(staging, folder)
@@ -126,10 +130,9 @@ def _check(columns: dict[str, np.ndarray], pool_size: int, sequence_length: int)
         )
 
 
-def _digests(columns: dict[str, np.ndarray], pool: np.ndarray, seed: int) -> np.ndarray:
+def _digests(columns: dict[str, np.ndarray], pool: np.ndarray | Pool, seed: int) -> np.ndarray:
     """What each operation does, as 16 bytes: of the tokens planted, the reference, or the noise's seed and scale."""
     kind, ref, length = columns["kind"], columns["ref"], columns["length"]
-    out = np.empty(len(kind), dtype="V16")
     rows = np.empty(len(kind), dtype=[("kind", "u1"), ("ref", "<i8"), ("extra", "<i8")])
     rows["kind"], rows["ref"], rows["extra"] = kind, ref, length
     rows["extra"][kind == BASE] = columns["source_column"][kind == BASE]
@@ -137,19 +140,14 @@ def _digests(columns: dict[str, np.ndarray], pool: np.ndarray, seed: int) -> np.
     rows["extra"][kind == NOISE] = columns["sigma"][kind == NOISE].view("<i4")
     # equal operations are hashed once: 10 k items planted a million times cost 10 k hashes
     distinct, which = _distinct(rows)
-    values = np.empty(len(distinct), dtype="V16")
-    for i, row in enumerate(distinct):
-        if row["kind"] == TOKENS:
-            digest = row_digest(pool[row["ref"] : row["ref"] + row["extra"]])
-        elif row["kind"] == BASE:
-            digest = blake2b(b"base" + row["ref"].tobytes() + row["extra"].tobytes(), digest_size=16).digest()
+    values = bytearray()
+    for each, at, extra in zip(*(distinct[name].tolist() for name in ("kind", "ref", "extra")), strict=True):
+        if each == TOKENS:
+            values += row_digest(pool[at : at + extra])
         else:
-            scale = np.int64(seed).tobytes() + row["extra"].tobytes()
-            digest = blake2b(b"noise" + scale, digest_size=16).digest()
-        values[i] = np.void(digest)
-    if len(out):
-        out[:] = values[which]
-    return out
+            name, first = (b"base", at) if each == BASE else (b"noise", seed)
+            values += blake2b(name + struct.pack("<qq", first, extra), digest_size=16).digest()
+    return np.frombuffer(bytes(values), dtype="V16")[which]
 
 
 def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -28,16 +28,16 @@ def split_at_sequences(position: np.ndarray, length: np.ndarray, phases: Phases)
     """The pieces of edits at global positions, one for each sequence that an edit touches, ordered by edit."""
     row = np.arange(len(position))
     offset = np.zeros(len(position), dtype=np.int64)
-    parts: list[np.ndarray] = []
+    parts: list[tuple[np.ndarray, ...]] = []
     while len(row) or not parts:
         at = position[row] + offset
         slot, column = phases.locate(at)
         room = phases.position(slot + 1, np.zeros_like(slot)) - at
         part = np.minimum(length[row] - offset, room)
-        parts.append(np.stack([row, slot, column, part, offset]))
+        parts.append((row, slot, column, part, offset))
         offset = offset + part
         row, offset = row[offset < length[row]], offset[offset < length[row]]
-    found = np.concatenate(parts, axis=1)
-    if len(parts) > 1:
-        found = found[:, np.lexsort((found[4], found[0]))]
-    return Pieces(*found)
+    if len(parts) == 1:  # no edit crosses a sequence
+        return Pieces(*parts[0])
+    found = Pieces(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    return found.take(np.lexsort((found.offset, found.row)))

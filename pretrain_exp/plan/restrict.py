@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from pretrain_exp.plan.audit import audit_plan
 from pretrain_exp.plan.folder import Plan, plan_header, write_plan
+from pretrain_exp.plan.items import Items
 from pretrain_exp.plan.ledger import LEDGER_SCHEMA, noise_digest, planted
 from pretrain_exp.plan.overlay import COLUMNS, NOISE, TOKENS
 from pretrain_exp.plan.overlay_writer import Ops
@@ -39,7 +40,7 @@ def restricted_plan(plan: Plan, insertions: Collection[str], root: Path | str, a
     unknown = set(insertions) - set(plan.items()["insertion"].unique().to_pylist())
     if unknown:
         raise ValueError(f"the plan has no insertion {sorted(unknown)[0]}")
-    ledger, items = (_of(table, insertions) for table in (plan.ledger(), plan.items()))
+    ledger, items = _of(plan.ledger(), insertions), Items.of(_of(plan.items(), insertions))
     arms = pa.array([arm] * ledger.num_rows, pa.string())
     ledger = ledger.set_column(LEDGER_SCHEMA.get_field_index("arm"), "arm", arms)
     ops, pool = _operations(plan, ledger)

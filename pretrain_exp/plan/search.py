@@ -7,6 +7,7 @@ ruled out by a bitmap, and what is left is compared token by token. NumPy only.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from pretrain_exp.plan.hashing import mix
 _BASE = 0xD1342543DE82EF95  # odd, so that it has an inverse modulo 2^64
 _INVERSE = pow(_BASE, -1, 1 << 64)
 _BITS = 20
+_BLOCK = 1 << 16  # tokens hashed at once: what is at work fits the processor's cache
 
 
 class RunSearch:
@@ -29,8 +31,14 @@ class RunSearch:
 
     def __call__(self, rows: np.ndarray, slots: np.ndarray) -> dict[str, np.ndarray]:
         """Columns run, slot, column of every occurrence in rows uint32 (k, S) of slots (k,), by slot and column."""
-        found = [each for one in self.passes for each in one.find(rows)]
-        table = np.array(sorted({(row, column, run) for run, row, column in found}), dtype=np.int64).reshape(-1, 3)
+        step = max(1, _BLOCK // max(rows.shape[1], 1))
+        found = [
+            (low + row, column, run)
+            for low in range(0, len(rows), step)
+            for one in self.passes
+            for run, row, column in one.find(rows[low : low + step])
+        ]
+        table = np.array(sorted(set(found)), dtype=np.int64).reshape(-1, 3)
         return {"run": table[:, 2], "slot": slots[table[:, 0]], "column": table[:, 1]}
 
 
@@ -78,6 +86,7 @@ def window_hashes(rows: np.ndarray, length: int) -> np.ndarray:
     return mix(windows.reshape(-1), 1).reshape(windows.shape)  # high bits of a product of few terms are no hash yet
 
 
+@lru_cache(maxsize=8)
 def _powers(base: int, count: int) -> np.ndarray:
     """base^0 .. base^(count-1) modulo 2^64."""
     return np.cumprod(np.concatenate([[np.uint64(1)], np.full(max(count - 1, 0), base, np.uint64)]))[:count]

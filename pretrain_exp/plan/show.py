@@ -49,9 +49,11 @@ def _doses(insertions: dict[str, Any]) -> Table:
     for name in ("dose", "items", "edits", "tokens"):
         table.add_column(name, justify="right")
     for name, values in insertions.items():
-        for dose, counts in sorted(values.get("doses", {}).items(), key=lambda pair: int(pair[0])):
+        told = values.get("subjects", values)
+        shown = f"{name} ({told['name']})" if "subjects" in values else name
+        for dose, counts in sorted(told.get("doses", {}).items(), key=lambda pair: int(pair[0])):
             label = f"{dose} (holdout)" if dose == "0" else dose
-            table.add_row(escape(name), label, *(f"{counts[each]:,}" for each in ("items", "edits", "tokens")))
+            table.add_row(escape(shown), label, *(f"{counts[each]:,}" for each in ("items", "edits", "tokens")))
     return table
 
 

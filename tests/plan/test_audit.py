@@ -13,6 +13,7 @@ from plan_samples import PHASES, SPAN, WINDOW, S, edits
 from pretrain_exp.plan.audit import audit_plan
 from pretrain_exp.plan.compile import compile_plan
 from pretrain_exp.plan.edits import Edits
+from pretrain_exp.plan.items import Items
 from pretrain_exp.plan.ledger import LEDGER_SCHEMA
 from pretrain_exp.plan.show import preview
 
@@ -22,17 +23,17 @@ def requests() -> list[Edits]:
 
 
 @pytest.fixture
-def tables(tmp_path: Path) -> tuple[pa.Table, pa.Table]:
+def tables(tmp_path: Path) -> tuple[pa.Table, Items]:
     # explicit copies get one position each
     plan = compile_plan(requests(), PHASES, WINDOW, 0, "treated", tmp_path)
-    return plan.ledger(), plan.items()
+    return plan.ledger(), plan.stored_items()
 
 
-def audited(ledger: pa.Table, items: pa.Table) -> dict:
+def audited(ledger: pa.Table, items: Items) -> dict:
     return audit_plan(ledger, items, PHASES, WINDOW, requests())
 
 
-def test_a_sound_plan(tables: tuple[pa.Table, pa.Table]) -> None:
+def test_a_sound_plan(tables: tuple[pa.Table, Items]) -> None:
     audit = audited(*tables)
     assert audit["ok"]
     assert audit["findings"] == []
@@ -71,7 +72,7 @@ def _move(rows: list[dict], i: int, to: int) -> None:
         (lambda rows: [row.update(status="skipped") for row in rows[:2]], "skipped", "warning"),
     ],
 )
-def test_every_damage_is_found(tables: tuple[pa.Table, pa.Table], damage: Damage, check: str, level: str) -> None:
+def test_every_damage_is_found(tables: tuple[pa.Table, Items], damage: Damage, check: str, level: str) -> None:
     ledger, items = tables
     rows = ledger.to_pylist()
     damage(rows)
@@ -80,7 +81,7 @@ def test_every_damage_is_found(tables: tuple[pa.Table, pa.Table], damage: Damage
     assert audit["ok"] == (level != "error")
 
 
-def test_positions_that_are_not_uniform_are_a_warning(tables: tuple[pa.Table, pa.Table]) -> None:
+def test_positions_that_are_not_uniform_are_a_warning(tables: tuple[pa.Table, Items]) -> None:
     asked = [replace(requests()[0], span=(SPAN[0], SPAN[1] + 20_000)), requests()[1]]
     audit = audit_plan(*tables, PHASES, WINDOW, asked)
     assert audit["ok"]
@@ -88,7 +89,7 @@ def test_positions_that_are_not_uniform_are_a_warning(tables: tuple[pa.Table, pa
     assert "the 130 positions of a are not uniform" in audit["findings"][0]["message"]
 
 
-def test_an_edit_outside_its_range(tables: tuple[pa.Table, pa.Table]) -> None:
+def test_an_edit_outside_its_range(tables: tuple[pa.Table, Items]) -> None:
     audit = audit_plan(*tables, PHASES, WINDOW, [replace(requests()[0], span=(SPAN[0] + 640, SPAN[1]))])
     assert [finding["check"] for finding in audit["findings"]] == ["range"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -12,16 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plan_samples import PHASES, SPAN, WINDOW, S, edits
 
+from pretrain_exp.plan import holdouts as search
 from pretrain_exp.plan.compile import compile_plan
 from pretrain_exp.plan.edits import EditItem, Edits
 from pretrain_exp.plan.folder import Plan
 from pretrain_exp.plan.holdouts import NGRAM, Holdouts, holdout_findings, stream_findings
+from pretrain_exp.plan.items import Items
 from pretrain_exp.plan.ledger import ITEMS_SCHEMA
 
 EOS = 9
 
 
-def table(*items: tuple[str, list[int], int]) -> pa.Table:
+def table(*items: tuple[str, list[int], int]) -> Items:
     """(insertion, tokens, dose) of each item."""
     rows = [
         {
@@ -36,7 +39,7 @@ def table(*items: tuple[str, list[int], int]) -> pa.Table:
         }
         for i, (name, tokens, dose) in enumerate(items)
     ]
-    return pa.Table.from_pylist(rows, ITEMS_SCHEMA)
+    return Items.of(pa.Table.from_pylist(rows, ITEMS_SCHEMA))
 
 
 def naive(held: list[list[int]], rows: list[list[int]]) -> set[tuple[int, int, int, bool]]:
@@ -61,7 +64,8 @@ def test_every_shared_run_is_found(data: st.DataObject) -> None:
     held = data.draw(st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=30), min_size=1, max_size=3))
     held.append(rows[0][: data.draw(st.integers(1, size))])
     holdouts = Holdouts.of(table(*(("a", item, 0) for item in held)))
-    found = holdouts.search(np.array(rows, np.uint32), np.arange(len(rows)))
+    with patch.object(search, "_BLOCK", data.draw(st.sampled_from([1, 7, 1 << 16]))):  # windows at once
+        found = holdouts.search(np.array(rows, np.uint32), np.arange(len(rows)))
     columns = (found[name].tolist() for name in ("item", "slot", "column", "whole"))
     whole_at = {(i, r, c) for i, r, c, whole in naive(held, rows) if whole}
     assert {(i, r, c) for i, r, c, whole in zip(*columns, strict=True) if whole} == whole_at
