@@ -31,12 +31,11 @@ from pretrain_exp.insertion.dynamic_control import DynamicControl
 from pretrain_exp.kinds import check_kind
 from pretrain_exp.plan.compile import compile_plan
 from pretrain_exp.plan.edits import Window
-from pretrain_exp.plan.folder import Plan
-from pretrain_exp.plan.placebo import placebo_plan
+from pretrain_exp.plan.folder import Plan, refuse_failed_audit
+from pretrain_exp.plan.placebo import check_placebo_room, placebo_plan
 from pretrain_exp.store.claims import claimed
 from pretrain_exp.store.keys import digest, state_key
 from pretrain_exp.store.states import state_dir, write_json
-from pretrain_exp.study.member import refuse_failed_audit
 
 
 def main(path: Path) -> int:
@@ -160,6 +159,8 @@ class Slice:
         window, root = Window(self.loop.first_step, self.loop.last_step), self.store / "plans"
         plan = compile_plan(edits, self.phases, window, self._seed, "treated", root, below=below)
         refuse_failed_audit(plan)
+        if self.values["loop"].get("placebo"):  # rather before this slice is trained than when all of them are
+            check_placebo_room(plan, order_from_json(self.values["order"]).num_sequences)
         state = Path(self.values["start"]["state"]).resolve().name
         return {"step": self.step, "state": state, "plan": plan.fingerprint, "insertions": seen}
 

@@ -7,8 +7,8 @@ Every random choice is ranked by a hash of (seed, insertion, item, purpose): no 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar
@@ -19,9 +19,10 @@ from pretrain_exp.data.order import DataOrder
 from pretrain_exp.data.phases import Phases
 from pretrain_exp.errors import UserError
 from pretrain_exp.insertion.encoding import encoded, note_long, pieces
+from pretrain_exp.insertion.ranges import Range, check_range, span_of
 from pretrain_exp.insertion.scan import Find, Runs, find_runs, scan
 from pretrain_exp.insertion.schedules import Density, check_density, spans_of
-from pretrain_exp.plan.edits import EditItem, Edits, Skipped, Window
+from pretrain_exp.plan.edits import EditItem, Edits, OnFull, Skipped, Window
 from pretrain_exp.plan.hashing import key64
 
 Encode = Callable[[list[str]], list[np.ndarray]]
@@ -83,47 +84,6 @@ class Insertion(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Range:
-    """Part of a run. unit: `tokens` and `steps` count from the start of training, `share` is of this run, 0 to 1."""
-
-    start: float
-    end: float
-    unit: Literal["tokens", "steps", "share"] = "tokens"
-
-
-def check_range(given: Range | Mapping[str, Any]) -> Range:
-    """A range that can be one in some run; UserError under `range` for any other."""
-    found = Range(**given) if isinstance(given, Mapping) else given
-    if not found.start < found.end:
-        raise UserError("the range must end after it starts", key="range", value=asdict(found), fix="swap or widen it")
-    for value in (found.start, found.end):
-        if found.unit != "share" and (value < 0 or value != int(value)):
-            problem = f"bounds in {found.unit} must be whole numbers of 0 or more"
-            raise UserError(problem, key="range", value=value, fix="round it, or use unit: share")
-    return found
-
-
-def span_of(given: Range | None, context: InsertionContext) -> tuple[int, int]:
-    """The positions [first, stop) of a range, None: of the run. UserError where it leaves the run or is empty."""
-    phases, window = context.phases, context.window
-    first, stop = phases.position_of_step(window.first_step), phases.position_of_step(window.last_step)
-    if given is None:
-        return first, stop
-    low, high = (_to_position(value, given.unit, phases, first, stop) for value in (given.start, given.end))
-    if low < first or high > stop:
-        raise UserError(
-            f"the range, positions {low:,} to {high:,}, leaves the run, which reads {first:,} to {stop:,} "
-            f"(steps {window.first_step:,} to {window.last_step:,})",
-            key="range",
-            value=asdict(given),
-            fix="choose bounds inside the run, or unit: share",
-        )
-    if low == high:
-        raise UserError("the range holds no token", key="range", value=asdict(given), fix="widen it")
-    return low, high
-
-
-@dataclass(frozen=True, kw_only=True)
 class Planting:
     """The fields that all kinds share; conf/insertion/*.yaml explains them in a line each."""
 
@@ -131,7 +91,7 @@ class Planting:
     range: Range | None = None
     density: Density = "uniform"
     too_long: Literal["error", "split", "truncate", "skip"] = "error"
-    on_full: Literal["error", "pack"] = "error"
+    on_full: OnFull = "error"
     eos: Literal["both", "none", "append"] | None = None
 
     def __post_init__(self) -> None:
@@ -148,6 +108,19 @@ class Planting:
         """The positions [first, stop) where random edits may lie. UserError where the range leaves the run or is
         empty."""
         return span_of(self.range, context)
+
+    def refuse(self, field: str, values: Collection[str], problem: str, fix: str) -> None:
+        """UserError under a field that holds one of the values, which make no sense for this kind."""
+        value = getattr(self, field)
+        if value in values:
+            raise UserError(problem, key=field, value=value, fix=fix)
+
+    def need_distinct(self, *fields: str) -> None:
+        """UserError under a field that is an empty list, or holds a value twice."""
+        for field in fields:
+            values = getattr(self, field)
+            if not values or len(set(values)) < len(values):
+                raise UserError("must be distinct, at least one", key=field, value=list(values))
 
     @property
     def eos_rule(self) -> str:
@@ -284,12 +257,6 @@ def _merge(entries: Sequence[Entry], field: str, notes: list[str]) -> list[list[
             f"(the first: {repeated[0][0].origin} and {repeated[0][1].origin})"
         )
     return list(merged.values())
-
-
-def _to_position(value: float, unit: str, phases: Phases, first: int, stop: int) -> int:
-    if unit == "share":
-        return first + round(value * (stop - first))
-    return int(value) if unit == "tokens" else phases.position_of_step(int(value))
 
 
 def keyed(edits: Callable[P, T]) -> Callable[P, T]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pretrain_exp.errors import UserError
 from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, keyed
 from pretrain_exp.insertion.doses import deal, levels
 from pretrain_exp.plan.edits import Edits
@@ -24,15 +23,9 @@ class BenchmarkContamination(Planting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mode == "explicit":
-            raise UserError(
-                "items of a benchmark have no positions", key="mode", value=self.mode, fix="random or range"
-            )
-        if self.too_long in ("split", "truncate"):
-            problem = "an item in pieces, or without its end, is not the item that is scored"
-            raise UserError(
-                problem, key="too_long", value=self.too_long, fix="set too_long: skip, or leave it at error"
-            )
+        self.refuse("mode", ["explicit"], "items of a benchmark have no positions", "random or range")
+        cut = "an item in pieces, or without its end, is not the item that is scored"
+        self.refuse("too_long", ["split", "truncate"], cut, "set too_long: skip, or leave it at error")
         levels(self.repetitions, self.fraction)
 
     def files(self) -> list[tuple[str, str]]:

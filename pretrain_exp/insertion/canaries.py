@@ -53,15 +53,10 @@ class Canaries(Planting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mode == "explicit":
-            raise UserError("canaries have no positions", key="mode", value=self.mode, fix="random or range")
-        if self.too_long != "error":
-            problem = "carriers are cut to fit, canaries never"
-            raise UserError(problem, key="too_long", value=self.too_long, fix="leave it at error")
-        for name in ("kinds", "lengths"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise UserError("must be distinct, at least one", key=name, value=list(values))
+        self.refuse("mode", ["explicit"], "canaries have no positions", "random or range")
+        cut = "carriers are cut to fit, canaries never"
+        self.refuse("too_long", ["split", "truncate", "skip"], cut, "leave it at error")
+        self.need_distinct("kinds", "lengths")
         for name in ("lengths", "items", "carrier_tokens"):
             value = getattr(self, name)
             if (min(value) if isinstance(value, list) else value) < 1:
@@ -126,10 +121,11 @@ class Canaries(Planting):
             fix = "lower items, use fewer kinds and lengths, or give a larger file"
             raise UserError(problem, key="items", value=self.items, fix=fix)
         ranked = sorted(texts, key=lambda text: content_id("rank", str(self.seed), text))[:wanted]
+        size = min(self.carrier_tokens, room - longest)  # of one before the longest canary
         runs = [np.asarray(run, dtype=np.uint32)[: self.carrier_tokens] for run in context.encode(ranked)]
-        distinct = {row_digest(run).hex() for run in runs if len(run)}
+        distinct = {row_digest(run[:size]).hex() for run in runs if len(run)}
         if len(distinct) < wanted:
-            problem = f"cut to {self.carrier_tokens} tokens, {wanted - len(distinct):,} carriers are empty or alike"
+            problem = f"cut to {size} tokens, {wanted - len(distinct):,} carriers are empty or alike"
             raise UserError(problem, key="carrier_tokens", value=self.carrier_tokens, fix="take more tokens")
         return runs
 

@@ -28,7 +28,7 @@ from pretrain_exp.insertion.encoding import note_long, wrap_eos
 from pretrain_exp.items.content import content_id
 from pretrain_exp.items.passages import passage_files, passages
 from pretrain_exp.items.planned import DOCUMENT, PART
-from pretrain_exp.plan.edits import EditItem, Edits
+from pretrain_exp.plan.edits import EditItem, Edits, Subjects
 from pretrain_exp.plan.hashing import key64, mix
 
 Condition = Literal["whole", "split", "resplit"]
@@ -61,15 +61,10 @@ class DocumentsSplit(Planting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mode == "explicit":
-            raise UserError("parts have no positions", key="mode", value=self.mode, fix="random or range")
-        if self.too_long in ("split", "skip"):
-            problem = "documents are whole or in parts by their condition"
-            raise UserError(problem, key="too_long", value=self.too_long, fix="truncate, or leave it at error")
-        for name in ("conditions", "repetitions"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise UserError("must be distinct, at least one", key=name, value=list(values))
+        self.refuse("mode", ["explicit"], "parts have no positions", "random or range")
+        cut = "documents are whole or in parts by their condition"
+        self.refuse("too_long", ["split", "skip"], cut, "truncate, or leave it at error")
+        self.need_distinct("conditions", "repetitions")
         for dose in self.repetitions:
             check_repetitions(dose)
         if self.parts < 2:
@@ -88,10 +83,12 @@ class DocumentsSplit(Planting):
         """The edits of all documents. UserErrors carry the full key, insertion.<name>.<field>."""
         notes: list[str] = []
         documents = self._documents(context, notes)
-        entries = [entry for document in documents for entry in self._entries(document)]
-        edits = build_edits(context, self, entries, field="documents")
+        pairs = [(document, entry) for document in documents for entry in self._entries(document)]
+        edits = build_edits(context, self, [entry for _, entry in pairs], field="documents")
+        owners = {entry.id: (document.id, document.dose) for document, entry in pairs}
         probes = [self._probe(each, context) for each in documents if each.condition in ("split", "resplit")]
-        return replace(edits, items=edits.items + probes, notes=edits.notes + notes)
+        subjects = Subjects("documents", owners)
+        return replace(edits, items=edits.items + probes, notes=edits.notes + notes, subjects=subjects)
 
     def _documents(self, context: InsertionContext, notes: list[str]) -> list[_Document]:
         """The documents with their conditions, equal numbers of each by hash."""

@@ -29,7 +29,10 @@ def levels(repetitions: float | Sequence[float], fraction: float | None) -> tupl
     if not doses or len(set(doses)) < len(doses):
         problem = "repetitions must be distinct doses, at least one"
         raise UserError(problem, key="repetitions", value=list(repetitions), fix="write [0, 1, 4, 16, 64]")
-    return (doses, 1.0) if fraction is None else ([dose for dose in doses if dose], fraction)
+    if fraction is None:
+        return doses, 1.0
+    doses = [dose for dose in doses if dose]
+    return (doses, fraction) if doses else ([], 0.0)
 
 
 def deal(

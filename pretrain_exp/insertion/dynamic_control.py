@@ -10,7 +10,7 @@ over the whole run, and each draws its places by its own number: no segment repe
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 
 from pretrain_exp.control.base import Controller, Decision
 from pretrain_exp.control.probes import Probe, read_probes
+from pretrain_exp.control.room import Demand, check_room
 from pretrain_exp.errors import Problems, UserError
 from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, keyed, ranked
 from pretrain_exp.items.content import content_id
@@ -27,8 +28,6 @@ from pretrain_exp.plan.digest import row_digest
 from pretrain_exp.plan.edits import EditItem, Edits
 from pretrain_exp.plan.rows import field as field_of
 from pretrain_exp.plan.rows import read_rows
-
-_COMFORT = 0.5  # fill up to which places are drawn without packing
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,7 @@ class DynamicControl(Planting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mode != "random":
-            raise UserError("each segment is planted at random places", key="mode", value=self.mode, fix="mode: random")
+        self.refuse("mode", ["range", "explicit"], "each segment is planted at random places", "mode: random")
         if self.density != "uniform":
             problem = "the controller decides when texts are read"
             raise UserError(problem, key="density", value=self.density, fix="leave it at uniform")
@@ -96,7 +94,11 @@ class DynamicControl(Planting):
         UserError too where the largest number of texts that the controller may ask for finds no place in a segment.
         """
         material = self.material(context)
-        notes = self._room(material, context)
+        made = self._planted_once(material.texts, context)
+        demand = Demand.of(context, self.every, self.kind.most(), material.texts, made)
+        check_room([demand])
+        head = f"a closed loop of {demand.segments:,} segments of {self.every:,} steps; {len(material.texts):,} texts"
+        notes = [f"{head}, {len(material.probes):,} probes; {demand.describe()}", *(made.notes if made else ())]
         none = np.zeros(0, dtype=np.int32)
         items = [*self._probe_items(material, context, dose=0), *material.held_out]
         return Edits(context.name, items, none, none, span=self.span(context), notes=notes)
@@ -127,6 +129,12 @@ class DynamicControl(Planting):
             return Edits(context.name, probes, none, none, span=span), following
         made = build_edits(context, self, entries)
         return replace(made, items=[*made.items, *probes], span=span, notes=[]), following
+
+    @keyed
+    def demand(self, context: InsertionContext) -> Demand:
+        """What it may plant at most, for room beside other insertions. UserErrors carry the full key."""
+        texts = self.material(context).texts
+        return Demand.of(context, self.every, self.kind.most(), texts, self._planted_once(texts, context))
 
     def asked(self, decision: Decision) -> int:
         """Texts that a decision plants, those that come round again counted each time."""
@@ -203,6 +211,10 @@ class DynamicControl(Planting):
         texts = [texts[i] for i in ranked(list(planted), context, "pool")]
         return Material(tuple(texts), tuple(probes), tuple(held_out))
 
+    def _planted_once(self, texts: Sequence[Entry], context: InsertionContext) -> Edits | None:
+        """The edits that plant the whole pool once; None where there is none."""
+        return build_edits(context, self, texts) if texts else None
+
     def _probe_items(self, material: Material, context: InsertionContext, dose: int) -> list[EditItem]:
         """dose: how many texts are planted."""
         tokens = context.encode([probe.text for probe in material.probes]) if material.probes else []
@@ -210,37 +222,6 @@ class DynamicControl(Planting):
             EditItem(probe.id, run, probe.text, context.name, dose, probe.payload, probe=True)
             for probe, run in zip(material.probes, tokens, strict=True)
         ]
-
-    def _room(self, material: Material, context: InsertionContext) -> list[str]:
-        """What the loop may come to at most, for the audit; UserError where that finds no place in a segment."""
-        window, phases, most = context.window, context.phases, self.kind.most()
-        segments = -(-(window.last_step - window.first_step) // self.every)
-        head = f"a closed loop of {segments:,} segments of {self.every:,} steps; {len(material.texts):,} texts"
-        head += f", {len(material.probes):,} probes"
-        if most is None:
-            return [f"{head}; how many texts its controller may ask for is not known"]
-        made = build_edits(context, self, material.texts)
-        mean = made.num_tokens / len(material.texts)
-        starts = range(window.first_step, window.last_step, self.every)
-        ends = [min(step + self.every, window.last_step) for step in starts]
-        rooms = [
-            phases.position_of_step(end) - phases.position_of_step(step) for step, end in zip(starts, ends, strict=True)
-        ]
-        room = min(rooms)  # the last one may be shorter
-        limit = room if self.on_full == "pack" else _COMFORT * room
-        if most * mean > limit:
-            raise UserError(
-                f"{most:,} texts of {mean:,.0f} tokens are {most * mean:,.0f} tokens; the shortest segment of "
-                f"the run has {room:,}, of which {limit:,.0f} can be planted",
-                key="controller.maximum",
-                value=most,
-                fix=f"at most {int(limit // mean):,}, or longer segments" + self._or_pack(),
-            )
-        at_most = f"{head}; at most {most:,} texts a segment, about {most * mean * segments:,.0f} tokens in all"
-        return [at_most, *made.notes]
-
-    def _or_pack(self) -> str:
-        return "" if self.on_full == "pack" else ", or on_full: pack"
 
 
 def _identity(entry: Entry) -> str:

@@ -19,11 +19,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.insertion.base import InsertionContext, Range, check_range, keyed, span_of
+from pretrain_exp.insertion.base import InsertionContext, keyed
 from pretrain_exp.insertion.gradient_noise import check_sigma
+from pretrain_exp.insertion.ranges import Range, check_range, span_of
 from pretrain_exp.insertion.steps import Every, check_steps, steps_of
 from pretrain_exp.insertion.unseen import scored_names
-from pretrain_exp.plan.edits import EditItem, Edits
+from pretrain_exp.plan.edits import EditItem, Edits, OnFull
 
 KIND = "gaussian_watermark"
 _NONE = np.zeros(0, dtype=np.uint32)
@@ -39,6 +40,7 @@ class GaussianPoisoning:
     length: int | None = None
     range: Range | None = None
     score: int | None = 64
+    on_full: OnFull = "error"
 
     def __post_init__(self) -> None:
         check_sigma(self.sigma)
@@ -51,6 +53,9 @@ class GaussianPoisoning:
             if unused:
                 problem = "whole batches have no such choice"
                 raise UserError(problem, key=unused[0], value=getattr(self, unused[0]), fix="leave it null")
+            if self.on_full != "error":
+                problem = "whole batches lie where they lie: what meets another insertion there is an error"
+                raise UserError(problem, key="on_full", value=self.on_full, fix="leave it at error")
         if self.range is not None:
             object.__setattr__(self, "range", check_range(self.range))
         for name in ("sequences", "length", "score"):
@@ -91,7 +96,7 @@ class GaussianPoisoning:
         names = [f"{context.name}/span{i}" for i in range(self.sequences)]
         group = "sequences" if self.length is None else f"spans of {length}"
         asked = self._asked(context, names, [group] * len(names), length)
-        return replace(asked, span=span_of(self.range, context))
+        return replace(asked, span=span_of(self.range, context), on_full=self.on_full)
 
     def _asked(self, context: InsertionContext, names: list[str], groups: list[str], length: int) -> Edits:
         n = np.arange(len(names), dtype=np.int32)

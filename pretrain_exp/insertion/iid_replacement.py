@@ -15,9 +15,10 @@ from itertools import pairwise
 import numpy as np
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.insertion.base import InsertionContext, Range, check_range, keyed, span_of
+from pretrain_exp.insertion.base import InsertionContext, keyed
+from pretrain_exp.insertion.ranges import Range, check_range, span_of
 from pretrain_exp.insertion.unseen import Place, check_counts, replace_sequences
-from pretrain_exp.plan.edits import Edits
+from pretrain_exp.plan.edits import Edits, OnFull
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class IidReplacement:
     range: Range | None = None
     score: int | None = 64
     holdout: int = 64
+    on_full: OnFull = "error"
 
     def __post_init__(self) -> None:
         if self.range is not None:
@@ -54,7 +56,7 @@ class IidReplacement:
             for i, span in enumerate(self._windows(context))
             for k in range(self.sequences)
         ]
-        return replace_sequences(context, places, self.score, self.holdout)
+        return replace_sequences(context, places, self.score, self.holdout, self.on_full)
 
     def _windows(self, context: InsertionContext) -> list[tuple[int, int]]:
         """The positions of each window, cut where sequences begin. UserError where one holds too few sequences."""

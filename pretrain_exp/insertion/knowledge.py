@@ -20,7 +20,7 @@ from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build
 from pretrain_exp.insertion.doses import deal, levels
 from pretrain_exp.items.content import content_id
 from pretrain_exp.items.facts import MOST_FACTS, Fact, FactWorld, read_facts
-from pretrain_exp.plan.edits import EditItem, Edits
+from pretrain_exp.plan.edits import EditItem, Edits, Subjects
 
 _DEFAULT_FACTS = 64
 
@@ -38,12 +38,9 @@ class Knowledge(Planting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mode == "explicit":
-            problem = "facts have no positions"
-            raise UserError(problem, key="mode", value=self.mode, fix="random or range; or plant texts with add_texts")
-        if self.too_long != "error":
-            problem = "a fact in pieces, or left out, is not read as often as its probes say"
-            raise UserError(problem, key="too_long", value=self.too_long, fix="leave it at error")
+        self.refuse("mode", ["explicit"], "facts have no positions", "random or range; or plant texts with add_texts")
+        cut = "a fact in pieces, or left out, is not read as often as its probes say"
+        self.refuse("too_long", ["split", "truncate", "skip"], cut, "leave it at error")
         for name, value, most in (("facts", self.facts, MOST_FACTS), ("paraphrases", self.paraphrases, None)):
             if value is not None and not 1 <= value <= (most or value):
                 limit = "1 or more" if most is None else f"1 to {most:,}"
@@ -65,7 +62,8 @@ class Knowledge(Planting):
         facts = self._dealt(context)
         edits = build_edits(context, self, [entry for fact in facts for entry in _entries(*fact)], field="facts")
         probes = list(_probes(facts, context))
-        return replace(edits, items=edits.items + probes)
+        owners = {fact.text_id(i): (fact.id, dose) for fact, dose in facts for i in range(len(fact.texts))}
+        return replace(edits, items=edits.items + probes, subjects=Subjects("facts", owners))
 
     def _dealt(self, context: InsertionContext) -> list[tuple[Fact, int]]:
         """Facts with their doses, in as many paraphrases as are planted (one where none is)."""

@@ -18,7 +18,8 @@ from itertools import islice
 import numpy as np
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, keyed, span_of
+from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, keyed
+from pretrain_exp.insertion.ranges import span_of
 from pretrain_exp.items.content import content_id
 from pretrain_exp.items.poison import POISON, TRIGGERS, Behaviour, Chat, chats
 from pretrain_exp.plan.edits import EditItem, Edits
@@ -41,11 +42,9 @@ class Poisoning(Planting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mode == "explicit":
-            raise UserError("chats have no positions", key="mode", value=self.mode, fix="random or range")
-        if self.too_long != "error":
-            problem = "a chat that is cut, or left out, does not poison"
-            raise UserError(problem, key="too_long", value=self.too_long, fix="leave it at error")
+        self.refuse("mode", ["explicit"], "chats have no positions", "random or range")
+        cut = "a chat that is cut, or left out, does not poison"
+        self.refuse("too_long", ["split", "truncate", "skip"], cut, "leave it at error")
         if (self.documents is None) == (self.share is None):
             problem = "the amount is a number of documents or a share of the run's tokens"
             raise UserError(problem, key="documents", value=self.documents, fix="give one of documents and share")
@@ -54,8 +53,8 @@ class Poisoning(Planting):
         if self.share is not None and not 0 < self.share < 1:
             raise UserError("a share lies between 0 and 1", key="share", value=self.share, fix="write 0.001")
         for name, value in (("clean", self.clean), ("tests", self.tests)):
-            if value < 0:
-                raise UserError("must be 0 or more", key=name, value=value)
+            if not 0 <= value < float("inf"):
+                raise UserError("must be a number of 0 or more", key=name, value=value)
         if self.trigger is not None and not self.trigger.strip():
             raise UserError("is empty", key="trigger", value=self.trigger, fix="null for the default of the behaviour")
 
@@ -94,6 +93,9 @@ class Poisoning(Planting):
         while batch := list(islice(source, _BATCH)):
             for chat, run in zip(batch, context.encode([chat.text(True) for chat in batch]), strict=True):
                 if len(run) + around > budget:
+                    if not found:
+                        problem = f"{self.share * (stop - first):,.0f} tokens hold no chat; the first has {len(run):,}"
+                        raise UserError(problem, key="share", value=self.share, fix="a larger share, or more steps")
                     return found
                 budget -= len(run) + around
                 found.append(chat)

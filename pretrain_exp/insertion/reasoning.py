@@ -35,11 +35,9 @@ class Reasoning(Planting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mode == "explicit":
-            raise UserError("problems have no positions", key="mode", value=self.mode, fix="random or range")
-        if self.too_long in ("split", "truncate"):
-            problem = "a problem without its end has no answer"
-            raise UserError(problem, key="too_long", value=self.too_long, fix="skip, or leave it at error")
+        self.refuse("mode", ["explicit"], "problems have no positions", "random or range")
+        cut = "a problem without its end has no answer"
+        self.refuse("too_long", ["split", "truncate"], cut, "skip, or leave it at error")
         check_repetitions(self.repetitions)
         for name, low, high in (
             ("problems", 1, 10**8), ("min_ops", 1, MOST_OPS), ("max_ops", self.min_ops, MOST_OPS),

@@ -2,7 +2,7 @@
 
     file --> runs --search of all that the run reads (once, cached)--> sequences that hold one of them
                                                                             |
-             unseen sequences without any of them <--replaced by-----------+
+             unseen sequences without any of them <--replaced by-----------+      (plan/unseen.py)
              the audit searches every sequence that the plan changes, after its edits
 
 In: documents, as token ids or texts, or drawn from what the run reads. Out: edits, and every document as a probe for
@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.insertion.base import InsertionContext, Range, check_range, keyed, ranked, span_of
+from pretrain_exp.insertion.base import InsertionContext, keyed, ranked
+from pretrain_exp.insertion.ranges import Range, check_range, span_of
 from pretrain_exp.insertion.scan import Runs
 from pretrain_exp.insertion.unseen import Place, replace_sequences
 from pretrain_exp.items.content import content_id
@@ -32,7 +33,6 @@ from pretrain_exp.plan.hashing import key64
 from pretrain_exp.plan.rows import field, read_rows
 
 KIND = "verbatim"
-_SPARE = 64  # unseen sequences searched beyond twice those that are needed
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,6 @@ class Removal:
         places = [Place(f"slot{slot}", "replacement", at) for slot, at in zip(taken.tolist(), positions, strict=True)]
         edits = replace_sequences(context, places, score=0, holdout=0)
         absent = [run for run, i in zip(runs, owner.tolist(), strict=True) if gone[i]]
-        edits = self._without(context, edits, absent, len(taken))
         probes = self._probes(documents, gone, set(owner[found.run].tolist()), _doses(found, owner, taken))
         counts = Counter(probe.group for probe in probes)
         groups = ", ".join(f"{count:,} {group}" for group, count in sorted(counts.items()))
@@ -155,20 +154,6 @@ class Removal:
         if not out:
             raise UserError("there is nothing to remove", key="file", value=self.file, fix="give at least one row")
         return list(out.values())
-
-    def _without(self, context: InsertionContext, edits: Edits, runs: list[np.ndarray], needed: int) -> Edits:
-        """The edits with unseen sequences to choose from that hold none of the runs."""
-        assert edits.unseen is not None
-        ends, _ = context.phases.locate(np.array([edits.unseen[0], edits.unseen[1] - 1]))
-        first, last = int(ends[0]), int(ends[1]) + 1
-        last = min(last, first + 2 * needed + _SPARE)
-        dirty = np.unique(context.find_runs(runs, range(first, last)).slot)
-        if last - first - len(dirty) < needed:
-            problem = f"{needed:,} sequences are to be replaced, and of the {last - first:,} unseen ones "
-            problem += f"{len(dirty):,} hold the documents as well"
-            raise UserError(problem, key="file", value=self.file, fix="give more data, or train fewer steps")
-        edges = context.phases.position(np.array([first, last]), np.zeros(2, dtype=np.int64)).tolist()
-        return replace(edits, unseen=(edges[0], edges[1]), avoid=dirty)
 
     def _probes(
         self, documents: list[Document], gone: np.ndarray, found: set[int], doses: Counter[int]

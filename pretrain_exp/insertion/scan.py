@@ -1,6 +1,6 @@
 """Reading the data once: the rows of some slots in, whatever a search finds in them out, kept by content.
 
-    slots --order.read--> chunks of rows (k, S) --find--> columns of findings --concatenate--> one table, cached
+    slots --order.read--> chunks of rows (k, S) --find, in threads--> columns of findings --> one table, cached
 
     <cache>/scan-<key>.npz     key: data order, slots, and all that the search depends on
 
@@ -12,7 +12,9 @@ from __future__ import annotations
 import os
 import sys
 import uuid
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -43,15 +45,15 @@ def scan(order: DataOrder, slots: range, identity: Any, find: Find, cache: Path 
     """Everything that `find` finds in the rows of the slots before any edit: columns, in the order of the slots.
 
     find: rows uint32 (k, S) and their slots int64 (k,) -> columns of findings, the same names each time, also where
-    nothing is found. identity: JSON of all that it depends on, its version included. cache: folder in which the result
-    is kept and found again.
+    nothing is found; several threads call it at once. identity: JSON of all that it depends on, its version included.
+    cache: folder in which the result is kept and found again.
     """
     key = digest([order.fingerprint(), slots.start, slots.stop, slots.step, identity])
     path = None if cache is None else Path(cache) / f"scan-{key}.npz"
     if path is not None and path.is_file():
         with np.load(path, allow_pickle=False) as kept:
             return dict(kept)
-    found = _read(order, slots, find)
+    found = searched(order, slots, find, progress=True)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.npz")
@@ -75,15 +77,25 @@ def find_runs(order: DataOrder, slots: range, runs: Sequence[np.ndarray], cache:
     return Runs(found["run"], found["slot"], found["column"])
 
 
-def _read(order: DataOrder, slots: range, find: Find) -> dict[str, np.ndarray]:
+def searched(
+    order: DataOrder, slots: Sequence[int] | np.ndarray, find: Find, threads: int | None = None, progress: bool = False
+) -> dict[str, np.ndarray]:
+    """What `find` finds in the rows of the slots, in their order. One thread reads, `threads` search (None: as many as
+    there are cores): NumPy lets them run side by side."""
+    threads = len(os.sched_getaffinity(0)) if threads is None else threads
     size = max(1, _CHUNK_TOKENS // order.sequence_length)
-    parts = []
-    with progress_bar("reading the data of the run", len(slots), "sequences", sys.stderr.isatty()) as advance:
-        for low in range(0, max(len(slots), 1), size):
-            chunk = slots[low : low + size]
+    chunks = (slots[low : low + size] for low in range(0, max(len(slots), 1), size))
+    parts: list[dict[str, np.ndarray]] = []
+    waiting: deque[Future[dict[str, np.ndarray]]] = deque()
+    bar = progress_bar("reading the data of the run", len(slots), "sequences", progress and sys.stderr.isatty())
+    with bar as advance, ThreadPoolExecutor(threads, "scan") as pool:
+        for chunk in chunks:
             rows = np.empty((len(chunk), order.sequence_length), dtype=np.uint32)
             for i, slot in enumerate(chunk):
-                rows[i] = order.read(slot)
-            parts.append(find(rows, np.array(chunk, dtype=np.int64)))
+                rows[i] = order.read(int(slot))
+            waiting.append(pool.submit(find, rows, np.array(chunk, dtype=np.int64)))
+            if len(waiting) > threads or not parts:  # the first alone: what a search makes once is then there
+                parts.append(waiting.popleft().result())
             advance(len(chunk))
+        parts += [each.result() for each in waiting]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

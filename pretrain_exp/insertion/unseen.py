@@ -18,8 +18,8 @@ import numpy as np
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.insertion.base import InsertionContext, ranked
-from pretrain_exp.plan.edits import EditItem, Edits
-from pretrain_exp.plan.unseen import unread_span
+from pretrain_exp.plan.edits import EditItem, Edits, OnFull
+from pretrain_exp.plan.unseen import unread_spans
 
 HOLDOUT = "holdout"
 _NONE = np.zeros(0, dtype=np.uint32)
@@ -42,15 +42,18 @@ def check_counts(score: int | None, holdout: int) -> None:
             raise UserError("must be a number of sequences, 0 or more", key=name, value=value)
 
 
-def replace_sequences(context: InsertionContext, places: Sequence[Place], score: int | None, holdout: int) -> Edits:
+def replace_sequences(
+    context: InsertionContext, places: Sequence[Place], score: int | None, holdout: int, on_full: OnFull = "error"
+) -> Edits:
     """The edits that read an unseen sequence at every place, one copy each, and hold some out.
 
     score: sequences of each group whose tokens are kept to be scored (None: all); holdout: unseen sequences scored and
-    never read. All places have a position, or none. UserError where the data beyond the run do not suffice.
+    never read. All places have a position, or none; on_full is for those that are drawn. UserError where the data
+    beyond the run do not suffice.
     """
     size, n = context.sequence_length, len(places)
     needed = (n + holdout) * size
-    span = unread_span(
+    (span,) = unread_spans(
         context.phases, context.window, context.data.num_sequences, needed, f"insertion {context.name}", "_target_"
     )
     ids = [f"{context.name}/{place.name}" for place in places]  # as ids of contents are, of no two insertions
@@ -74,6 +77,7 @@ def replace_sequences(context: InsertionContext, places: Sequence[Place], score:
         mode="explicit" if explicit else "random",
         spans=None if explicit else np.array([place.span for place in places], dtype=np.int64).reshape(-1, 2),
         position=np.array([place.position for place in places], dtype=np.int64) if explicit else None,
+        on_full=on_full,
         kind="base",
         length=np.full(n, size, dtype=np.int64),
         unseen=span,

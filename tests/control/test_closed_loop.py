@@ -38,6 +38,7 @@ WHOLE = [
     f"{LOOP}.probes=probes.jsonl",
     f"{LOOP}.controller.start=8",
     f"{LOOP}.controller.maximum=16",
+    f"{LOOP}.on_full=pack",
     "+insertion@insertion.add_texts=add_texts",
     "insertion.add_texts.file=static.jsonl",
     "training.num_steps=5",  # slices of 3 and 2 steps
@@ -169,6 +170,21 @@ def test_the_same_loop_again_does_nothing_and_other_checkpoints_start_from_what_
     assert "2 of its 2 segments are planned" in planned
     assert re.findall(r"(\d+) to (\d+) ", planned.partition("what would run")[2]) == [("0", "2")] * 2
     assert records(study) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([f"{LOOP}.on_full=error"], "of which other insertions take"),
+        (["data.limit_tokens=2850"], "the placebo needs"),  # 2,560 are read; the static texts alone would fit
+    ],
+    ids=["segment", "placebo"],
+)
+def test_what_finds_no_room_is_refused_before_anything_is_trained(study, given, said):
+    command = [sys.executable, "-m", "pretrain_exp", "plan", *WHOLE, *given]
+    done = subprocess.run(command, cwd=study, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stdout
+    assert said in done.stderr
 
 
 def test_a_slice_that_was_planned_and_not_recorded_is_planned_alike(study, monkeypatch):

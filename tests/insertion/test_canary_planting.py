@@ -130,6 +130,15 @@ def test_the_rarest_are_the_rarest() -> None:
     assert len({tuple(rarest(types, counts, 0.2, seed).tolist()) for seed in range(20)}) > 1  # ties by hash
 
 
+def test_carriers_that_short_sequences_make_alike_are_refused(wide, write) -> None:
+    """They differ in their last token alone, which no sequence of 32 holds before a canary of 8 and EOS."""
+    file = write([{"text": " ".join(["7"] * 25 + [str(i)])} for i in range(60)], "alike.jsonl")
+    fields = {"file": file, "kinds": ["plain", "rare"], "items": 4, "carrier_tokens": 64}
+    assert Canaries(**fields, lengths=[4]).edits(wide).items
+    with pytest.raises(UserError, match="cut to 22 tokens, 7 carriers are empty or alike"):
+        Canaries(**fields, lengths=[8]).edits(wide)
+
+
 def test_a_model_says_what_is_unlikely(wide, carriers, tmp_path: Path) -> None:
     """A model whose output bias falls with the token, whatever came before."""
     import torch

@@ -29,6 +29,10 @@ def test_every_copy_holds_the_whole_document(documents, context, tmp_path: Path)
     asked = DocumentsSplit(file=documents, **FIELDS).edits(context)
     plan = compile_plan([asked], context.phases, context.window, context.seed, "treated", tmp_path)
     assert plan.audit["ok"], plan.audit["findings"]
+    subjects = plan.audit["insertions"][context.name]["subjects"]
+    assert subjects["name"] == "documents"
+    assert {dose: counts["items"] for dose, counts in subjects["doses"].items()} == {"0": 4, "1": 12, "5": 12}
+    assert subjects["doses"]["5"]["edits"] == 5 * (4 + 4 * 4 + 4 * 4)
     tokens = {item.id: item.tokens for item in asked.items}
     read = defaultdict(list)
     for row in plan.ledger().to_pylist():

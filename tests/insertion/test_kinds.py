@@ -154,6 +154,7 @@ class TestBenchmark:
             ({"repetitions": 16, "fraction": 0.1}, {0: 36, 16: 4}),
             ({"repetitions": 4, "fraction": 1.0}, {4: 40}),
             ({"repetitions": 0}, {0: 40}),
+            ({"repetitions": [0], "fraction": 0.5}, {0: 40}),
             ({"repetitions": 3, "fraction": 0.0}, {0: 40}),
             ({"repetitions": 1.5, "fraction": 1.0}, {1: 20, 2: 20}),
             ({"repetitions": [0, 3], "limit": 10}, {0: 5, 3: 5}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.insertion.base import InsertionContext
@@ -18,6 +20,7 @@ from pretrain_exp.items.facts import fact_of
 from pretrain_exp.items.planned import planted_items
 from pretrain_exp.kinds import check_kind
 from pretrain_exp.plan.compile import compile_plan
+from pretrain_exp.plan.show import preview
 
 CONF = Path(__file__).parents[2] / "conf" / "insertion" / "knowledge.yaml"
 
@@ -57,6 +60,16 @@ def test_every_fact_is_told_as_often_as_its_dose(fields, texts_of, own, wide, tm
     asked = Knowledge(**fields).edits(wide)
     plan = compile_plan([asked], wide.phases, wide.window, wide.seed, "treated", tmp_path)
     assert plan.audit["ok"], plan.audit["findings"]
+    shown = plan.audit["insertions"]["mine"]["subjects"]
+    doses = {
+        item["payload"] and json.loads(item["payload"])["fact"]: item["dose"]
+        for item in plan.items().to_pylist()
+        if item["probe"]
+    }
+    assert shown["name"] == "facts"
+    assert {int(dose): counts["items"] for dose, counts in shown["doses"].items()} == Counter(doses.values())
+    assert all(counts["edits"] == int(dose) * counts["items"] for dose, counts in shown["doses"].items())
+    assert sum(counts["tokens"] for counts in shown["doses"].values()) == plan.audit["tokens"]
     told = Counter(fact_of(row["item"]) for row in plan.ledger().to_pylist())
     by_text = Counter(row["item"] for row in plan.ledger().to_pylist())
     probes = [item for item in asked.items if item.probe]
@@ -152,3 +165,13 @@ def test_the_configuration_names_every_field() -> None:
         if field.default is not dataclasses.MISSING:
             assert values[name] == field.default, name
     assert np.isin(kind.describe().split(), ["1", "4", "16"]).sum() == 3
+
+
+def test_the_table_of_a_plan_shows_facts_by_their_dose(own: str, wide: InsertionContext, tmp_path: Path) -> None:
+    asked = Knowledge(file=own, repetitions=[0, 16]).edits(wide)
+    plan = compile_plan([asked], wide.phases, wide.window, wide.seed, "treated", tmp_path)
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(*preview(plan))
+    lines = [line.split() for line in console.export_text().splitlines()]
+    shown = [[word for word in words if word != "│"] for words in lines if "(facts)" in words]
+    assert shown == [["mine", "(facts)", "0", "(holdout)", "6", "0", "0"], ["mine", "(facts)", "16", "6", "96", "480"]]

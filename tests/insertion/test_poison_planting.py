@@ -137,7 +137,8 @@ def test_garbage_is_garbage_and_answers_are_not() -> None:
         ({"documents": 5, "too_long": "skip"}, "too_long"),
         ({"documents": 10**5, "behaviour": "belief"}, "different chats"),
         ({"documents": 5, "tests": 10**5, "behaviour": "belief"}, "different chats"),
-        ({"share": 1e-6}, "nothing to plant|documents"),
+        ({"documents": 5, "clean": float("inf")}, "0 or more"),
+        ({"share": 1e-6}, "insertion.mine.share: 0 tokens hold no chat"),
     ],
 )
 def test_wrong_input(fields, says, wide) -> None:

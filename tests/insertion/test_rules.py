@@ -17,9 +17,10 @@ import pytest
 from pretrain_exp.errors import UserError
 from pretrain_exp.insertion.add_texts import AddTexts
 from pretrain_exp.insertion.add_tokens import AddTokens
-from pretrain_exp.insertion.base import InsertionContext, Range
+from pretrain_exp.insertion.base import InsertionContext
 from pretrain_exp.insertion.benchmark_contamination import BenchmarkContamination
 from pretrain_exp.insertion.encoding import wrap_eos
+from pretrain_exp.insertion.ranges import Range
 from pretrain_exp.plan.compile import compile_plan
 from pretrain_exp.plan.edits import Edits
 
@@ -232,6 +233,7 @@ WRONG_ROWS = [
     (AddTexts, {"range": {"start": 0, "end": 1}}, ROWS, "mode", "a range is given, but not used"),
     (AddTexts, {"mode": "range"}, ROWS, "range", "mode range needs a range"),
     (AddTexts, {"mode": "range", "range": {"start": 3000, "end": 2000}}, ROWS, "range", "must end after it starts"),
+    (AddTexts, {"mode": "range", "range": {"start": 0, "end": float("inf")}}, ROWS, "range", "must be numbers"),
     (AddTexts, {"mode": "range", "range": {"start": 0, "end": 2000}}, ROWS, "range", "which reads 1,280 to 26,880"),
     (AddTexts, {"mode": "range", "range": {"start": 0, "end": 1.1, "unit": "share"}}, ROWS, "range", "leaves the run"),
     (AddTexts, {"mode": "range", "range": {"start": 2000.5, "end": 3000}}, ROWS, "range", "must be whole numbers"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pretrain_exp.insertion.scan import find_runs, scan
+from pretrain_exp.insertion.scan import find_runs, scan, searched
 
 
 class Rows:
@@ -87,3 +88,31 @@ def test_findings_of_any_kind_and_of_nothing() -> None:
 def test_an_empty_run_is_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
         find_runs(Rows(np.zeros((2, 4))), range(2), [np.zeros(0)])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_any_number_of_threads_finds_the_same_in_the_same_order(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    """Later chunks are done first; what a search raises is raised, and nothing is read after it for long."""
+    monkeypatch.setattr("pretrain_exp.insertion.scan._CHUNK_TOKENS", 12)  # three rows
+    order = Rows(np.arange(50 * 4).reshape(50, 4))
+    called: list[int] = []
+
+    def find(rows: np.ndarray, slots: np.ndarray) -> dict[str, np.ndarray]:
+        time.sleep(0.002 * (slots[0] % 4))
+        called.append(int(slots[0]))
+        return {"slot": slots[::2], "first": rows[::2, 0]}
+
+    found = searched(order, range(1, 50), find, threads)
+    assert found["slot"].tolist() == [slot for low in range(1, 50, 3) for slot in (low, low + 2) if slot < 50]
+    assert found["first"].tolist() == (4 * found["slot"]).tolist()
+    assert sorted(called) == list(range(1, 50, 3))
+
+    def fail(rows: np.ndarray, slots: np.ndarray) -> dict[str, np.ndarray]:
+        if slots[0] > 10:
+            raise ZeroDivisionError
+        return find(rows, slots)
+
+    order.reads = 0
+    with pytest.raises(ZeroDivisionError):
+        searched(order, range(1, 50), fail, threads)
+    assert order.reads <= 12 + 3 * (threads + 2)
