@@ -40,14 +40,14 @@ def expand(paths: list[str]) -> list[str]:
         raise UserError(
             "no input files are given", key="paths", value=paths, fix="name files, or patterns like data/*.jsonl"
         )
-    seen: dict[str, str] = {}
+    seen: dict[str, tuple[str, str]] = {}
     for key, path in matches(paths):
         if not os.path.isfile(path):
             raise UserError("no file matches this path", key=key, value=path, fix="mend the path or the pattern")
-        if path in seen:
-            raise UserError(f"this file is already matched by {seen[path]}", key=key, value=path, fix="name it once")
-        seen[path] = key
-    return list(seen)
+        before = seen.setdefault(os.path.abspath(path), (key, path))
+        if before != (key, path):
+            raise UserError(f"this file is already matched by {before[0]}", key=key, value=path, fix="name it once")
+    return [path for _, path in seen.values()]
 
 
 def names(paths: list[str]) -> list[str]:
@@ -70,9 +70,10 @@ def file_digest(
     whole = whole or stat.st_size - offset <= _WHOLE
     what = [os.path.abspath(path), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, offset, whole]
     kept = cache / "digests" / hashlib.blake2b(repr(what).encode(), digest_size=16).hexdigest()
-    if kept.is_file():
+    known = kept.read_text() if kept.is_file() else ""  # empty where a machine lost its power: it tells nothing
+    if known:
         advance(stat.st_size - offset)
-        return kept.read_text()
+        return known
     hasher = hashlib.blake2b(digest_size=16)
     with open(path, "rb") as file:
         if whole:

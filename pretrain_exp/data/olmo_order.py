@@ -72,6 +72,7 @@ class OlmoOrder:
             raise UserError(f"{self.num_instances:,} sequences are more than {self.kind} counts in 32 bits")
         self._documents: np.ndarray | None = None
         self._window: tuple[tuple[int, int], np.ndarray, np.ndarray] | None = None
+        self._epoch: tuple[int, np.ndarray] | None = None  # and its chunks
 
     @property
     def chunk(self) -> int:
@@ -170,7 +171,11 @@ class OlmoOrder:
 
     def _chunks(self, epoch: int) -> np.ndarray:
         """uint32 (num_instances / chunk,): the chunks in the order of this epoch, counted from 0."""
-        return _shuffled(self.num_instances // self.chunk, self.seed + self.first_epoch + epoch, self.cache)
+        known = self._epoch
+        if known is None or known[0] != epoch:
+            found = _shuffled(self.num_instances // self.chunk, self.seed + self.first_epoch + epoch, self.cache)
+            known = self._epoch = epoch, found
+        return known[1]
 
     def _start(self, instance: int) -> int:
         """The stream's offset of an instance's first token."""
@@ -201,7 +206,11 @@ class OlmoOrder:
         return window[1], window[2]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_documents": None, "_window": None}  # each process maps files for itself
+        return self.__dict__ | {
+            "_documents": None,
+            "_window": None,
+            "_epoch": None,
+        }  # each process maps files for itself
 
 
 class OlmoCoreOrder(OlmoOrder):

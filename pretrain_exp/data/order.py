@@ -90,15 +90,15 @@ class ShuffledOrder:
                 fix="give more data, or a shorter sequence length",
             )
         self._documents: np.ndarray | None = None
-        self._epoch = -1
-        self._permutation: Permutation | None = None
+        self._latest: tuple[int, Permutation | None] = (-1, None)  # one value: loaders read in several threads
 
     def permutation(self, epoch: int) -> Permutation | None:
         """P_epoch; None where the order is sequential."""
-        if epoch != self._epoch:
-            self._permutation = None if self.seed is None else _permutation(self.num_sequences, self.seed, epoch)
-            self._epoch = epoch
-        return self._permutation
+        latest = self._latest
+        if epoch != latest[0]:
+            found = None if self.seed is None else _permutation(self.num_sequences, self.seed, epoch)
+            latest = self._latest = (epoch, found)
+        return latest[1]
 
     def sequence(self, slot: int) -> int:
         """Which sequence of the stream a slot reads, in [0, num_sequences)."""

@@ -163,9 +163,6 @@ def _write_parts(
                 seen = counter.value
                 for future in done:
                     future.result()
-        except UserError as error:
-            # A key and a value do not survive the way between processes; what readers raise has neither.
-            raise UserError(error.problem, fix=error.fix) from error
         except BrokenProcessPool as error:
             raise UserError(
                 f"one of {count} tokenizing processes was killed, most likely for lack of memory",

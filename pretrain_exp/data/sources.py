@@ -90,7 +90,7 @@ class TokenFileSource:
                 )
             )
         return [
-            TokenFile(path, dtype, offset, count, digest, name)
+            TokenFile(os.path.abspath(path), dtype, offset, count, digest, name)  # jobs may be run from another folder
             for path, (dtype, offset), count, digest, name in zip(
                 paths, layouts, counts, digests, inputs.names(paths), strict=True
             )

@@ -109,9 +109,15 @@ def load(folder: Path) -> Tokenizer:
             value=str(folder),
             fix=f"it needs one of {', '.join(_FILES)}",
         )
-    backend = _fast(folder) if present[0] == "tokenizer.json" else _slow(folder)
+    try:
+        backend = _fast(folder) if present[0] == "tokenizer.json" else _slow(folder)
+        eos = _eos_token(folder)
+    except Exception as error:  # `tokenizers` and transformers raise what comes to hand for a file that is damaged
+        fix = "fetch or save this tokenizer again"
+        raise UserError(
+            f"this tokenizer cannot be read: {error}", key="tokenizer", value=str(folder), fix=fix
+        ) from error
     vocabulary = backend.get_vocab()
-    eos = _eos_token(folder)
     if eos not in vocabulary:
         raise UserError(
             f"the tokenizer names no end-of-text token, or one outside its vocabulary ({eos!r})",
@@ -177,7 +183,10 @@ def _training_options(given: Mapping[str, Any]) -> dict[str, int]:
             value=dict(given),
             fix=f"known options: {', '.join(_TRAINING_OPTIONS)}",
         )
-    options = {name: int(given.get(name, default)) for name, default in _TRAINING_OPTIONS.items()}
+    options = {name: given.get(name, default) for name, default in _TRAINING_OPTIONS.items()}
+    for name, value in options.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError("must be a whole number of at least 1", key=f"tokenizer.{name}", value=value)
     if options["vocab_size"] < 256 + 2:
         raise UserError(
             "a byte-level vocabulary needs at least 258 ids: 256 bytes and two special tokens",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +64,10 @@ class Framework(ABC):
         hf: `checkpoint` (path or hub name), `revision` (commit or None); identity is a digest of the weights or commit.
         """
 
+    def check_start(self, model: dict[str, Any]) -> list[UserError]:
+        """Whether the model section begins with what this framework reads, as far as that is on this machine."""
+        return []
+
     @abstractmethod
     def check(self, model: dict[str, Any], training: dict[str, Any]) -> list[UserError]:
         """All that would stop a job, found before any starts."""
@@ -71,6 +75,12 @@ class Framework(ABC):
     def check_data(self, model: dict[str, Any], tokenizer_vocab_size: int, sequence_length: int) -> list[UserError]:
         """What would stop a job and is known once the data are prepared: whether the model takes them."""
         return []
+
+    def check_hooks(self, kinds: Collection[str], training: dict[str, Any]) -> list[UserError]:
+        """What of a plan's training hooks, by kind, its worker cannot put into effect."""
+        unknown = sorted(set(kinds) - set(self.hooks))
+        fix = "choose another framework or leave this insertion out"
+        return [UserError(f"{self.name} has no {kind}", key="insertion", value=kind, fix=fix) for kind in unknown]
 
     def warnings(self, model: dict[str, Any], training: dict[str, Any]) -> list[str]:
         """What will run and should be known."""

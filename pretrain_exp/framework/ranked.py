@@ -6,20 +6,27 @@ job.json --command--> launch.py --> worker of the framework x ranks      (one ma
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.framework.base import Framework
+from pretrain_exp.framework.identity import WEIGHTS, digest_files
 from pretrain_exp.framework.memory import check_memory
+from pretrain_exp.framework.origin import refusal
 from pretrain_exp.framework.worker import start
 from pretrain_exp.paths import conf_dir
+from pretrain_exp.store.hub import resolve_revision
+from pretrain_exp.store.keys import digest
 
 START = str(Path(start.__file__))
 
@@ -39,6 +46,12 @@ class RankedFramework(Framework):
 
     packages: ClassVar[tuple[str, ...]] = ("torch",)
     """Distributions whose versions belong to the numerics; the last one is the framework."""
+    package: ClassVar[str] = "transformers"
+    """Whose checkpoint format and names of an architecture's fields are the framework's own."""
+    files: ClassVar[str] = ""
+    """The files of that format, where it is another than that of transformers."""
+    families: ClassVar[Collection[str] | None] = None
+    """The model types of transformers that it starts from; None: all."""
     environment_folder: ClassVar[str | None] = None
     """Where `make` builds an environment for this framework: under the working directory, or in the checkout."""
 
@@ -82,6 +95,44 @@ class RankedFramework(Framework):
             return self.devices
         return max(1, num_gpus()) if self.device_type == "cuda" else 1
 
+    def initial(self, model: dict[str, Any]) -> dict[str, Any]:
+        """From scratch, from a folder on this machine or from the hub."""
+        if model.get("config"):
+            return {"kind": "scratch", "config": model["config"], "identity": digest(model["config"], 32)}
+        name = model.get("checkpoint")
+        if not name:
+            raise UserError(
+                "neither a checkpoint to start from nor a config to start from scratch",
+                key="model.checkpoint",
+                value=name,
+                fix="give a folder, a hub name, or the architecture in model.config",
+            )
+        if Path(name).is_dir():
+            folder = Path(name).resolve()
+            for error in self.check_start(model):  # one that was downloaded could not be looked at before
+                raise error
+            identity = self.identity(folder, model)
+            return {"kind": "hf", "checkpoint": str(folder), "revision": None, "identity": identity}
+        try:
+            commit = resolve_revision(name, model.get("revision"))
+        except UserError as error:
+            raise error.under("model.checkpoint") from None
+        return {"kind": "hf", "checkpoint": name, "revision": commit, "identity": f"{name}@{commit}"}
+
+    def identity(self, folder: Path, model: dict[str, Any]) -> str:
+        """A digest of the checkpoint in a folder. UserError where it holds none that this framework starts from."""
+        files = sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
+        config = folder / "config.json"
+        if not files or not config.is_file():
+            own = f", or {self.files} of {self.package}" if self.files else ""
+            raise UserError(
+                f"the folder is no checkpoint that {self.name} starts from",
+                key="model.checkpoint",
+                value=str(folder),
+                fix=f"it must hold config.json and *.safetensors{own}",
+            )
+        return digest_files([config, *files])
+
     def numerics(self, training: dict[str, Any]) -> dict[str, Any]:
         return {
             "world": self.world,
@@ -93,9 +144,23 @@ class RankedFramework(Framework):
             "versions": self.versions,
         }
 
-    def check_gpu_memory(self, parameters: int | None) -> list[UserError]:
-        """Whether a model of so many parameters (None: unknown) can fit this machine's GPUs, shared by all ranks."""
-        return check_memory(parameters, self.world) if self._here and self.device_type == "cuda" else []
+    def named_files(self, folder: Path) -> list[str]:
+        found = [folder / f"{name}.index.json" for name in ("model.safetensors", "pytorch_model.bin")]
+        maps = [json.loads(path.read_text())["weight_map"] for path in found if path.is_file()]
+        return sorted({name for weights in maps for name in weights.values()})
+
+    def check_start(self, model: dict[str, Any]) -> list[UserError]:
+        wrong = refusal(self.name, self.package, self.families, model)
+        return [] if wrong is None else [wrong]
+
+    def check_gpu_memory(self, parameters: int | None, shared: bool = True) -> list[UserError]:
+        """Whether a model of so many parameters (None: unknown) can fit this machine's GPUs.
+
+        shared: whether the ranks divide it among them; else each holds it whole.
+        """
+        if not self._here or self.device_type != "cuda":
+            return []
+        return check_memory(parameters, self.world if shared else 1)
 
     def check_machine(self) -> list[UserError]:
         """What this machine lacks: the GPUs that were asked for, the interpreter, the framework in it."""
@@ -157,7 +222,10 @@ def num_gpus() -> int:
     """GPUs that a job of this process would see, without importing torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     there = len([path for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit()])
-    return there if visible is None else min(there, len([name for name in visible.split(",") if name.strip()]))
+    if visible is None:
+        return there
+    names = takewhile(lambda name: name not in ("", "-1"), (name.strip() for name in visible.split(",")))  # CUDA's rule
+    return min(there, len(list(names)))
 
 
 def _versions_here(packages: tuple[str, ...]) -> dict[str, str]:

@@ -13,6 +13,7 @@ import pytest
 
 from pretrain_exp.data import inputs, sources
 from pretrain_exp.data.sources import TokenFileSource
+from pretrain_exp.data.token_files import TokenFiles
 from pretrain_exp.data.tokenizer import Tokenizer
 from pretrain_exp.errors import UserError
 
@@ -135,12 +136,34 @@ def test_audit_finds_what_probes_miss(tmp_path: Path, numbers: Tokenizer) -> Non
         source(tmp_path / "a.npy", audit=True).prepare(tmp_path / "cache", numbers, progress=False)
 
 
-@pytest.mark.parametrize("paths", [[], ["{0}/nothing*"], ["{0}/*", "{0}/a.npy"]], ids=["none", "no match", "twice"])
-def test_wrong_patterns(tmp_path: Path, numbers: Tokenizer, paths: list[str]) -> None:
+WRONG_PATTERNS: dict[str, tuple[list[str], str]] = {
+    "none": ([], "no input files"),
+    "no match": (["{0}/nothing*"], "no file matches"),
+    "twice": (["{0}/*", "{0}/a.npy"], "already matched by paths.0"),
+    "twice, spelt otherwise": (["a.npy", "./a.npy"], "already matched by paths.0"),
+}
+
+
+@pytest.mark.parametrize(("paths", "message"), WRONG_PATTERNS.values(), ids=WRONG_PATTERNS.keys())
+def test_wrong_patterns(
+    tmp_path: Path, numbers: Tokenizer, paths: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "a.npy").write_bytes(b"12")
     patterns = [path.format(tmp_path) for path in paths]
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=message):
         TokenFileSource(paths=patterns, dtype="uint16").prepare(tmp_path / "cache", numbers, progress=False)
+
+
+def test_a_relative_path_is_read_from_any_folder(
+    tmp_path: Path, numbers: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job may be run by a study that was typed in another folder."""
+    monkeypatch.chdir(tmp_path)
+    np.arange(4, dtype="<u2").tofile("a.npy")
+    files = TokenFileSource(paths=["a.npy"], dtype="uint16").prepare(tmp_path / "cache", numbers, progress=False)
+    monkeypatch.chdir("/")
+    assert TokenFiles.from_json(files.to_json()).read(0, 4).tolist() == [0, 1, 2, 3]
 
 
 def test_files_names_the_pattern_that_matches_nothing(tmp_path: Path) -> None:
@@ -182,6 +205,9 @@ class TestDigest:
         with monkeypatch.context() as patch:
             patch.setattr("builtins.open", lambda *_: pytest.fail("the file was read again"))
             assert inputs.file_digest(str(path), tmp_path / "c") == first
+        for kept in (tmp_path / "c/digests").iterdir():
+            kept.write_text("")  # by a machine that lost its power
+        assert inputs.file_digest(str(path), tmp_path / "c") == first
         path.write_bytes(b"abd")
         assert inputs.file_digest(str(path), tmp_path / "c") != first
 

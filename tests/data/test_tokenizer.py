@@ -116,6 +116,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "too small": ({"vocab_size": 200}, "at least 258"),
     "too large": ({"vocab_size": 5000}, "only enough for"),
     "no size": ({}, "no vocab_size"),
+    "no number": ({"vocab_size": 300, "min_frequency": "two"}, "tokenizer.min_frequency"),
     "unknown option": ({"vocab_size": 300, "size": 1}, r"unknown training options \['size'\]"),
 }
 
@@ -135,6 +136,14 @@ def test_no_texts_to_train_on(tmp_path: Path) -> None:
 def test_folder_without_a_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no tokenizer"):
         resolve(str(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_damaged_tokenizer(trained: Tokenizer, tmp_path: Path, name: str) -> None:
+    for path in Path(trained.folder).iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes()[: 20 if path.name == name else None])
+    with pytest.raises(UserError, match="cannot be read"):
+        load(tmp_path)
 
 
 def test_tokenizer_without_end_of_text(trained: Tokenizer, tmp_path: Path) -> None:

@@ -223,8 +223,8 @@ def changed(base: dict[str, Any], path: str, value: object) -> dict[str, Any]:
         ("model.attn_implementation", "sdpa", "one attention"),
         ("training.micro_batch_size", 3, "one of [1, 2, 4]"),
         ("training.precision", "fp16", "fp32 or bf16"),
-        ("training.schedule.name", "wsd", "cosine or constant"),
-        ("training.schedule.name", "linear", "cosine or constant"),
+        ("training.schedule.name", "wsd", "one of cosine, constant"),
+        ("training.schedule.name", "linear", "one of cosine, constant"),
         ("training.z_loss", 1e-5, "training.z_loss=0"),
         ("training.document_masking", True, "training.document_masking=False"),
         ("training.activation_checkpointing", True, "with FSDP only"),
@@ -261,7 +261,7 @@ def test_data_that_the_model_cannot_take_are_named() -> None:
 
 
 def test_a_folder_is_its_contents(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="neither a checkpoint of litgpt nor one of Hugging Face"):
+    with pytest.raises(UserError, match="and lit_model"):
         framework(1).initial({"checkpoint": str(tmp_path)})
     (tmp_path / "model_config.yaml").write_text("name: a\n")
     (tmp_path / "lit_model.pth").write_bytes(b"weights")

@@ -257,6 +257,7 @@ def test_what_is_derived_follows_the_edits(bench: Bench, tmp_path: Path, workers
     assert said["native"] is (len(set(dtypes)) == 1)
     found = [row for batch in said["batches"] for row in zip(*batch.values(), strict=True)]
     assert [slot for slot, *_ in found] == list(range(16, 24))
+    assert said["filtered"] == [1] * 8, "with an edit or without, the filter costs what it costs upstream"
     overlay = Overlay.open(tmp_path / "overlay")
     for slot, row, kept, lengths in found:
         expected = overlay.apply(slot, order.read(slot))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib.util import find_spec
@@ -11,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pretrain_exp.errors import UserError
+from pretrain_exp.framework.checks import check_numbers
 from pretrain_exp.framework.huggingface.schedule import NAMES
+from pretrain_exp.framework.origin import hf_config
 
 COMMON_FIELDS = frozenset(
     {"model_type", "tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id", "initializer_range"}
@@ -19,42 +20,11 @@ COMMON_FIELDS = frozenset(
 
 
 def check_training(training: dict[str, Any], world: int) -> list[UserError]:
-    """Numbers that do not fit each other."""
-    found: list[UserError] = []
-
-    def wrong(problem: str, key: str, value: object, fix: str | None = None) -> None:
-        found.append(UserError(problem, key=f"training.{key}", value=value, fix=fix))
-
-    batch, micro = training["batch_size"], training.get("micro_batch_size")
-    if batch % world:
-        fits = [n for n in range(1, world + 1) if batch % n == 0]
-        wrong(
-            f"{batch} sequences do not divide among {world} ranks",
-            "batch_size",
-            batch,
-            f"framework.devices could be {fits}",
-        )
-    elif micro is not None and (micro < 1 or (batch // world) % micro):
-        fits = [n for n in range(1, batch // world + 1) if batch // world % n == 0]
-        wrong(f"must divide the {batch // world} sequences of a rank", "micro_batch_size", micro, f"one of {fits}")
-    if training["precision"] not in ("fp32", "bf16"):
-        wrong("unknown precision", "precision", training["precision"], "fp32 or bf16")
-    schedule = training["schedule"]
-    total, warmup, decay = schedule["total_steps"], schedule.get("warmup_steps") or 0, schedule.get("decay_steps") or 0
-    if schedule["name"] not in NAMES:
-        wrong("unknown schedule", "schedule.name", schedule["name"], f"one of {', '.join(NAMES)}")
-    elif schedule["name"] == "wsd" and warmup <= total and not 1 <= decay <= total - warmup:
-        wrong(f"must lie between 1 and the {total - warmup} steps after the warm-up", "schedule.decay_steps", decay)
-    if not 0.0 <= (schedule.get("min_lr_ratio") or 0.0) <= 1.0:
-        wrong("must lie between 0 and 1", "schedule.min_lr_ratio", schedule["min_lr_ratio"])
-    if not training["optimizer"]["lr"] > 0:
-        wrong("must be positive", "optimizer.lr", training["optimizer"]["lr"])
-    for i, beta in enumerate(training["optimizer"]["betas"]):
-        if not 0.0 <= beta < 1.0:
-            wrong("must be at least 0 and below 1", f"optimizer.betas.{i}", beta)
+    """Numbers that do not fit each other, and arguments that nothing would read."""
+    found = check_numbers(training, world, NAMES, "huggingface")
     if training.get("args"):
-        fix = "remove them: nothing would read them"
-        wrong("framework huggingface takes no training.args", "args", training["args"], fix)
+        fix, problem = "remove them: nothing would read them", "framework huggingface takes no training.args"
+        found.append(UserError(problem, key="training.args", value=training["args"], fix=fix))
     return found
 
 
@@ -129,15 +99,7 @@ def check_data(model: dict[str, Any], vocab_size: int, sequence_length: int) -> 
 
 def config_of(model: dict[str, Any]) -> dict[str, Any]:
     """model.config, or config.json of the checkpoint; {} where it is not on this machine."""
-    if model.get("config"):
-        return model["config"]
-    name = model.get("checkpoint") or ""
-    path: object = Path(name) / "config.json"
-    if not Path(name).is_dir():
-        from huggingface_hub import try_to_load_from_cache
-
-        path = try_to_load_from_cache(name, "config.json", revision=model.get("revision"))
-    return json.loads(Path(path).read_text()) if isinstance(path, str | Path) and Path(path).is_file() else {}
+    return model.get("config") or hf_config(model.get("checkpoint") or "", model.get("revision"))
 
 
 @lru_cache(maxsize=1)

@@ -5,14 +5,10 @@ As a program, `convert STATE OUT`, it does it in an environment of its own.
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-import uuid
 import warnings
 from pathlib import Path
 
-from pretrain_exp.errors import UserError
+from pretrain_exp.framework.worker.conversion import no_weights, run_conversion, whole_folder
 
 
 def convert(state: Path, out: Path) -> Path:
@@ -27,7 +23,7 @@ def convert(state: Path, out: Path) -> Path:
 
     checkpoint = state / "checkpoint"
     if not (checkpoint / ".metadata").is_file():
-        raise UserError("the state holds no weights", value=str(state), fix="train it again, its weights were released")
+        raise no_weights(state)
     hf = skeleton(AutoConfig.from_pretrained(checkpoint / "hf"), None)
     materialise(hf, torch.device("cpu"))
     hf.tie_weights()
@@ -35,18 +31,11 @@ def convert(state: Path, out: Path) -> Path:
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # as it should be: one process reads all
         dcp.load({"model": weights(hf)}, checkpoint_id=checkpoint, no_dist=True)
     check_probe(state / "probe.json", hf.eval())
-    writing = out.with_name(f".{out.name}-{uuid.uuid4().hex[:8]}")
     disable_progress_bar()
-    hf.save_pretrained(writing)
-    for path in (checkpoint / "hf").iterdir():
-        if not (writing / path.name).exists():
-            shutil.copy(path, writing)
-    os.rename(writing, out)
+    with whole_folder(out, checkpoint / "hf") as folder:
+        hf.save_pretrained(folder)
     return out
 
 
 if __name__ == "__main__":
-    try:
-        convert(Path(sys.argv[1]), Path(sys.argv[2]))
-    except UserError as error:
-        sys.exit(error.render())
+    run_conversion(convert)

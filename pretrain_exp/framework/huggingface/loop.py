@@ -10,16 +10,12 @@ anywhere and goes on from its last checkpoint computes what the undisturbed one 
 from __future__ import annotations
 
 import math
-import random
-import time
-from hashlib import blake2b
+from typing import Any
 
-import numpy as np
 import torch
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grad_norm_
 
-from pretrain_exp.errors import UserError
 from pretrain_exp.framework.huggingface.loader import Batch, Loader
 from pretrain_exp.framework.huggingface.schedule import Schedule
 from pretrain_exp.framework.huggingface.sharded import ShardedModel
@@ -28,6 +24,7 @@ from pretrain_exp.framework.worker.checkpoints import Checkpoints
 from pretrain_exp.framework.worker.hooks import add_gradient_noise, local_gradients
 from pretrain_exp.framework.worker.main import Attempt
 from pretrain_exp.framework.worker.noise import noise_of_rows
+from pretrain_exp.framework.worker.steps import PendingSteps, seed_step
 from pretrain_exp.tracking import metrics
 
 
@@ -40,12 +37,11 @@ class Training:
         self.model, self.optimizer = trained.model, trained.optimizer
         self.settings = self.job.training
         self.schedule = Schedule.from_training(self.settings)
-        self.pending: list[tuple[int, torch.Tensor]] = []  # steps whose numbers still lie on the device
-        self._flushed_at = time.monotonic()
+        self.pending = PendingSteps(self.job, self.ranks, self.journal, self._named)
 
     def run(self) -> int:
         """PLANNED when all is saved, INTERRUPTED when a signal came first and a checkpoint to resume from was left."""
-        boundary = Boundary(self.checkpoints, self.attempt, self._flush)
+        boundary = Boundary(self.checkpoints, self.attempt, self.pending.flush)
         with Loader(self.job, self.ranks.rank, self.ranks.world, self.settings["loader_workers"]) as loader:
             batches = loader.batches(self.step, self.job.saves[-1].step)
             while (status := boundary.reach(self.step)) is None:
@@ -76,18 +72,19 @@ class Training:
             loss.backward()
             sums += part
         norm = clip_grad_norm_(self.model.parameters(), self.settings["max_grad_norm"] or math.inf)
-        squares, elements = add_gradient_noise(self.job.hooks, batch.step, local_gradients(self.model.hf))
+        noise = add_gradient_noise(self.job.hooks, batch.step, local_gradients(self.model.hf))
         rate = self.settings["optimizer"]["lr"] * self.schedule.factor(batch.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad()
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        noise = torch.tensor([squares, elements], dtype=torch.float64).to(device)
-        self.pending.append((batch.step, torch.cat([sums / max(1, predicted), norm[None] / self.ranks.world, noise])))
+        self.pending.add(
+            batch.step, torch.cat([sums / max(1, predicted), norm[None].double() / self.ranks.world]), noise
+        )
         self.step += 1
-        if len(self.pending) >= self.settings["log_every"]:
-            self._flush()
+        if self.pending.due:
+            self.pending.flush()
 
     def _noise(self, batch: Batch, rows: slice) -> torch.Tensor | None:
         """(B, S, D) noise on the embeddings of these rows of the batch, None where there is none."""
@@ -95,40 +92,11 @@ class Training:
         noise = noise_of_rows(batch.noise, rows, (*batch.tokens[rows].shape, dim))
         return None if noise is None else torch.from_numpy(noise).to(self.ranks.device)
 
-    def _flush(self) -> None:
-        """Fetches the numbers of the steps since the last time and logs them; UserError where one is not finite."""
-        if not self.pending:
-            return
-        rows = self.ranks.sum(torch.stack([values for _, values in self.pending])).tolist()
-        phases, first, last = self.job.phases, self.pending[0][0], self.pending[-1][0]
-        seconds = time.monotonic() - self._flushed_at
-        rate = (phases.position_of_step(last + 1) - phases.position_of_step(first)) / seconds
-        z = self.settings["z_loss"]
-        for (step, _), (loss, square, norm, squares, elements) in zip(self.pending, rows, strict=True):
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise UserError(
-                    f"at step {step} the loss is {loss} and the gradient norm {norm}: training diverged",
-                    fix="lower training.optimizer.lr, lengthen the warm-up or lower training.max_grad_norm",
-                )
-            self.journal.log(
-                step,
-                **{
-                    metrics.LOSS: loss,
-                    metrics.Z_LOSS: z * square,
-                    metrics.GRAD_NORM: norm,
-                    metrics.LEARNING_RATE: self.settings["optimizer"]["lr"] * self.schedule.factor(step),
-                    metrics.TOKENS: phases.position_of_step(step + 1),
-                    metrics.TOKENS_PER_SECOND: rate,
-                    **({metrics.GRADIENT_NOISE: math.sqrt(squares / elements)} if elements else {}),
-                },
-            )
-        self.pending.clear()
-        self._flushed_at = time.monotonic()
-
-
-def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seeds all that dropout and the like may draw from, by what they may depend on."""
-    key = int.from_bytes(blake2b(np.array([seed, step, rank], dtype="<i8").data, digest_size=8).digest(), "little")
-    random.seed(key)
-    np.random.seed(key & 0xFFFFFFFF)
-    torch.manual_seed(key & 0x7FFFFFFFFFFFFFFF)
+    def _named(self, step: int, numbers: list[float]) -> dict[str, Any]:
+        loss, square, norm = numbers
+        return {
+            metrics.LOSS: loss,
+            metrics.Z_LOSS: self.settings["z_loss"] * square,
+            metrics.GRAD_NORM: norm,
+            metrics.LEARNING_RATE: self.settings["optimizer"]["lr"] * self.schedule.factor(step),
+        }

@@ -7,7 +7,6 @@ No random state is stored: what is drawn at step t is seeded by (init seed, t, r
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,7 @@ from pretrain_exp.framework.huggingface.optimizer import optimizer_tensors
 from pretrain_exp.framework.worker.job import Job
 from pretrain_exp.framework.worker.probe import Probe, log_probabilities, probe_tokens
 from pretrain_exp.framework.worker.ranks import Ranks
-
-TOKENIZER_FILES = (
-    "tokenizer*.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-)
+from pretrain_exp.framework.worker.tokenizer_files import copy_tokenizer
 
 
 @dataclass(frozen=True)
@@ -52,10 +43,7 @@ class ShardedModel:
         if self.ranks.first:
             hf = folder / "checkpoint" / "hf"
             self.model.hf.config.save_pretrained(hf)
-            if self.job.tokenizer is not None:
-                for pattern in TOKENIZER_FILES:
-                    for path in self.job.tokenizer.glob(pattern):
-                        shutil.copy(path, hf)
+            copy_tokenizer(self.job.tokenizer, hf)
 
     def probe(self) -> Probe:
         vocab_size = self.model.hf.config.vocab_size

@@ -11,7 +11,6 @@ strategy, so any number of ranks goes on from them.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,15 +24,7 @@ from pretrain_exp.framework.litgpt.initial import WEIGHTS, Initial
 from pretrain_exp.framework.worker.job import Job
 from pretrain_exp.framework.worker.probe import Probe, log_probabilities, probe_tokens
 from pretrain_exp.framework.worker.ranks import Ranks
-
-TOKENIZER_FILES = (
-    "tokenizer*.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-)
+from pretrain_exp.framework.worker.tokenizer_files import copy_tokenizer
 
 
 @dataclass
@@ -68,10 +59,7 @@ class LitModel:
         self.fabric.save(checkpoint / WEIGHTS, self.state)
         if self.ranks.first:
             save_config(self.bare.config, checkpoint)
-            if self.job.tokenizer is not None:
-                for pattern in TOKENIZER_FILES:
-                    for path in self.job.tokenizer.glob(pattern):
-                        shutil.copy(path, checkpoint)
+            copy_tokenizer(self.job.tokenizer, checkpoint)
 
     def probe(self) -> Probe:
         vocab_size = self.bare.config.padded_vocab_size

@@ -7,15 +7,15 @@ our own fields; a name that has a field of ours is sent there.
 
 from __future__ import annotations
 
-import json
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from pretrain_exp.errors import UserError
+from pretrain_exp.framework.checks import check_numbers
 from pretrain_exp.framework.litgpt.architecture import build
-from pretrain_exp.framework.litgpt.families import FAMILIES, family_of
+from pretrain_exp.framework.litgpt.families import family_of
 
 ARGS = {  # of training.args
     "strategy": ("auto", "ddp", "fsdp"),
@@ -51,31 +51,17 @@ ADAMW = "torch.optim.AdamW"
 
 def check_training(training: dict[str, Any], world: int, device: str) -> list[UserError]:
     """Numbers that do not fit each other, and what litgpt's loop cannot do."""
-    found: list[UserError] = []
+    found = check_numbers(training, world, ("cosine", "constant"), "litgpt")
 
     def wrong(problem: str, key: str, value: object, fix: str | None = None) -> None:
         found.append(UserError(problem, key=f"training.{key}", value=value, fix=fix))
 
-    batch, micro = training["batch_size"], training.get("micro_batch_size")
-    if batch % world:
-        fits = [n for n in range(1, world + 1) if batch % n == 0]
-        problem = f"{batch} sequences do not divide among {world} ranks"
-        wrong(problem, "batch_size", batch, f"framework.devices could be {fits}")
-    elif micro is not None and (micro < 1 or (batch // world) % micro):
-        fits = [n for n in range(1, batch // world + 1) if batch // world % n == 0]
-        wrong(f"must divide the {batch // world} sequences of a rank", "micro_batch_size", micro, f"one of {fits}")
-    if training["precision"] not in ("fp32", "bf16"):
-        wrong("unknown precision", "precision", training["precision"], "fp32 or bf16")
-    schedule = training["schedule"]
-    if schedule["name"] not in ("cosine", "constant"):
-        wrong("litgpt has no such schedule", "schedule.name", schedule["name"], "cosine or constant")
     for name, value in (("z_loss", training["z_loss"]), ("document_masking", training["document_masking"])):
         if value:
             wrong("litgpt's training loop has none", name, value, f"training.{name}={type(value)(0)}")
     args = training.get("args") or {}
     found += _check_args(args)
-    strategy = args.get("strategy", "auto")
-    sharded = strategy == "fsdp" or (strategy == "auto" and world > 1 and device == "cuda")
+    strategy, sharded = args.get("strategy", "auto"), is_sharded(training, world, device)
     if strategy == "fsdp" and device == "cpu" and world > 1:
         wrong(
             "several ranks of FSDP need GPUs: torch crashes where CPUs gather a model", "args.strategy", "fsdp", "ddp"
@@ -87,6 +73,12 @@ def check_training(training: dict[str, Any], world: int, device: str) -> list[Us
     if training["activation_checkpointing"] and not sharded:
         wrong("litgpt has it with FSDP only", "activation_checkpointing", True, "training.args.strategy=fsdp")
     return found
+
+
+def is_sharded(training: dict[str, Any], world: int, device: str) -> bool:
+    """Whether ranks share the model by FSDP, rather than each holding it whole."""
+    strategy = (training.get("args") or {}).get("strategy", "auto")
+    return strategy == "fsdp" or (strategy == "auto" and world > 1 and device == "cuda")
 
 
 def _check_args(args: dict[str, Any]) -> list[UserError]:
@@ -164,19 +156,11 @@ def folder_config(module: ModuleType, checkpoint: str) -> Any | None:
 
 
 def check_folder(module: ModuleType, model: dict[str, Any]) -> list[UserError]:
-    """A checkpoint folder on this machine: of an architecture that trains and converts."""
-    name = model.get("checkpoint") or ""
-    if not name or not Path(name).is_dir():
-        return []
-    config = folder_config(module, name)
+    """One of litgpt's own checkpoint folders on this machine: of an architecture that converts."""
+    config = folder_config(module, model.get("checkpoint") or "")
     try:
         if config is not None:
             family_of(config)
-        elif (path := Path(name) / "config.json").is_file():
-            kind = json.loads(path.read_text()).get("model_type")
-            if kind not in FAMILIES:
-                fix = f"architectures that litgpt trains here: {', '.join(FAMILIES)}"
-                raise UserError("no architecture of litgpt", key="model.checkpoint", value=kind, fix=fix)
     except UserError as error:
         return [error]
     return []

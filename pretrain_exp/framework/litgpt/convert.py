@@ -8,15 +8,12 @@ As a program, `convert STATE OUT`, it does it in an environment of its own.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import sys
-import uuid
 from pathlib import Path
 from typing import Any
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.framework.litgpt.families import Family, family_of, to_transformers
+from pretrain_exp.framework.worker.conversion import no_weights, run_conversion, whole_folder
 
 
 def convert(state: Path, out: Path) -> Path:
@@ -25,29 +22,20 @@ def convert(state: Path, out: Path) -> Path:
     from litgpt import Config
     from safetensors.torch import save_file
 
-    from pretrain_exp.framework.litgpt.checkpoint import TOKENIZER_FILES
     from pretrain_exp.framework.litgpt.initial import WEIGHTS, is_tied
     from pretrain_exp.framework.litgpt.weights import to_hf
 
     checkpoint = state / "checkpoint"
     if not (checkpoint / WEIGHTS).is_file():
-        raise UserError("the state holds no weights", value=str(state), fix="train it again, its weights were released")
+        raise no_weights(state)
     config, tied = Config.from_file(checkpoint / "model_config.yaml"), is_tied(checkpoint / WEIGHTS)
     family = family_of(config)
     saved = torch.load(checkpoint / WEIGHTS, map_location="cpu", mmap=True, weights_only=True)
-    writing = out.with_name(f".{out.name}-{uuid.uuid4().hex[:8]}")
-    writing.mkdir(parents=True)
-    try:
-        save_file(to_hf(family, config, saved["model"], tied), writing / "model.safetensors", {"format": "pt"})
+    with whole_folder(out, checkpoint) as folder:
+        save_file(to_hf(family, config, saved["model"], tied), folder / "model.safetensors", {"format": "pt"})
         eos = json.loads((state / "job.json").read_text())["eos_token_id"]
-        _write_config(writing, family, to_transformers(family, config), tied, eos)
-        _demand_same_words(writing, state / "probe.json")
-        for pattern in TOKENIZER_FILES:
-            for path in checkpoint.glob(pattern):
-                shutil.copy(path, writing)
-        os.rename(writing, out)
-    finally:
-        shutil.rmtree(writing, ignore_errors=True)
+        _write_config(folder, family, to_transformers(family, config), tied, eos)
+        _demand_same_words(folder, state / "probe.json")
     return out
 
 
@@ -91,7 +79,4 @@ def _demand_same_words(folder: Path, probe: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        convert(Path(sys.argv[1]), Path(sys.argv[2]))
-    except UserError as error:
-        sys.exit(error.render())
+    run_conversion(convert)

@@ -12,7 +12,6 @@ Step t reads slots [tG, (t + 1)G), rank r its rows r::W, in micro-batches of M; 
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from pretrain_exp.data.order import DataOrder, order_from_json
 from pretrain_exp.framework.worker.job import Job
 from pretrain_exp.framework.worker.ranks import Ranks
+from pretrain_exp.framework.worker.stop import leave_signals
 from pretrain_exp.plan.overlay import Overlay
 
 SENTINEL = -100  # the ignore_index of litgpt.utils.chunked_cross_entropy
@@ -104,7 +104,7 @@ class SlotLoader(DataLoader):
             batch_sampler=self.slots,
             num_workers=job.training["loader_workers"],
             collate_fn=_as_it_is,
-            worker_init_fn=_leave_signals,
+            worker_init_fn=leave_signals,
         )
 
     def __iter__(self) -> Iterator[torch.Tensor]:  # type: ignore[override]
@@ -151,9 +151,3 @@ class PlannedData(DataModule):
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-def _leave_signals(worker: int) -> None:
-    """A signal to the process group is the rank's to act on, when its step is done."""
-    for number in (signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)

@@ -6,23 +6,18 @@ So names of models, fields of a Config and litgpt's own checks are those of the 
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 from functools import lru_cache
-from pathlib import Path
 from types import ModuleType
 
-_WHERE = "import importlib.util as u; s = u.find_spec('litgpt'); print(s.submodule_search_locations[0] if s else '')"
+from pretrain_exp.framework.installed import location
 
 
 @lru_cache(maxsize=8)
 def config_module(python: str) -> ModuleType | None:
     """litgpt/config.py of this interpreter's litgpt, loaded here by its path; None where there is no litgpt."""
-    try:
-        done = subprocess.run([python, "-c", _WHERE], capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    path = Path(done.stdout.strip()) / "config.py"
-    if not done.stdout.strip() or not path.is_file():
+    folder = location(python, "litgpt")
+    path = None if folder is None else folder / "config.py"
+    if path is None or not path.is_file():
         return None
     spec = importlib.util.spec_from_file_location("litgpt_config", path)
     assert spec is not None

@@ -11,31 +11,22 @@ keeps the whole run's, and a segment ends where the loader, asked for another ba
 
 from __future__ import annotations
 
-import math
-import time
 from typing import Any
 
 import torch
 from litgpt.pretrain import fit, get_dataloaders
 
-from pretrain_exp.errors import UserError
 from pretrain_exp.framework.litgpt.checkpoint import LitModel
 from pretrain_exp.framework.litgpt.config import eval_args, learning_rate, train_args
 from pretrain_exp.framework.litgpt.data import MicroBatch, PlannedData
-from pretrain_exp.framework.worker.boundary import Boundary
+from pretrain_exp.framework.worker.boundary import Boundary, JobEnds
 from pretrain_exp.framework.worker.checkpoints import Checkpoints
 from pretrain_exp.framework.worker.hooks import add_gradient_noise, local_gradients
 from pretrain_exp.framework.worker.main import Attempt
 from pretrain_exp.framework.worker.noise import noise_of_rows, planned_noise
+from pretrain_exp.framework.worker.steps import PendingSteps
 from pretrain_exp.plan.overlay import Overlay
 from pretrain_exp.tracking import metrics
-
-
-class Ended(Exception):
-    """The job ends between two steps; litgpt's loop is left by it."""
-
-    def __init__(self, status: int) -> None:
-        self.status = status
 
 
 class Training:
@@ -45,17 +36,14 @@ class Training:
         self.trained, self.step = trained, step
         self.job, self.ranks, self.journal = checkpoints.job, checkpoints.ranks, checkpoints.journal
         self.fabric, self.settings = trained.fabric, self.job.training
-        self.boundary = Boundary(checkpoints, attempt, self.flush)
+        self.pending = PendingSteps(self.job, self.ranks, self.journal, self._named)
+        self.boundary = Boundary(checkpoints, attempt, self.pending.flush)
         self.overlay = Overlay.open(self.job.overlay) if self.job.overlay else None
         self.noise: torch.Tensor | None = None  # (M, S, D), on the embeddings of the micro-batch at hand
-        self.pending: list[tuple[int, torch.Tensor]] = []  # steps whose numbers still lie on the device
-        self._flushed_at = time.monotonic()
 
     def run(self) -> int:
         """PLANNED when all is saved, INTERRUPTED when a signal came first and a checkpoint to resume from was left."""
-        if self.job.hooks and self.fabric.sharded:
-            fix = "training.args.strategy=ddp, or one rank"
-            raise UserError("gradient noise needs whole gradients, which FSDP cuts up", key="hooks", fix=fix)
+        assert not (self.job.hooks and self.fabric.sharded)  # refused with the plan: see framework.py
         args, world = train_args(self.job, self.ranks.world), self.ranks.world
         accumulated = args.gradient_accumulation_iters(world)
         self.trained.state |= {"iter_num": self.step * accumulated, "step_count": self.step}
@@ -64,11 +52,11 @@ class Training:
         train, validation = self.fabric.setup_dataloaders(*loaders, use_distributed_sampler=False)
         self.trained.bare.transformer.wte.register_forward_hook(self.add_noise)
         self.trained.optimizer.optimizer.register_step_pre_hook(self.before_update)
-        self.fabric.on_log = self.flush
+        self.fabric.on_log = self.pending.flush
         self.fabric.loss = None
         try:
             fit(self.fabric, world, self.trained.state, train, validation, self.job.live, None, args, eval_args())
-        except Ended as ended:
+        except JobEnds as ended:
             return ended.status
         raise RuntimeError("litgpt's loop ended before the job")
 
@@ -77,7 +65,7 @@ class Training:
         self.noise = None
         status = self.boundary.reach(step)
         if status is not None:
-            raise Ended(status)
+            raise JobEnds(status)
 
     def read(self, micro: MicroBatch, tokens: torch.Tensor) -> None:
         """Logs what the model gets now, and makes the noise that belongs to it."""
@@ -93,41 +81,16 @@ class Training:
 
     def before_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """After the clipping: gradient noise, and the learning rate of this step."""
-        squares, elements = add_gradient_noise(self.job.hooks, self.step, local_gradients(self.trained.bare))
+        noise = add_gradient_noise(self.job.hooks, self.step, local_gradients(self.trained.bare))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(self.settings, self.step)
         assert self.fabric.loss is not None
         assert self.fabric.norm is not None
         numbers = torch.stack([self.fabric.loss.double(), self.fabric.norm.double()])
-        noise = torch.tensor([squares, elements], dtype=torch.float64).to(numbers.device)
-        self.pending.append((self.step, torch.cat([numbers / self.ranks.world, noise])))
+        self.pending.add(self.step, numbers / self.ranks.world, noise)
         self.fabric.loss = None
         self.step += 1
 
-    def flush(self) -> None:
-        """Fetches the numbers of the steps since the last time and logs them; UserError where one is not finite."""
-        if not self.pending:
-            return
-        rows = self.ranks.sum(torch.stack([values for _, values in self.pending])).tolist()
-        phases, first, last = self.job.phases, self.pending[0][0], self.pending[-1][0]
-        seconds = time.monotonic() - self._flushed_at
-        rate = (phases.position_of_step(last + 1) - phases.position_of_step(first)) / seconds
-        for (step, _), (loss, norm, squares, elements) in zip(self.pending, rows, strict=True):
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise UserError(
-                    f"at step {step} the loss is {loss} and the gradient norm {norm}: training diverged",
-                    fix="lower training.optimizer.lr, lengthen the warm-up or lower training.max_grad_norm",
-                )
-            self.journal.log(
-                step,
-                **{
-                    metrics.LOSS: loss,
-                    metrics.GRAD_NORM: norm,
-                    metrics.LEARNING_RATE: learning_rate(self.settings, step),
-                    metrics.TOKENS: phases.position_of_step(step + 1),
-                    metrics.TOKENS_PER_SECOND: rate,
-                    **({metrics.GRADIENT_NOISE: math.sqrt(squares / elements)} if elements else {}),
-                },
-            )
-        self.pending.clear()
-        self._flushed_at = time.monotonic()
+    def _named(self, step: int, numbers: list[float]) -> dict[str, Any]:
+        rate = learning_rate(self.settings, step)
+        return {metrics.LOSS: numbers[0], metrics.GRAD_NORM: numbers[1], metrics.LEARNING_RATE: rate}

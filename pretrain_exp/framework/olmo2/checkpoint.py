@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +41,7 @@ from pretrain_exp.framework.olmo2.weights import from_hf
 from pretrain_exp.framework.worker.job import Job
 from pretrain_exp.framework.worker.probe import Probe, log_probabilities, probe_tokens
 from pretrain_exp.framework.worker.ranks import Ranks
+from pretrain_exp.framework.worker.tokenizer_files import copy_tokenizer
 
 CHECKPOINTERS: dict[str, type[Checkpointer]] = {
     "unsharded": FullCheckpointer,
@@ -90,10 +90,7 @@ class TrainedModel:
         if self.ranks.first:
             if whole:
                 torch.save(whole, target / "model.pt")
-            (target / "hf").mkdir()
-            for path in self.job.tokenizer.iterdir() if self.job.tokenizer else ():
-                if path.is_file():
-                    shutil.copy(path, target / "hf")
+            copy_tokenizer(self.job.tokenizer, target / "hf")
 
     def probe(self) -> Probe:
         model, config = self.trainer.dist_model, self.config
@@ -117,7 +114,7 @@ class TrainedModel:
         optimizer = self.trainer.optim
         settings = [{name: value for name, value in g.items() if name != "params"} for g in optimizer.param_groups]
         optimizer.zero_grad(set_to_none=True)
-        with _trusted():
+        with _trusted(TRAIN_PT + (SHARDS if kind == "torch_legacy" else [])):
             found = CHECKPOINTERS[kind](self.config).restore_checkpoint(folder, self.trainer.dist_model, optimizer)
         for group, values in zip(optimizer.param_groups, settings, strict=True):
             group.update(values)
@@ -171,8 +168,8 @@ def _whole(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 @contextmanager
-def _trusted() -> Iterator[None]:
+def _trusted(beside: list[Any]) -> Iterator[None]:
     """Nothing but weights is unpickled, and what upstream's files hold beside; they are mapped, so ranks share them."""
     mapped = serialization.config.patch({"load.mmap": True})  # type: ignore[attr-defined]
-    with torch.serialization.safe_globals(TRAIN_PT + SHARDS), mapped:
+    with torch.serialization.safe_globals(beside), mapped:
         yield

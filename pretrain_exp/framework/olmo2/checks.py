@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.framework.huggingface.checks import check_training as check_numbers
-from pretrain_exp.framework.olmo2.config import SCHEDULERS, architecture
+from pretrain_exp.framework.checks import check_numbers
+from pretrain_exp.framework.olmo2.config import SCHEDULERS, architecture, strategy_of
 from pretrain_exp.framework.olmo2.fields import Fields
-from pretrain_exp.framework.olmo2.formats import REFUSED
+from pretrain_exp.framework.olmo2.formats import REFUSED, detect, format_of
 from pretrain_exp.framework.olmo2.recipe import FIXED, NEITHER, OURS
 from pretrain_exp.framework.olmo2.weights import unlike_olmo2
 
@@ -21,10 +20,7 @@ SIZES = ("d_model", "n_heads", "n_layers")
 def check_training(training: dict[str, Any], world: int, device: str) -> list[UserError]:
     """Numbers that do not fit each other, and what ai2-olmo does not do."""
     args = training.get("args") or {}
-    found = check_numbers({**training, "args": {}}, world)
-    if training["schedule"]["name"] == "wsd":
-        fix = f"one of {', '.join(SCHEDULERS)}; of ai2-olmo's own: training.args.scheduler.name"
-        found.append(UserError("ai2-olmo has no such schedule", key="training.schedule.name", value="wsd", fix=fix))
+    found = check_numbers(training, world, SCHEDULERS, "ai2-olmo")
     if device == "cpu" and training["precision"] == "bf16":
         fix = "a machine with a GPU, or training.precision=fp32; model=olmo2_tiny is what a CPU trains"
         found.append(UserError("ai2-olmo computes bf16 on a GPU only", key="training.precision", value="bf16", fix=fix))
@@ -55,7 +51,7 @@ def check_args(args: Mapping[str, Any], fields: Fields, device: str, world: int)
     if kind in REFUSED:
         fix = "leave it out for unsharded checkpoints, or torch_legacy"
         found.append(UserError(f"{REFUSED[kind]}", key="training.args.sharded_checkpointer", value=kind, fix=fix))
-    strategy = args.get("distributed_strategy") or ("fsdp" if device == "cuda" else "ddp")
+    strategy = strategy_of(args, device)
     if kind is None and strategy == "fsdp" and device == "cpu" and world > 1:
         problem = "FSDP on several CPU ranks cannot gather an unsharded checkpoint: torch crashes"
         fix = "+training.args.sharded_checkpointer=torch_legacy, or one rank, or DDP"
@@ -93,13 +89,35 @@ def check_model(model: dict[str, Any], fields: Fields) -> list[UserError]:
     return found
 
 
+def check_checkpoint(model: dict[str, Any], world: int, strategy: str) -> list[UserError]:
+    """A checkpoint's folder on this machine: of a format that these ranks restore, and of an OLMo-2."""
+    name = model.get("checkpoint") or ""
+    folder = Path(name)
+    if model.get("config") or not name or not any((folder / one).is_file() for one in ("config.yaml", "config.json")):
+        return []
+    try:
+        if format_of(folder) is not None:
+            detect(folder, world, strategy == "fsdp")
+        unlike = unlike_olmo2(architecture(model))
+    except UserError as error:
+        return [error]
+    except (KeyError, TypeError, ValueError) as error:
+        problem = f"its configuration cannot be read ({type(error).__name__}: {error})"
+        return [UserError(problem, key="model.checkpoint", value=name)]
+    if not unlike:
+        return []
+    told = ", ".join(f"{field} is not {value}" for field, value in unlike.items())
+    problem = f"this is a checkpoint of ai2-olmo, but of no OLMo-2 ({told}), and would not convert to transformers"
+    return [UserError(problem, key="model.checkpoint", value=name, fix="a checkpoint of OLMo-2")]
+
+
 def check_data(model: dict[str, Any], vocab_size: int) -> list[UserError]:
     """The embedding against the tokenizer's ids. A checkpoint that is not on this machine is not judged."""
     scratch = model.get("config")
     try:
         config = scratch or (architecture(model) if Path(str(model["checkpoint"])).is_dir() else {})
-    except (UserError, KeyError, json.JSONDecodeError):
-        return []  # what is wrong with the folder is told by `initial`
+    except (UserError, KeyError, OSError, ValueError):
+        return []  # what is wrong with the folder is told by `check` and `initial`
     known = config.get("embedding_size") or config.get("vocab_size")
     if known is None or known >= vocab_size:
         return []

@@ -51,7 +51,7 @@ def settings(job: Job, world: int, device: str) -> dict[str, Any]:
     """The fields of TrainConfig that differ from its own defaults, nested."""
     training = job.training
     schedule, batch = training["schedule"], training["batch_size"]
-    init_device = "meta" if _strategy(job, device) == "fsdp" else device
+    init_device = "meta" if strategy_of(training.get("args") or {}, device) == "fsdp" else device
     model = {**architecture(job.model), "max_sequence_length": training["sequence_length"], "init_device": init_device}
     says: dict[str, Any] = {
         "run_name": "pretrain-exp",
@@ -90,7 +90,7 @@ def settings(job: Job, world: int, device: str) -> dict[str, Any]:
         "compile": {} if training["compile"] else None,
         "console_log_interval": schedule["total_steps"] + 1,
         "save_data_indices": False,
-        "distributed_strategy": _strategy(job, device),
+        "distributed_strategy": strategy_of(training.get("args") or {}, device),
         "fused_loss": False,
     }
     return merged(merged(TRAINING, says), training.get("args") or {})
@@ -121,5 +121,6 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _strategy(job: Job, device: str) -> str:
-    return (job.training.get("args") or {}).get("distributed_strategy") or ("fsdp" if device == "cuda" else "ddp")
+def strategy_of(args: Mapping[str, Any], device: str) -> str:
+    """How ranks share the model: fsdp or ddp. args: training.args."""
+    return args.get("distributed_strategy") or ("fsdp" if device == "cuda" else "ddp")

@@ -6,15 +6,12 @@ As a program, `convert STATE OUT`, it does it in an environment of its own.
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-import uuid
 from pathlib import Path
 from typing import Any
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.framework.olmo2.weights import hf_config, to_hf
+from pretrain_exp.framework.worker.conversion import no_weights, run_conversion, whole_folder
 
 
 def convert(state: Path, out: Path, dtype: str = "float32") -> Path:
@@ -29,13 +26,9 @@ def convert(state: Path, out: Path, dtype: str = "float32") -> Path:
 
     model = load(state / "checkpoint")
     check_probe(state / "probe.json", model.eval())
-    writing = out.with_name(f".{out.name}-{uuid.uuid4().hex[:8]}")
     disable_progress_bar()
-    model.to(getattr(torch, dtype)).save_pretrained(writing)
-    for path in (state / "checkpoint" / "hf").glob("*"):
-        if not (writing / path.name).exists():
-            shutil.copy(path, writing)
-    os.rename(writing, out)
+    with whole_folder(out, state / "checkpoint" / "hf") as folder:
+        model.to(getattr(torch, dtype)).save_pretrained(folder)
     return out
 
 
@@ -46,8 +39,7 @@ def load(checkpoint: Path) -> Any:
     from transformers import Olmo2Config, Olmo2ForCausalLM
 
     if not (checkpoint / "model.pt").is_file():
-        fix = "train it again, its weights were released"
-        raise UserError("the state holds no weights", value=str(checkpoint.parent), fix=fix)
+        raise no_weights(checkpoint.parent)
     config = yaml.safe_load((checkpoint / "config.yaml").read_text())["model"]
     config = {name: value for name, value in config.items() if value is not None}
     weights = torch.load(checkpoint / "model.pt", map_location="cpu", weights_only=True, mmap=True)
@@ -66,7 +58,4 @@ def load(checkpoint: Path) -> Any:
 
 
 if __name__ == "__main__":
-    try:
-        convert(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])
-    except UserError as error:
-        sys.exit(error.render())
+    run_conversion(convert)

@@ -1,16 +1,18 @@
 """What a rank reads: ai2-olmo's own loader over its own dataset, with instances addressed by slot and edited there.
 
-    slot in the epoch --order--> instance --MemMapDataset--> item --overlay--> edited tokens --> masks and lengths anew
+    slot in the epoch --order--> instance --MemMapDataset--> item                                     where no edit lies
+                                          --MemMapDataset--> bare tokens --overlay--> masks, lengths  where one lies
 
-Upstream's `IterableDataset` splits an epoch among ranks, workers and threads as ever; what it hands around are places
-in the epoch instead of indices. Its index file is not made: the data order holds the same index (data/olmo_order.py).
+So what derives from tokens, the filter of repetitions above all, is made once, of the tokens that the model gets.
+Upstream's `IterableDataset` splits an epoch among ranks, workers and threads as ever; what it hands around are slots
+instead of indices. Its index file is not made: the data order holds the same index (data/olmo_order.py).
 """
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,29 +27,30 @@ from pretrain_exp.data.olmo_order import OlmoOrder
 from pretrain_exp.data.order import DataOrder, order_from_json
 from pretrain_exp.framework.worker.job import Job
 from pretrain_exp.framework.worker.ranks import Ranks
+from pretrain_exp.framework.worker.stop import leave_signals
 from pretrain_exp.plan.overlay import Overlay
 
 DTYPES = {"uint16": "uint16", "uint32": "uint32", "int32": "uint32", "int64": "uint64"}  # ids are never negative
 
 
-class Places:
-    """The places of an epoch, as the index array that upstream slices by start, rank, worker and thread."""
+class Slots:
+    """The slots of an epoch, as the index array that upstream slices by start, rank, worker and thread."""
 
-    def __init__(self, places: range) -> None:
-        self.places = places
+    def __init__(self, slots: range) -> None:
+        self.slots = slots
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.slots)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.places)
+        return iter(self.slots)
 
-    def __getitem__(self, part: slice) -> Places:
-        return Places(self.places[part])
+    def __getitem__(self, part: slice) -> Slots:
+        return Slots(self.slots[part])
 
     def reshape(self, shape: tuple[int, ...]) -> np.ndarray:
         """As an array: what a loader worker asks for, of the rest of an epoch."""
-        return np.arange(self.places.start, self.places.stop, self.places.step, dtype=np.int64).reshape(shape)
+        return np.arange(self.slots.start, self.slots.stop, self.slots.step, dtype=np.int64).reshape(shape)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.reshape((-1,)), dtype=dtype)
@@ -56,36 +59,35 @@ class Places:
 class EditedDataset(IterableDataset):
     """Items of the training stream in order, each with the edits of its slot; item["index"] is the slot."""
 
-    def __init__(self, dataset: MemMapDataset, job: Job, batch_size: int) -> None:
-        """dataset: of the job's files, for its own order and for what it derives from tokens."""
-        self.job = job
+    def __init__(self, dataset: MemMapDataset, bare: MemMapDataset, job: Job, batch_size: int) -> None:
+        """dataset: of the job's files, for its own order and what it derives from tokens; bare: for tokens alone."""
+        self.job, self.bare = job, bare
         self._opened = threading.local()  # a data order caches its current epoch: one for each thread
         self.length = _epoch_length(order_from_json(job.order), batch_size)
         self.native = reads_natively(job.order)
         super().__init__(dataset, batch_size, shuffle=False, drop_last=True)
+        len(bare)  # upstream finds the files' lengths when first asked, which threads may not do at once
         self.total_size = self.length  # of whole batches, so the same for any number of ranks
 
     def get_global_indices(self) -> Any:
         """Up to where the job ends: a loader worker makes an array of all that it may read."""
-        last = self.job.phases.first_slot(self.job.saves[-1].step) - self.epoch * self.length
-        return Places(range(min(self.total_size, last)))
+        first, last = self.epoch * self.length, self.job.phases.first_slot(self.job.saves[-1].step)
+        return Slots(range(first, min(first + self.total_size, last)))
 
     def _get_dataset_item(self, idx: int) -> dict[str, Any]:
         order, overlay = self._open()
-        slot = self.epoch * self.length + idx
+        edited = overlay is not None and overlay.touches(idx)
+        if self.native and not edited:
+            return dict(self.dataset[order.sequence(idx)], index=idx)
         if self.native:
-            item = super()._get_dataset_item(order.sequence(slot))
+            tokens = self.bare[order.sequence(idx)]["input_ids"]
         else:
-            item = self._derived(torch.from_numpy(order.read(slot).astype(np.int64)))
-        item["index"] = slot
-        if overlay is not None:
-            tokens = item["input_ids"].numpy()
-            edited = overlay.apply(slot, tokens, order.read)
-            if edited is not tokens:
-                item |= self._derived(torch.from_numpy(edited))
-        return item
+            tokens = torch.from_numpy(order.read(idx).astype(np.int64))
+        if edited:
+            tokens = torch.from_numpy(overlay.apply(idx, tokens.numpy(), order.read))
+        return dict(self._item(tokens), index=idx)
 
-    def _derived(self, tokens: torch.Tensor) -> dict[str, Any]:
+    def _item(self, tokens: torch.Tensor) -> dict[str, Any]:
         """An item of these tokens, as `MemMapDataset` makes it of those in its files."""
         dataset, item = self.dataset, {"input_ids": tokens}
         if dataset.instance_filter_config is not None:
@@ -96,11 +98,14 @@ class EditedDataset(IterableDataset):
             item["doc_lens"] = get_document_lengths(tokens, dataset._eos_token_id)
         return item
 
-    def _open(self) -> tuple[Any, Overlay | None]:
-        if not hasattr(self._opened, "order"):
-            self._opened.order = order_from_json(self.job.order)
-            self._opened.overlay = Overlay.open(self.job.overlay) if self.job.overlay else None
-        return self._opened.order, self._opened.overlay
+    def _open(self) -> tuple[Any, Any]:
+        """The data order and the overlay, None without one, of this thread."""
+        try:
+            return self._opened.both
+        except AttributeError:
+            overlay = Overlay.open(self.job.overlay) if self.job.overlay else None
+            self._opened.both = order_from_json(self.job.order), overlay
+            return self._opened.both
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": None}
@@ -123,9 +128,9 @@ def build_loader(config: TrainConfig, job: Job) -> DataLoader:
     config.data.paths = [file["path"] for file in files] or [str(job.path)]  # any file, where nothing is read from it
     config.data.memmap_dtype = DTYPES[files[0]["dtype"]] if files else "uint32"
     config.data.seed = job.order["seed"] if job.order["kind"] == OlmoOrder.kind else None
-    dataset = EditedDataset(
-        build_memmap_dataset(config, config.data, include_instance_metadata=False), job, config.global_train_batch_size
-    )
+    plain = replace(config.data, instance_filter=None, generate_attention_mask=False, generate_doc_lengths=False)
+    made, bare = (build_memmap_dataset(config, data, include_instance_metadata=False) for data in (config.data, plain))
+    dataset = EditedDataset(made, bare, job, config.global_train_batch_size)
     workers = config.data.num_workers
     return DataLoader(
         dataset,
@@ -137,7 +142,7 @@ def build_loader(config: TrainConfig, job: Job) -> DataLoader:
         prefetch_factor=config.data.prefetch_factor if workers else None,
         timeout=config.data.timeout,
         multiprocessing_context="fork" if workers else None,  # a fresh interpreter would not find this package
-        worker_init_fn=_leave_signals if workers else None,
+        worker_init_fn=leave_signals if workers else None,
     )
 
 
@@ -152,12 +157,6 @@ def prepare_order(job: Job, ranks: Ranks, step: int) -> None:
 def seek(dataset: EditedDataset, slot: int) -> None:
     """Goes on at this slot of the stream."""
     dataset.epoch, dataset.start_index = divmod(slot, dataset.length)
-
-
-def _leave_signals(worker: int) -> None:
-    """A signal to the process group is the trainer's, who still needs this worker to finish its step."""
-    for number in (signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _epoch_length(order: DataOrder, batch_size: int) -> int:

@@ -6,17 +6,14 @@ olmo/config.py --ast--> {class: {field: annotation}}, {enumeration: values}  -->
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from pretrain_exp.errors import UserError
+from pretrain_exp.framework.installed import location
 
 
 @dataclass(frozen=True)
@@ -73,16 +70,5 @@ def _names(annotation: ast.expr) -> frozenset[str]:
 @lru_cache(maxsize=4)
 def installed(python: str) -> Fields | None:
     """Of the ai2-olmo that this interpreter finds; None where it has none."""
-    if Path(python).absolute() == Path(sys.executable).absolute():
-        spec = find_spec("olmo")
-        folder = next(iter(spec.submodule_search_locations or ()), "") if spec else ""
-    else:
-        script = (
-            "import importlib.util as u; s = u.find_spec('olmo'); print(*(s.submodule_search_locations if s else ()))"
-        )
-        try:
-            folder = subprocess.run([python, "-c", script], capture_output=True, text=True, check=False).stdout.strip()
-        except OSError:
-            return None
-    source = Path(folder) / "config.py"
-    return Fields.read(source.read_text()) if folder and source.is_file() else None
+    folder = location(python, "olmo")
+    return Fields.read((folder / "config.py").read_text()) if folder and (folder / "config.py").is_file() else None

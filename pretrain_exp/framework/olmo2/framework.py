@@ -5,7 +5,6 @@ This module is the orchestrator's side and imports neither torch nor olmo; worke
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,17 +13,17 @@ from pretrain_exp.data.olmo_order import OlmoOrder
 from pretrain_exp.data.order import DataOrder
 from pretrain_exp.data.token_files import TokenFiles
 from pretrain_exp.errors import UserError
-from pretrain_exp.framework.huggingface.framework import HuggingFace
+from pretrain_exp.framework.identity import digest_ends, published
 from pretrain_exp.framework.olmo2 import fields, official
-from pretrain_exp.framework.olmo2.checks import check_args, check_data, check_model, check_training
+from pretrain_exp.framework.olmo2.checks import check_args, check_checkpoint, check_data, check_model, check_training
+from pretrain_exp.framework.olmo2.config import strategy_of
 from pretrain_exp.framework.olmo2.formats import detect, format_of
 from pretrain_exp.framework.olmo2.recipe import ARCHITECTURE
 from pretrain_exp.framework.ranked import RankedFramework
-from pretrain_exp.store.keys import digest
 
 TESTED = "0.6.0"
 ROUND = 128  # rows of an embedding come in multiples of this
-END = 1 << 20  # bytes of each file of a checkpoint that enter its identity
+END = 1 << 20  # bytes of each file's end that enter a checkpoint's identity: there torch keeps checksums of all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +40,9 @@ class Olmo2(RankedFramework):
     hooks: ClassVar[tuple[str, ...]] = ("gradient_noise",)
     packages: ClassVar[tuple[str, ...]] = ("torch", "ai2-olmo")
     environment_folder: ClassVar[str | None] = ".venv-olmo2"
+    package: ClassVar[str] = "ai2-olmo"
+    files: ClassVar[str] = "config.yaml, model.pt, optim.pt and train.pt"
+    families: ClassVar[tuple[str, ...]] = ("olmo2",)
 
     def official(self, path: Path) -> dict[str, Any]:
         return official.read_official(path)
@@ -66,30 +68,22 @@ class Olmo2(RankedFramework):
         data_seed = seed if model.get("data_seed") is None else model["data_seed"]
         return OlmoOrder(files, training["sequence_length"], training["batch_size"], data_seed, cache)
 
-    def initial(self, model: dict[str, Any]) -> dict[str, Any]:
-        if model.get("config"):
-            return {"kind": "scratch", "config": model["config"], "identity": digest(model["config"], 32)}
-        if not model.get("checkpoint"):
-            fix = "give a step<N>-unsharded folder, an Olmo2 folder or hub name, or model.config"
-            problem = "neither a checkpoint to start from nor a config to start from scratch"
-            raise UserError(problem, key="model.checkpoint", value=None, fix=fix)
-        folder = Path(model["checkpoint"])
+    def identity(self, folder: Path, model: dict[str, Any]) -> str:
         if format_of(folder) is None:
-            return HuggingFace().initial(model)
+            return super().identity(folder, model)
         detect(folder, self.world, fsdp=True)
-        url = model.get("checkpoint_url")
-        known = f"{url}@{model['checkpoint_step']}" if url else _digest_folder(folder)
-        return {"kind": "hf", "checkpoint": str(folder.resolve()), "revision": None, "identity": known}
+        return published(model) or digest_ends((folder / "config.yaml", *sorted(folder.glob("*.pt"))), 0, END)
 
     def check(self, model: dict[str, Any], training: dict[str, Any]) -> list[UserError]:
+        args, known = training.get("args") or {}, fields.installed(self.interpreter)
+        strategy = strategy_of(args, self.device_type)
         found = check_training(training, self.world, self.device_type) + self.check_machine()
-        found += self.check_gpu_memory(model.get("parameters"))
-        known = fields.installed(self.interpreter)
+        found += self.check_gpu_memory(model.get("parameters"), shared=strategy == "fsdp")
         if known is not None:
-            found += check_args(training.get("args") or {}, known, self.device_type, self.world) + check_model(
-                model, known
-            )
-        return found
+            found += check_args(args, known, self.device_type, self.world)
+        if wrong := self.check_start(model) + check_checkpoint(model, self.world, strategy):
+            return found + wrong[:1]
+        return found + (check_model(model, known) if known is not None else [])
 
     def check_data(self, model: dict[str, Any], tokenizer_vocab_size: int, sequence_length: int) -> list[UserError]:
         return check_data(model, tokenizer_vocab_size)
@@ -106,15 +100,3 @@ class Olmo2(RankedFramework):
         from pretrain_exp.framework.olmo2.convert import convert
 
         return convert(state, out)
-
-
-def _digest_folder(folder: Path) -> str:
-    """SHA-256 over names, sizes and ends of a native checkpoint's files; in the end torch keeps checksums of all."""
-    total = hashlib.sha256()
-    for path in (folder / "config.yaml", *sorted(folder.glob("*.pt"))):
-        size = path.stat().st_size
-        total.update(f"{path.name}:{size}:".encode())
-        with open(path, "rb") as file:
-            file.seek(max(0, size - END))
-            total.update(file.read(END))
-    return total.hexdigest()

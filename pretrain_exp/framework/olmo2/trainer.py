@@ -1,7 +1,7 @@
 """ai2-olmo's own Trainer, told where a segment begins and ends, and asked what it did at every step.
 
     fit() --batch--> train_step: log what is read -> upstream's step (forward, backward, clip, hooks, update)
-                                 -> log metrics -> boundary of the step: saves, signals -> next batch, or SegmentEnds
+                                 -> log metrics -> boundary of the step: saves, signals -> next batch, or JobEnds
 
 Upstream neither saves nor evaluates: states are the boundary's business. What dropout draws is seeded by the step.
 """
@@ -13,31 +13,22 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from hashlib import blake2b
 from typing import Any
 
-import numpy as np
 import torch
 from olmo.exceptions import OLMoThreadError
 from olmo.train import Trainer
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 
-from pretrain_exp.errors import UserError
 from pretrain_exp.framework.olmo2.data import EditedDataset, seek
-from pretrain_exp.framework.worker.boundary import Boundary
+from pretrain_exp.framework.worker.boundary import Boundary, JobEnds
 from pretrain_exp.framework.worker.checkpoints import Checkpoints
 from pretrain_exp.framework.worker.hooks import add_gradient_noise
 from pretrain_exp.framework.worker.main import Attempt
 from pretrain_exp.framework.worker.noise import Noise, noise_of_rows, planned_noise
+from pretrain_exp.framework.worker.steps import demand_finite, gradient_noise_metric, seed_step
 from pretrain_exp.plan.overlay import Overlay
 from pretrain_exp.tracking import metrics
-
-
-class SegmentEnds(Exception):
-    """The job ends here; `status` is the worker's exit status."""
-
-    def __init__(self, status: int) -> None:
-        self.status = status
 
 
 class SegmentTrainer(Trainer):
@@ -62,7 +53,7 @@ class SegmentTrainer(Trainer):
             return status
         try:
             self.fit()
-        except SegmentEnds as end:
+        except JobEnds as end:
             return end.status
         except OLMoThreadError as error:  # which says only that a reading thread failed
             raise error.__cause__ or error from None
@@ -88,13 +79,13 @@ class SegmentTrainer(Trainer):
         try:
             told = super().train_step(batch, reduce_global_loss=True)
         except ValueError as error:
-            if "nan loss" not in str(error):
-                raise
-            raise _diverged(step, math.nan, math.nan) from None
+            if "nan loss" in str(error):
+                demand_finite(step, math.nan, math.nan)
+            raise
         self._log(step, told, self.job.phases.batch_size(step) * self.job.phases.sequence_length(step) / max(1, labels))
         status = self.boundary.reach(self.global_step)
         if status is not None:
-            raise SegmentEnds(status)
+            raise JobEnds(status)
         return told
 
     def model_forward(self, batch: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -140,12 +131,11 @@ class SegmentTrainer(Trainer):
         loss, norm, z_loss = told["train/CrossEntropyLoss"], told["optim/total_grad_norm"], told.get("train/ZLoss", 0.0)
         if self.cfg.fused_loss:
             loss -= z_loss  # flash-attn's loss includes it
-        if self.ranks.first and not (math.isfinite(loss) and math.isfinite(norm)):
-            raise _diverged(step, loss, norm)
+        if self.ranks.first:
+            demand_finite(step, loss, norm)
         now = time.monotonic()
         phases = self.job.phases
         read = phases.position_of_step(step + 1) - phases.position_of_step(step)
-        noise = {metrics.GRADIENT_NOISE: math.sqrt(self._squares / self._elements)} if self._elements else {}
         self.journal.log(
             step,
             **{
@@ -155,7 +145,7 @@ class SegmentTrainer(Trainer):
                 metrics.LEARNING_RATE: self.optim.param_groups[0]["lr"],
                 metrics.TOKENS: phases.position_of_step(step + 1),
                 metrics.TOKENS_PER_SECOND: read / (now - self._stepped_at),
-                **noise,
+                **gradient_noise_metric(self._squares, self._elements),
             },
         )
         self._stepped_at = now
@@ -177,16 +167,3 @@ def local_gradients(model: torch.nn.Module, dist_model: torch.nn.Module) -> Iter
             if part.in_shard and parameter.grad is not None:
                 whole = f"{prefix}.{name}".replace("_fsdp_wrapped_module.", "").replace("_fsdp_wrapped_module", "")
                 yield whole.strip("."), parameter.grad, part.intra_param_start_idx
-
-
-def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seeds what dropout draws from, by what it may depend on."""
-    key = int.from_bytes(blake2b(np.array([seed, step, rank], dtype="<i8").data, digest_size=8).digest(), "little")
-    torch.manual_seed(key & 0x7FFFFFFFFFFFFFFF)
-
-
-def _diverged(step: int, loss: float, norm: float) -> UserError:
-    return UserError(
-        f"at step {step} the loss is {loss} and the gradient norm {norm}: training diverged",
-        fix="lower training.optimizer.lr, lengthen the warm-up or lower training.max_grad_norm",
-    )

@@ -8,11 +8,7 @@ The trainer counts the step that it makes from 1; this package counts it from 0.
 
 from __future__ import annotations
 
-import math
-import random
-import time
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,12 +19,12 @@ from olmo_core.train.callbacks import Callback
 from olmo_core.train.common import TRAIN_CE_LOSS_METRIC
 from olmo_core.utils import cuda_sync_debug_mode
 
-from pretrain_exp.errors import UserError
 from pretrain_exp.framework.worker.boundary import Boundary
 from pretrain_exp.framework.worker.checkpoints import Checkpoints
 from pretrain_exp.framework.worker.hooks import add_gradient_noise, local_gradients
 from pretrain_exp.framework.worker.main import Attempt
 from pretrain_exp.framework.worker.noise import Noise, noise_of_rows, planned_noise
+from pretrain_exp.framework.worker.steps import PendingSteps, seed_step
 from pretrain_exp.tracking import metrics
 
 WRAPPERS = ("_checkpoint_wrapped_module.", "_orig_mod.")  # what strategies put into the names of parameters
@@ -44,9 +40,8 @@ class Segment(Callback):
         self.job, self.ranks, self.journal = checkpoints.job, checkpoints.ranks, checkpoints.journal
         self.boundary = Boundary(checkpoints, attempt, self.flush)
         self.status: int | None = None
-        self.pending: list[tuple[int, torch.Tensor]] = []  # steps whose numbers still lie on the device
+        self.pending = PendingSteps(self.job, self.ranks, self.journal, self._named)
         self._noise_added = (0.0, 0)  # to gradients: sum of squares, elements
-        self._flushed_at = time.monotonic()
 
     def post_attach(self) -> None:
         module = self.trainer.train_module
@@ -69,22 +64,20 @@ class Segment(Callback):
 
     def post_step(self) -> None:
         self.embeddings.lay(())
-        self.pending.append((self.step - 1, self._numbers()))
-        if len(self.pending) >= self.job.training["log_every"]:
+        self.pending.add(self.step - 1, self._numbers(), self._noise_added)
+        self._noise_added = (0.0, 0)
+        if self.pending.due:
             self.flush()
         self.status = self.boundary.reach(self.step)
         if self.status is not None:
             self.trainer.cancel_run(f"the job ends at step {self.step}", no_sync=True)  # all ranks say so
 
     def _numbers(self) -> torch.Tensor:
-        """(6,) float64: of this rank, to be summed: loss, z-loss, squared gradient noise, its elements; norm; rate."""
+        """(4,) float64, this rank's share of: loss, z-loss, gradient norm, learning rate."""
         names = (TRAIN_CE_LOSS_METRIC, "train/Z loss", "optim/total grad norm", "optim/LR (group 0)")
         found = [self.trainer.get_metric(name) for name in names]
-        squares, elements = self._noise_added
-        self._noise_added = (0.0, 0)
         values = [torch.zeros(()) if value is None else get_local_tensor(value.detach()) for value in found]
-        values += [torch.tensor(squares), torch.tensor(elements)]
-        return torch.stack([value.to(self.ranks.device, torch.float64) for value in values])
+        return torch.stack([value.to(self.ranks.device, torch.float64) for value in values]) / self.ranks.world
 
     def _add_gradient_noise(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         named = local_gradients(self.trainer.train_module.model)
@@ -92,35 +85,14 @@ class Segment(Callback):
         self._noise_added = add_gradient_noise(self.job.hooks, self.step - 1, plain)
 
     def flush(self) -> None:
-        """Fetches the numbers of the steps since the last time and logs them; UserError where one is not finite."""
-        if not self.pending:
-            return
-        world, training = self.ranks.world, self.job.training
+        """Logs the steps since the last time; UserError where one is not finite."""
         with cuda_sync_debug_mode(0):
-            rows = self.ranks.sum(torch.stack([values for _, values in self.pending])).tolist()
-        phases, first, last = self.job.phases, self.pending[0][0], self.pending[-1][0]
-        tokens = phases.position_of_step(last + 1) - phases.position_of_step(first)
-        speed = tokens / (time.monotonic() - self._flushed_at)
-        for (step, _), (loss, z_loss, norm, rate, squares, elements) in zip(self.pending, rows, strict=True):
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise UserError(
-                    f"at step {step} the loss is {loss / world}, the gradient norm {norm / world}: training diverged",
-                    fix="lower training.optimizer.lr, lengthen the warm-up or lower training.max_grad_norm",
-                )
-            self.journal.log(
-                step,
-                **{
-                    metrics.LOSS: loss / world,
-                    metrics.Z_LOSS: z_loss / world,
-                    metrics.LEARNING_RATE: rate / world,
-                    metrics.TOKENS: phases.position_of_step(step + 1),
-                    metrics.TOKENS_PER_SECOND: speed,
-                    **({metrics.GRAD_NORM: norm / world} if training["max_grad_norm"] is not None else {}),
-                    **({metrics.GRADIENT_NOISE: math.sqrt(squares / elements)} if elements else {}),
-                },
-            )
-        self.pending.clear()
-        self._flushed_at = time.monotonic()
+            self.pending.flush()
+
+    def _named(self, step: int, numbers: list[float]) -> dict[str, Any]:
+        loss, z_loss, norm, rate = numbers
+        clipped = {metrics.GRAD_NORM: norm} if self.job.training["max_grad_norm"] is not None else {}
+        return {metrics.LOSS: loss, metrics.Z_LOSS: z_loss, metrics.LEARNING_RATE: rate, **clipped}
 
 
 class SkipHistory(Callback):
@@ -166,14 +138,6 @@ class EmbeddingNoise:
         batch, length, dim = embedded.shape
         noise = noise_of_rows(self.noise, rows, (batch, length, dim))
         return embedded if noise is None else embedded + torch.from_numpy(noise).to(embedded.device, embedded.dtype)
-
-
-def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seeds all that dropout and the like may draw from, by what they may depend on."""
-    key = int.from_bytes(blake2b(np.array([seed, step, rank], dtype="<i8").data, digest_size=8).digest(), "little")
-    random.seed(key)
-    np.random.seed(key & 0xFFFFFFFF)
-    torch.manual_seed(key & 0x7FFFFFFFFFFFFFFF)
 
 
 def _without_wrappers(name: str) -> str:

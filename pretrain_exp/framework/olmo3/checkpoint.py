@@ -9,7 +9,6 @@ step, as everywhere in this package; what the checkpoint itself says of that mus
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,15 +30,7 @@ from pretrain_exp.framework.olmo3.config import config_of, is_native
 from pretrain_exp.framework.worker.job import Job
 from pretrain_exp.framework.worker.probe import Probe, log_probabilities, probe_tokens
 from pretrain_exp.framework.worker.ranks import Ranks
-
-TOKENIZER_FILES = (
-    "tokenizer*.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-)
+from pretrain_exp.framework.worker.tokenizer_files import copy_tokenizer
 
 
 @dataclass(frozen=True)
@@ -82,12 +73,7 @@ class TrainerState:
         checkpointer.save(checkpoint, self.trainer.train_module, self.trainer.state_dict())
         if self.ranks.first:
             checkpointer.write_file(str(checkpoint), "config.json", json.dumps(config_of(self.job, self.config)))
-            hf = checkpoint / "hf"
-            hf.mkdir()
-            if self.job.tokenizer is not None:
-                for pattern in TOKENIZER_FILES:
-                    for path in self.job.tokenizer.glob(pattern):
-                        shutil.copy(path, hf)
+            copy_tokenizer(self.job.tokenizer, checkpoint / "hf")
 
     def probe(self) -> Probe:
         length = self.job.phases.sequence_length(self.job.start_step)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain_exp.errors import UserError
+from pretrain_exp.framework.checks import check_numbers
 from pretrain_exp.framework.olmo3.fields import Source
 
 SECTIONS = {  # of training.args -> the class whose fields it sets
@@ -165,37 +166,24 @@ def _refused(section: str, values: Mapping[str, Any], below: str = "") -> Iterat
             yield from _refused(section, value, f"{name}.")
 
 
-def check_training(training: Mapping[str, Any], world: int) -> list[UserError]:
+def check_training(training: dict[str, Any], world: int) -> list[UserError]:
     """Numbers that do not fit each other."""
-    found: list[UserError] = []
+    found = check_numbers(training, world, SCHEDULES, "OLMo-core")
 
     def wrong(problem: str, key: str, value: object, fix: str | None = None) -> None:
         found.append(UserError(problem, key=f"training.{key}", value=value, fix=fix))
 
-    batch, micro, length = training["batch_size"], training.get("micro_batch_size"), training["sequence_length"]
-    if batch % world:
-        fits = [n for n in range(1, world + 1) if batch % n == 0]
-        wrong(f"{batch} sequences do not divide among {world} ranks", "batch_size", batch, f"{fits} would fit")
-    elif micro is not None and (micro < 1 or (batch // world) % micro):
-        fits = [n for n in range(1, batch // world + 1) if batch // world % n == 0]
-        wrong(f"must divide the {batch // world} sequences of a rank", "micro_batch_size", micro, f"one of {fits}")
     args = training.get("args") or {}
     dp = (args.get("train_module") or {}).get("dp_config", {})
     if dp is None and (world > 1 or training["precision"] == "bf16"):
         problem = "without it, ranks would train apart and nothing would be cast to bf16"
         wrong(problem, "args.train_module.dp_config", None, "{name: fsdp}, {name: hsdp} or {name: ddp}")
-    target = max_target_sequence_length(training)
+    target, length = max_target_sequence_length(training), training["sequence_length"]
     if target is not None and (not isinstance(target, int) or target < length or target % length):
         wrong(f"must be a multiple of {length}", "args.dataset.max_target_sequence_length", target)
     schedule = training["schedule"]
-    total, warmup, decay = schedule["total_steps"], schedule.get("warmup_steps") or 0, schedule.get("decay_steps") or 0
-    if schedule["name"] not in SCHEDULES:
-        wrong("unknown schedule", "schedule.name", schedule["name"], f"one of {', '.join(SCHEDULES)}")
-    elif schedule["name"] == "wsd":
-        if warmup <= total and not 1 <= decay <= total - warmup:
-            wrong(f"must lie between 1 and the {total - warmup} steps after the warm-up", "schedule.decay_steps", decay)
-        if not (schedule.get("min_lr_ratio") or 0.0) < 1:
-            wrong("must be below 1", "schedule.min_lr_ratio", schedule["min_lr_ratio"], "or schedule.name=constant")
+    if schedule["name"] == "wsd" and (schedule.get("min_lr_ratio") or 0.0) == 1:
+        wrong("must be below 1", "schedule.min_lr_ratio", schedule["min_lr_ratio"], "or schedule.name=constant")
     return found
 
 
@@ -234,6 +222,12 @@ def check_vocabulary(model: Mapping[str, Any], vocab_size: int) -> list[UserErro
         return [UserError(problem, key="model.config.vocab_size", value=known, fix=fix)]
     fix = "name the tokenizer of this checkpoint"
     return [UserError(problem, key="model.tokenizer", value=model.get("tokenizer"), fix=fix)]
+
+
+def is_ddp(training: Mapping[str, Any]) -> bool:
+    """Whether every rank holds the whole model."""
+    asked = ((training.get("args") or {}).get("train_module") or {}).get("dp_config")
+    return isinstance(asked, Mapping) and asked.get("name") == "ddp"
 
 
 def max_target_sequence_length(training: Mapping[str, Any]) -> int | None:

@@ -6,21 +6,17 @@ A program, `convert STATE OUT`, that runs in the framework's own environment.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import sys
-import uuid
 from pathlib import Path
 from typing import Any
 
-from pretrain_exp.errors import UserError
+from pretrain_exp.framework.worker.conversion import no_weights, run_conversion, whole_folder
 
 
 def convert(state: Path, out: Path) -> Path:
     """Writes `out` in one rename. UserError, and no folder, where the state has no weights or its probe disagrees."""
     checkpoint = state / "checkpoint"
     if not (checkpoint / "model_and_optim" / ".metadata").is_file():
-        raise UserError("the state holds no weights", value=str(state), fix="train it again, its weights were released")
+        raise no_weights(state)
     from olmo_core.distributed.checkpoint import load_model_and_optim_state
     from olmo_core.nn.attention import AttentionBackendName
     from olmo_core.nn.hf import save_hf_model
@@ -35,18 +31,10 @@ def convert(state: Path, out: Path) -> Path:
     set_attention(config, AttentionBackendName.torch)
     model = config.build(init_device="cpu")
     load_model_and_optim_state(str(checkpoint / "model_and_optim"), model)
-    writing = out.with_name(f".{out.name}-{uuid.uuid4().hex[:8]}")
-    try:
-        save_hf_model(writing, model.state_dict(), model)
-        _complete(writing / "config.json", json.loads((checkpoint / "config.json").read_text())["dataset"])
-        check_probe(state / "probe.json", AutoModelForCausalLM.from_pretrained(writing, dtype="float32").eval())
-    except BaseException:
-        shutil.rmtree(writing, ignore_errors=True)
-        raise
-    for path in (checkpoint / "hf").iterdir():
-        if not (writing / path.name).exists():
-            shutil.copy(path, writing)
-    os.rename(writing, out)
+    with whole_folder(out, checkpoint / "hf") as folder:
+        save_hf_model(folder, model.state_dict(), model, save_overwrite=True)
+        _complete(folder / "config.json", json.loads((checkpoint / "config.json").read_text())["dataset"])
+        check_probe(state / "probe.json", AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval())
     return out
 
 
@@ -59,7 +47,4 @@ def _complete(path: Path, dataset: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        convert(Path(sys.argv[1]), Path(sys.argv[2]))
-    except UserError as error:
-        sys.exit(error.render())
+    run_conversion(convert)

@@ -9,7 +9,6 @@ of files that it cannot read, come through the same override.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from pretrain_exp.errors import UserError
 from pretrain_exp.framework.olmo3.config import arguments, tokenizer_config
 from pretrain_exp.framework.olmo3.rows import Rows
 from pretrain_exp.framework.worker.job import Job
+from pretrain_exp.framework.worker.stop import leave_signals
 
 DTYPES = {"uint16": np.uint16, "uint32": np.uint32}
 ENDLESS = 1 << 31  # slots of an order that has no epochs here: more than a run reads
@@ -36,6 +36,7 @@ class Slots:
     """Mixed into a data loader of OLMo-core, before its class. The index of an item is its slot in the epoch."""
 
     rows: Rows
+    batch_slots: int  # sequences of a batch, over all ranks
     own: bool  # items come from the framework's dataset, by its index; else from the rows' order
     _index: tuple[int, np.ndarray] | None = None  # of an epoch
     _first: tuple[int, int] | None = None  # an epoch and its first slot
@@ -51,11 +52,6 @@ class Slots:
     worker_info: Any
     get_global_indices: Any
     reshuffle: Any
-
-    @property
-    def batch_slots(self) -> int:
-        """Sequences of a batch, over all ranks."""
-        raise NotImplementedError
 
     def go_to(self, slot: int) -> None:
         """Goes on at this slot of the run, the first of a batch. All ranks together: the epoch's index is made."""
@@ -75,8 +71,7 @@ class Slots:
         first, stride = 0, 1
         if self.worker_info is not None:
             first, stride = self.worker_info.id, self.worker_info.num_workers
-            for number in (signal.SIGTERM, signal.SIGUSR2):
-                signal.signal(number, signal.SIG_IGN)  # one to the process group is for the trainer to act on
+            leave_signals()
         size = self.batch_slots
         last = -((self.slot_of(0) - self.rows.last_slot) // size)  # what is behind the end may not be here
         batches = range(self.batches_processed + first, min(self.total_batches, last), stride)
@@ -91,10 +86,6 @@ class Slots:
 
 class NumpyLoader(Slots, NumpyFSLDataLoader):
     """OLMo-core's loader of NumpyFSLDataset, or of the rows of another order."""
-
-    @property
-    def batch_slots(self) -> int:
-        return self.global_batch_size // self.dataset.max_sequence_length
 
     def _get_local_instance_indices(self, indices: np.ndarray) -> Iterator[int]:
         return self.local_slots()
@@ -116,10 +107,6 @@ class NumpyLoader(Slots, NumpyFSLDataLoader):
 
 class ComposableLoader(Slots, ComposableDataLoader):
     """OLMo-core's composable loader, one source a file, shuffled over all of them: the order of NumpyLoader."""
-
-    @property
-    def batch_slots(self) -> int:
-        return self.global_batch_size // self.sequence_length
 
     def get_local_indices(self) -> Iterator[int]:
         return self.local_slots()
@@ -191,7 +178,7 @@ def build_loader(job: Job, vocab_size: int, group: Any, device_type: str) -> Num
         shape = Shape("order", sequence_length=length, eos_token_id=tokenizer.eos_token_id, **ids)
         shape.identity = order.fingerprint()
         loader = NumpyLoader(shape, **common)
-    loader.rows, loader.own = rows, own
+    loader.rows, loader.own, loader.batch_slots = rows, own, job.phases.batch_size(job.start_step)
     return loader
 
 

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import ast
 import copy
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from pretrain_exp.errors import UserError
+from pretrain_exp.framework.installed import location
 
 PACKAGE = "olmo_core"
 
@@ -247,23 +245,6 @@ def _without(annotation: ast.expr, parts: list[ast.Subscript]) -> ast.expr:
 def _takes_from(rest: str, value: ast.expr) -> bool:
     """Whether a value is taken out of **kwargs, as in `n_layers=kwargs.pop("n_layers", 32)`."""
     return any(isinstance(node, ast.Name) and node.id == rest for node in ast.walk(value))
-
-
-@lru_cache(maxsize=8)
-def location(python: str, package: str) -> Path | None:
-    """Where this interpreter finds a package; None where it has none."""
-    if Path(python).absolute() == Path(sys.executable).absolute():
-        spec = find_spec(package)
-        return Path(next(iter(spec.submodule_search_locations or ()))) if spec else None
-    script = (
-        f"import importlib.util as u; s = u.find_spec('{package}'); print(s.submodule_search_locations[0] if s else '')"
-    )
-    try:
-        done = subprocess.run([python, "-c", script], capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    found = done.stdout.strip() if done.returncode == 0 else ""
-    return Path(found) if found else None
 
 
 @lru_cache(maxsize=4)

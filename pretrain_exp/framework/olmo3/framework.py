@@ -5,7 +5,6 @@ This module is the orchestrator's side and imports neither torch nor olmo_core; 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,20 +13,21 @@ from pretrain_exp.data.olmo_order import OlmoCoreOrder
 from pretrain_exp.data.order import DataOrder
 from pretrain_exp.data.token_files import TokenFiles
 from pretrain_exp.errors import UserError
-from pretrain_exp.framework.huggingface.framework import HuggingFace
+from pretrain_exp.framework.identity import digest_ends, published
+from pretrain_exp.framework.installed import location
 from pretrain_exp.framework.olmo3.checks import (
     check_arguments,
     check_attention,
     check_model,
     check_training,
     check_vocabulary,
+    is_ddp,
     max_target_sequence_length,
 )
-from pretrain_exp.framework.olmo3.fields import installed, location
+from pretrain_exp.framework.olmo3.fields import installed
 from pretrain_exp.framework.olmo3.official import read_script
 from pretrain_exp.framework.olmo3.shards import named_shards
 from pretrain_exp.framework.ranked import RankedFramework
-from pretrain_exp.store.keys import digest
 
 PAD = 128  # OLMo-core rounds vocabularies up to a multiple of it
 SAMPLE = 1 << 16  # bytes of each end of a shard that enter its identity
@@ -42,6 +42,9 @@ class Olmo3(RankedFramework):
     hooks: ClassVar[tuple[str, ...]] = ("gradient_noise",)
     packages: ClassVar[tuple[str, ...]] = ("torch", "ai2-olmo-core")
     environment_folder: ClassVar[str | None] = ".venv-olmo3"
+    package: ClassVar[str] = "OLMo-core"
+    files: ClassVar[str] = "config.json and model_and_optim/"
+    families: ClassVar[tuple[str, ...]] = ("olmo2", "olmo3")
 
     @property
     def has_flash(self) -> bool:
@@ -70,34 +73,32 @@ class Olmo3(RankedFramework):
             max_target_sequence_length(training),
         )
 
-    def initial(self, model: dict[str, Any]) -> dict[str, Any]:
-        if model.get("config"):
-            return {"kind": "scratch", "config": model["config"], "identity": digest(model["config"], 32)}
-        folder = Path(model.get("checkpoint") or "")
-        if not (folder / "model_and_optim").is_dir():
-            return HuggingFace().initial(model)
-        if not (folder / "model_and_optim" / ".metadata").is_file() or not (folder / "config.json").is_file():
+    def identity(self, folder: Path, model: dict[str, Any]) -> str:
+        parts = folder / "model_and_optim"
+        if not parts.is_dir():
+            return super().identity(folder, model)
+        if not (parts / ".metadata").is_file() or not (folder / "config.json").is_file():
             raise UserError(
                 "the folder is no whole checkpoint of OLMo-core",
                 key="model.checkpoint",
                 value=str(folder),
                 fix="it must hold config.json and model_and_optim/.metadata beside the shards",
             )
-        url = model.get("checkpoint_url")
-        known = f"{url}@{model['checkpoint_step']}" if url else _digest_folder(folder)
-        return {"kind": "hf", "checkpoint": str(folder.resolve()), "revision": None, "identity": known}
+        files = (folder / "config.json", parts / ".metadata", *sorted(parts.glob("*.distcp")))
+        return published(model) or digest_ends(files, SAMPLE, SAMPLE)
 
     def named_files(self, folder: Path) -> list[str]:
-        """The files that those of a checkpoint in this folder name: its shards, by model_and_optim/.metadata."""
-        return named_shards(folder)
+        """Those of its own format by model_and_optim/.metadata."""
+        return named_shards(folder) if (folder / "model_and_optim").is_dir() else super().named_files(folder)
 
     def check(self, model: dict[str, Any], training: dict[str, Any]) -> list[UserError]:
         found = check_training(training, self.world) + self.check_machine()
-        found += self.check_gpu_memory(model.get("parameters"))
+        found += self.check_gpu_memory(model.get("parameters"), shared=not is_ddp(training))
         source = installed(self.interpreter)
         if source is None:
             return found
-        found += check_model(model, source) + check_arguments(training.get("args") or {}, source)
+        found += self.check_start(model) or check_model(model, source)
+        found += check_arguments(training.get("args") or {}, source)
         return found + check_attention(model, training, self.device_type, self.has_flash, source)
 
     def check_data(self, model: dict[str, Any], tokenizer_vocab_size: int, sequence_length: int) -> list[UserError]:
@@ -116,17 +117,3 @@ class Olmo3(RankedFramework):
             left = read_script(Path(model["official"])).left
             found += [f"of {model['official']} this is not taken: {text}" for text in left]
         return found
-
-
-def _digest_folder(folder: Path) -> str:
-    """SHA-256 over config, metadata and both ends of every shard with its name and size; whole shards take hours."""
-    total = hashlib.sha256()
-    parts = folder / "model_and_optim"
-    for path in (folder / "config.json", parts / ".metadata", *sorted(parts.glob("*.distcp"))):
-        size = path.stat().st_size
-        total.update(f"{path.name}:{size}:".encode())
-        with open(path, "rb") as file:
-            total.update(file.read(SAMPLE))
-            file.seek(max(0, size - SAMPLE))
-            total.update(file.read(SAMPLE))
-    return total.hexdigest()

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.framework.worker.hooks import KINDS
 from pretrain_exp.framework.worker.job import Job
-from pretrain_exp.framework.worker.main import PLANNED, Attempt, end_process, run_worker
+from pretrain_exp.framework.worker.main import Attempt, end_process, run_worker, tell_ranks
+
+if TYPE_CHECKING:
+    from pretrain_exp.framework.worker.checkpoints import Beginning
+    from pretrain_exp.framework.worker.ranks import Ranks
 
 
-def work(job: Job, attempt: Attempt) -> int:
+def work(job: Job, attempt: Attempt, ranks: Ranks, beginning: Beginning) -> int:
     """Trains what the store lacks, in OLMo-core's trainer."""
-    _tell_ranks(attempt)
+    tell_ranks(attempt)
+    os.environ.setdefault("OLMO_SHARED_FS", "1")
     from olmo_core.exceptions import OLMoConfigurationError
     from olmo_core.utils import setup_logging
 
@@ -21,16 +26,10 @@ def work(job: Job, attempt: Attempt) -> int:
     from pretrain_exp.framework.olmo3.checkpoint import TrainerState
     from pretrain_exp.framework.olmo3.config import model_config, train_module_config, trainer_config
     from pretrain_exp.framework.olmo3.data import build_loader
-    from pretrain_exp.framework.worker.checkpoints import Checkpoints, find_beginning
+    from pretrain_exp.framework.worker.checkpoints import Checkpoints
     from pretrain_exp.framework.worker.journal import Journal
-    from pretrain_exp.framework.worker.ranks import Ranks
 
-    ranks = Ranks.join(attempt)
     setup_logging()
-    beginning = find_beginning(job, ranks)
-    if beginning is None:
-        ranks.leave()
-        return PLANNED
     device_type = ranks.device.type
     try:
         config = model_config(job, device_type)
@@ -51,7 +50,6 @@ def work(job: Job, attempt: Attempt) -> int:
     if segment.status is None:
         _fit(trainer)
     assert segment.status is not None
-    ranks.leave()
     return segment.status
 
 
@@ -63,13 +61,6 @@ def _fit(trainer: Any) -> None:
         if error.__cause__ is not None:
             raise error.__cause__ from None
         raise
-
-
-def _tell_ranks(attempt: Attempt) -> None:
-    """Who this process is, where OLMo-core looks for it: nowhere but in the environment."""
-    told = {"RANK": attempt.rank, "WORLD_SIZE": attempt.world, "LOCAL_RANK": attempt.local_rank}
-    for name, value in {**told, "LOCAL_WORLD_SIZE": attempt.world, "OLMO_SHARED_FS": 1}.items():
-        os.environ.setdefault(name, str(value))
 
 
 if __name__ == "__main__":

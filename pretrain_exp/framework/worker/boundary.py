@@ -14,6 +14,13 @@ from pretrain_exp.framework.worker.checkpoints import Checkpoints
 from pretrain_exp.framework.worker.main import INTERRUPTED, PLANNED, Attempt
 
 
+class JobEnds(Exception):
+    """Raised through a framework's own loop, which ends no other way, where the job ends. status: of the process."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+
 class Boundary:
     """flush: called before anything is written, to log what is still to be logged."""
 
@@ -27,7 +34,8 @@ class Boundary:
     def reach(self, step: int) -> int | None:
         """The exit status where the job ends at this step, None where it goes on with it."""
         self.attempt.step = step
-        if step in self._saves:
+        saved = step in self._saves
+        if saved:
             self.flush()
             self.checkpoints.save_state(self._saves[step])
             self._saved_at = time.monotonic()
@@ -35,7 +43,7 @@ class Boundary:
                 return PLANNED
         due = self.ranks.first and time.monotonic() - self._saved_at > self._resume_seconds
         signals, dues = self.ranks.sum_counts([int(self.attempt.stop_signal.received), int(due)])
-        if signals or dues:
+        if (signals or dues) and not saved:  # a restart goes on from the state
             self.flush()
             self.checkpoints.save_resume(step)
             self._saved_at = time.monotonic()

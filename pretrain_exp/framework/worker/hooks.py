@@ -83,15 +83,14 @@ def local_gradients(model: nn.Module) -> Iterator[tuple[str, torch.Tensor, int]]
         if not isinstance(gradient, DTensor):
             yield name, gradient, 0
             continue
-        local, start = gradient.to_local(), 0
-        for dimension, placement in enumerate(gradient.placements):
-            if isinstance(placement, Shard):
-                if placement.dim or len(gradient.placements) > 1:
-                    raise UserError(f"gradient noise needs {name} sharded by rows alone", key="hooks")
-                rows = -(-gradient.shape[0] // gradient.device_mesh.size(dimension))  # as torch.chunk cuts
-                row = min(rows * gradient.device_mesh.get_local_rank(dimension), gradient.shape[0])
-                start = row * math.prod(gradient.shape[1:])
-        yield name, local, start
+        start, cuts = 0, [(i, cut) for i, cut in enumerate(gradient.placements) if not cut.is_replicate()]
+        for dimension, cut in cuts:
+            if not isinstance(cut, Shard) or cut.dim or len(cuts) > 1:
+                raise UserError(f"gradient noise needs {name} sharded by rows alone", key="hooks")
+            rows = -(-gradient.shape[0] // gradient.device_mesh.size(dimension))  # as torch.chunk cuts
+            row = min(rows * gradient.device_mesh.get_local_rank(dimension), gradient.shape[0])
+            start = row * math.prod(gradient.shape[1:])
+        yield name, gradient.to_local(), start
 
 
 def add_gradient_noise(

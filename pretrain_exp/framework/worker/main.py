@@ -1,6 +1,6 @@
 """What every worker does around its training: one process a rank, one job.
 
-    job.json --> Job --> work(job, attempt): ranks, model, newest checkpoint, training --> states in the store
+    job.json --> Job --> ranks, where it begins --> work: model, newest checkpoint, training --> states in the store
 
 Ranks come from launch.py or from torchrun. Exit status: 0 all states are saved; 75 a signal came and a checkpoint to
 resume from was written; 2 the user's to mend; 1 a crash, or the job's claim was lost. A failure leaves
@@ -18,11 +18,16 @@ import uuid
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.framework.worker.job import Job
 from pretrain_exp.framework.worker.stop import StopSignal
 from pretrain_exp.store.claims import ClaimLost
+
+if TYPE_CHECKING:
+    from pretrain_exp.framework.worker.checkpoints import Beginning
+    from pretrain_exp.framework.worker.ranks import Ranks
 
 PLANNED, INTERRUPTED = 0, 75  # EX_TEMPFAIL: saved on a signal, to be started again
 
@@ -40,7 +45,8 @@ class Attempt:
     step: int | None = None
 
 
-Work = Callable[[Job, Attempt], int]
+Work = Callable[["Job", Attempt, "Ranks", "Beginning"], int]
+"""Trains a job from its beginning on; returns the exit status."""
 
 
 def run_worker(work: Work, arguments: Sequence[str] | None = None, hooks: Collection[str] = ()) -> int:
@@ -58,7 +64,7 @@ def run_worker(work: Work, arguments: Sequence[str] | None = None, hooks: Collec
     job: Job | None = None
     try:
         job = Job.load(options.job, hooks)
-        return work(job, attempt)
+        return _train(work, job, attempt)
     except ClaimLost as error:
         print(error, file=sys.stderr)  # and no error.json: the folder is another's by now
         return 1
@@ -70,6 +76,25 @@ def run_worker(work: Work, arguments: Sequence[str] | None = None, hooks: Collec
             print(message, file=sys.stderr)
             return 2
         raise
+
+
+def _train(work: Work, job: Job, attempt: Attempt) -> int:
+    """Joins the ranks, and works where something is missing from the store."""
+    from pretrain_exp.framework.worker.checkpoints import find_beginning
+    from pretrain_exp.framework.worker.ranks import Ranks
+
+    ranks = Ranks.join(attempt)
+    beginning = find_beginning(job, ranks)
+    status = PLANNED if beginning is None else work(job, attempt, ranks, beginning)
+    ranks.leave()
+    return status
+
+
+def tell_ranks(attempt: Attempt) -> None:
+    """Who this process is, for frameworks that ask the environment: torchrun has set it, our launcher has not."""
+    told = {"RANK": attempt.rank, "WORLD_SIZE": attempt.world, "LOCAL_RANK": attempt.local_rank}
+    for name, value in {**told, "LOCAL_WORLD_SIZE": attempt.world}.items():
+        os.environ.setdefault(name, str(value))
 
 
 def end_process(status: int) -> None:

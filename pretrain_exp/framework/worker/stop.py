@@ -8,6 +8,14 @@ from __future__ import annotations
 import signal
 from types import FrameType
 
+SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
+
+
+def leave_signals(worker: int = 0) -> None:
+    """In a loader's process: a signal to the process group is the trainer's, who still needs it to finish the step."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
 
 class StopSignal:
     """Remembers SIGTERM or SIGUSR2, so that the step at hand can be finished. `listen` needs the main thread."""
@@ -16,7 +24,7 @@ class StopSignal:
         self.received = False
 
     def listen(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGUSR2):
+        for number in SIGNALS:
             signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
