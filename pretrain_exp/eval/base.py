@@ -38,6 +38,9 @@ class LoadedModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     folder: str = ""  # or hub name: where it was loaded from
+    revision: str | None = None  # of a hub name
+    generation: str = "huggingface"  # who decodes greedily: huggingface or vllm
+    engine: Any = field(default=None, repr=False)  # vLLM's, once it was asked for
 
     @cached_property
     def context_length(self) -> int:
@@ -68,7 +71,8 @@ class Shard:
     """The share of an evaluation that one of several processes does: items are dealt by hash of their ids.
 
     An evaluation that can be divided says so, `divisible: ClassVar[bool] = True`, and scores only what its shard holds;
-    any other is done as a whole by one of the processes.
+    any other is done as a whole by one of the processes. What is scored of an item is the same in every shard: what
+    depends on several of them (examples, lengths) is found from all.
     """
 
     number: int = 0
@@ -109,7 +113,9 @@ class Evaluation(Protocol):
         """All that changes the scores, in JSON values, apart from weights, tokenizer, dtype and held-out documents.
 
         items: those of the plan, as `PlannedItems` where there is one, whose `texts` are what is planted beside
-        multiple choice. What only moves the rounding (batch size, device) does not belong here.
+        multiple choice. What only moves the rounding (batch size, device) does not belong here. An evaluation that
+        lets the model write through eval/generation.py says so, `generates: ClassVar[bool] = True`: then who decodes
+        is added to it.
         """
         ...
 

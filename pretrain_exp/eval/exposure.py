@@ -72,8 +72,10 @@ class Exposure:
         if long := len(found) - len(kept):
             context.notes.append(f"{long} canaries end beyond the model's context and have no score")
         scores: list[Score] = []
+        few = 0
         for done, each in enumerate(kept):
             log_probs = self._log_probs(model, each)
+            few += len(log_probs) < self.candidates
             rank = rank_among(log_probs[0], log_probs[1:])
             values = {
                 "exposure": float(exposure(rank, len(log_probs))),
@@ -84,6 +86,8 @@ class Exposure:
         if scores:
             most = math.log2(self.candidates)
             context.notes.append(f"exposure among {self.candidates} candidates is {most:.2f} bits at most")
+        if few:
+            context.notes.append(f"{few} canaries have fewer candidates than that: their pools hold no more")
         return scores
 
     def _log_probs(self, model: LoadedModel, each: Planted) -> np.ndarray:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -36,6 +36,7 @@ class GaussianWatermark:
 
     fresh: Annotated[int, Field(ge=1)] = 1
     batch_size: Annotated[int, Field(ge=1)] = 8
+    divisible: ClassVar[bool] = True
 
     def inputs(self) -> list[tuple[str, str]]:
         return []
@@ -62,6 +63,7 @@ class GaussianWatermark:
                 f"the model reads {model.context_length:,}",
                 fix="evaluate a model that reads what it was trained on",
             )
+        texts = [text for text in texts if context.shard.holds(text.insertion, text.item)]
         scores: list[Score] = []
         done = 0
         for batch in _batches(texts, self.batch_size):

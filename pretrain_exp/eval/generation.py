@@ -8,6 +8,7 @@ Greedy, or sampled: then token t of sample k of a prompt is drawn by a number th
 nothing else, so samples depend neither on their neighbours nor on the order of the prompts. In float32 the logits of a
 row move by rounding alone with its batch (below 1e-4); a token changes only where two candidates are that close.
 What the model's own generation_config says (penalties, suppressed tokens, its end of text) is not applied.
+Greedy decoding may be vLLM's instead (vllm.py); samples never are, since their tokens are drawn as said here.
 """
 
 from __future__ import annotations
@@ -82,6 +83,13 @@ def generate(
     keys = _keys(prompts, sample) if sample else [0] * len(rows)
     out: list[list[int]] = [[] for _ in rows]
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+    if sample is None and model.generation == "vllm":
+        from pretrain_exp.eval.vllm import continuations
+
+        found = continuations(model, prompts, max_new_tokens, stop) if prompts else []
+        if progress:
+            progress(len(rows), len(rows))
+        return [_until(tokens, stop) for tokens in found]
     with _bare(model.model) as config:
         config.max_new_tokens, config.eos_token_id = max_new_tokens, list(stop) or None
         for start in range(0, len(order), batch_size):

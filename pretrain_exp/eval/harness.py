@@ -2,13 +2,20 @@
 
 Tasks, prompts, few-shot examples and metrics are lm-eval's; log-likelihoods are computed by scoring.py (lm-eval's
 own way computes the logits of every position). Generation is lm-eval's own.
+
+Several processes share a task by its documents: each builds the prompts of all of them, since lm-eval draws few-shot
+examples one document after the other, and answers only the requests of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
+from pretrain_exp.errors import UserError
 from pretrain_exp.eval.base import EvalContext, LoadedModel
 from pretrain_exp.eval.scoring import Span, log_likelihoods
 
@@ -18,22 +25,48 @@ Request = tuple[tuple[str, str] | None, list[int], list[int]]  # (context, conti
 class ScoringLM(HFLM):
     """A loaded model for one evaluation.
 
+    mine:          of a task, whether each of its documents in turn is answered here; one that is not named is whole.
+    chat_template: name of one of the tokenizer's templates; None: its default.
     scored_tokens: tokens of each (context, continuation) that was scored.
     """
 
-    def __init__(self, model: LoadedModel, batch_size: int, context: EvalContext):
+    def __init__(
+        self,
+        model: LoadedModel,
+        batch_size: int,
+        context: EvalContext,
+        mine: Mapping[str, Sequence[bool]] | None = None,
+        chat_template: str | None = None,
+    ):
         super().__init__(
             pretrained=model.model,
             tokenizer=model.tokenizer,
             batch_size=batch_size,
             max_length=model.context_length,
+            chat_template_args=None if chat_template is None else {"chat_template": chat_template},
         )
-        self._context = context
+        self._context, self._mine = context, mine or {}
         self.scored_tokens: dict[tuple[str, str], int] = {}
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """Without a bar of its own: the context reports the progress."""
-        return super().loglikelihood(requests, disable_tqdm=True)
+        plain = super().loglikelihood
+        return self._own(requests, lambda some: plain(some, disable_tqdm=True), (0.0, False))
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        plain = super().loglikelihood_rolling
+        return self._own(requests, lambda some: plain(some, disable_tqdm=True), 0.0)
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        plain = super().generate_until
+        return self._own(requests, lambda some: plain(some, disable_tqdm=True), "")
+
+    def _own(self, requests: list[Instance], answer: Callable[[list[Instance]], list[Any]], absent: Any) -> list[Any]:
+        """The answers to this process's requests; `absent` for those of documents that another one answers."""
+        own = [r.task_name not in self._mine or self._mine[r.task_name][r.doc_id] for r in requests]
+        asked = [request for request, mine in zip(requests, own, strict=True) if mine]
+        found = iter(answer(asked) if asked else [])
+        return [next(found) if mine else absent for mine in own]
 
     def _loglikelihood_tokens(
         self, requests: list[Request], disable_tqdm: bool = False, override_bs: int | None = None
@@ -57,3 +90,18 @@ class ScoringLM(HFLM):
             if texts is not None:
                 self.cache_hook.add_partial("loglikelihood", texts, tuple(result))
         return [(result.log_likelihood, result.greedy) for result in results]
+
+
+def chat_template_of(model: LoadedModel, wanted: bool | str) -> str | None:
+    """The name of the template that is meant; None: the tokenizer's default, or none. UserError for one it has not."""
+    if wanted is False:
+        return None
+    there = model.tokenizer.chat_template
+    names = sorted(there) if isinstance(there, dict) else []
+    if wanted is True and (isinstance(there, str) or "default" in names):
+        return None
+    if wanted in names:
+        return str(wanted)
+    choices = ["true", *names] if isinstance(there, str) or "default" in names else names
+    fix = f"choose {' or '.join(choices)}" if choices else "false, or a checkpoint whose tokenizer has one"
+    raise UserError("the tokenizer has no such chat template", key="apply_chat_template", value=wanted, fix=fix)

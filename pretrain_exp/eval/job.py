@@ -8,9 +8,11 @@ job.json    what to load and what to run                       (whoever wants a 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from pretrain_exp.items.choice import ChoiceItem
 from pretrain_exp.store.states import write_json
 
 SCHEMA = 1
+SHARED_VERSION = 1  # of what the code that all evaluations share makes of a model; raised when numbers change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +39,10 @@ class EvalTask:
 class EvalJob:
     """What one process evaluates: one checkpoint, loaded once.
 
-    model:     folder or hub name; revision: of a hub name; tokenizer: the same, None = the model's own.
+    model:     folder or hub name; revision: of a hub name.
     device:    "auto" (cuda where there is one), "cpu", "cuda:1".
     dtype:     "float32", "bfloat16", "auto" (the checkpoint's).
+    generation: "huggingface" or "vllm": who decodes greedily.
     items:     items.parquet of the plan; held_out: documents kept from training.
     progress:  file that the process rewrites about twice a second; log: file that holds its stderr.
     threads:   of torch, on the CPU; None = as torch decides.
@@ -48,9 +52,9 @@ class EvalJob:
     model: str
     evaluations: tuple[EvalTask, ...]
     revision: str | None = None
-    tokenizer: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    generation: str = "huggingface"
     items: str | None = None
     held_out: str | None = None
     progress: str | None = None
@@ -96,10 +100,20 @@ def error_path(out: str) -> Path:
     return Path(f"{out}.error.json")
 
 
-def fingerprint(task: EvalTask, items: Sequence[ChoiceItem], dtype: str) -> str:
+def fingerprint(task: EvalTask, items: Sequence[ChoiceItem], dtype: str, generation: str = "huggingface") -> str:
     """Canonical JSON of all that changes the scores of `task`, apart from weights, tokenizer and held-out documents."""
-    identity = instantiate(task.target, task.args).fingerprint(items) | {"dtype": dtype}
-    return json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    evaluation = instantiate(task.target, task.args)
+    identity = evaluation.fingerprint(items) | {"dtype": dtype, "shared": SHARED_VERSION}
+    if generation != "huggingface" and getattr(evaluation, "generates", False):
+        identity |= {"generation": [generation, version(generation)]}
+    return json.dumps(identity | _own_source(type(evaluation), task.target), sort_keys=True, separators=(",", ":"))
+
+
+def _own_source(kind: type, target: str) -> dict[str, Any]:
+    """Of a class of the user's own: its name and the content of its module, which have no version to be raised."""
+    if kind.__module__.startswith("pretrain_exp."):
+        return {}
+    return {"target": target, "source": digest_file(Path(inspect.getfile(kind)))}
 
 
 def digest_file(path: Path) -> str:

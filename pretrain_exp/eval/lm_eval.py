@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -42,6 +42,7 @@ class LmEval:
     limit:               score a seeded subset of this many items of each task; None = all.
     seed:                of that subset.
     apply_chat_template: True, or the name of one of the tokenizer's templates.
+    fewshot_as_multiturn: with a template, whether the examples are turns of their own or all in one.
     system_instruction:  text before every prompt.
     batch_size:          sequences at once.
     """
@@ -52,8 +53,10 @@ class LmEval:
     limit: Annotated[int, Field(ge=1)] | None = None
     seed: int = 0
     apply_chat_template: bool | str = False
+    fewshot_as_multiturn: bool = True
     system_instruction: str | None = None
     batch_size: Annotated[int, Field(ge=1)] = 32
+    divisible: ClassVar[bool] = True
 
     def inputs(self) -> list[tuple[str, str]]:
         files = [("tasks", task) for task in self.tasks if task.endswith((".yaml", ".yml"))]
@@ -74,7 +77,7 @@ class LmEval:
             "num_fewshot": self.num_fewshot,
             "limit": self.limit,
             "seed": self.seed,
-            "apply_chat_template": self.apply_chat_template,
+            "apply_chat_template": [self.apply_chat_template, self.fewshot_as_multiturn],
             "system_instruction": self.system_instruction,
         }
 
@@ -83,17 +86,25 @@ class LmEval:
         from lm_eval import simple_evaluate
         from lm_eval.tasks import TaskManager
 
-        from pretrain_exp.eval.harness import ScoringLM
+        from pretrain_exp.eval.harness import ScoringLM, chat_template_of
 
+        template = chat_template_of(model, self.apply_chat_template)
         tasks = load_tasks(self.tasks, self.include_path)
-        chosen = {name: self._subset(list(task.eval_docs)) for name, task in tasks.items()}
+        docs = {name: list(task.eval_docs) for name, task in tasks.items()}
+        chosen = {name: self._subset(each) for name, each in docs.items()}
+        for name, each in docs.items():
+            if self.limit is not None and self.limit > len(each):
+                context.notes.append(f"limit asks for {self.limit} items, {name} has {len(each)}: all were scored")
+        ids = {name: _ids(tasks[name], {row: docs[name][row] for row in rows}) for name, rows in chosen.items()}
+        mine = {name: [context.shard.holds(name, each) for each in ids[name].values()] for name in tasks}
         results = simple_evaluate(
-            ScoringLM(model, self.batch_size, context),
+            ScoringLM(model, self.batch_size, context, mine, template),
             tasks=list(tasks.values()),
             num_fewshot=self.num_fewshot,
             samples=None if self.limit is None else chosen,  # the harness scans the list once per document
             bootstrap_iters=0,
             apply_chat_template=self.apply_chat_template,
+            fewshot_as_multiturn=self.fewshot_as_multiturn and bool(self.apply_chat_template),
             system_instruction=self.system_instruction,
             task_manager=TaskManager(include_defaults=False),
         )
@@ -101,7 +112,7 @@ class LmEval:
         for name, task in tasks.items():
             if self.num_fewshot is not None and (shots := task.get_config("num_fewshot")) != self.num_fewshot:
                 context.notes.append(f"{name} insists on {shots} few-shot examples, not {self.num_fewshot}")
-            scores += _scores(name, task, results["samples"][name], chosen[name], context)
+            scores += _scores(name, task, results["samples"][name], ids[name], context)
         return scores
 
     def _subset(self, docs: Sequence[dict[str, Any]]) -> list[int]:
@@ -114,16 +125,16 @@ class LmEval:
 
 
 def _scores(
-    name: str, task: Any, samples: Sequence[dict[str, Any]], rows: Sequence[int], context: EvalContext
+    name: str, task: Any, samples: Sequence[dict[str, Any]], ids: dict[int, str], context: EvalContext
 ) -> list[Score]:
-    """The per-item values of one task; every row once under each filter."""
+    """The per-item values of one task; every row, of whose ids those of this shard are kept, once under each filter."""
     filters = dict.fromkeys(sample["filter"] for sample in samples)
-    if Counter(sample["doc_id"] for sample in samples) != dict.fromkeys(rows, len(filters)):
-        raise RuntimeError(f"{name}: {len(rows)} items went in, {len(samples)} samples came back")
-    ids = _ids(task, {sample["doc_id"]: sample["doc"] for sample in samples})
+    if Counter(sample["doc_id"] for sample in samples) != dict.fromkeys(ids, len(filters)):
+        raise RuntimeError(f"{name}: {len(ids)} items went in, {len(samples)} samples came back")
     scores: dict[Score, None] = {}
     left_out: set[str] = set()
-    for sample in samples:
+    own = [sample for sample in samples if context.shard.holds(name, ids[sample["doc_id"]])]
+    for sample in own:
         label = "" if len(filters) == 1 else f",{sample['filter']}"
         for metric in sample["metrics"]:
             values = _values(task.OUTPUT_TYPE, metric, sample[metric])
@@ -132,7 +143,7 @@ def _scores(
                 scores[Score(name, ids[sample["doc_id"]], key + label, value)] = None
     if left_out:
         context.notes.append(f"{name}: {', '.join(sorted(left_out))} has no value for a single item and was left out")
-    if not scores:
+    if own and not scores:
         raise RuntimeError(f"{name} has no metric with a value for a single item")
     return list(scores)
 

@@ -4,7 +4,7 @@ Each is higher for what is more likely a member; `analysis.membership` says how 
 from non-members (dose 0) of the same insertion.
 
     neg_loss     minus the mean loss                                            Yeom et al. 2018
-    neg_zlib     minus the loss over the bytes of the zlib-compressed text      Carlini et al. 2021
+    neg_zlib     minus the mean loss over the bytes of the zlib-compressed text Carlini et al. 2021
     min_k        mean of the lowest k % of token log-probabilities              Shi et al. 2024
     min_k_pp     the same of (log p - mean) / sd of the model's distribution    Zhang et al. 2025
     reference    the reference model's mean loss minus this one's               Carlini et al. 2022
@@ -26,11 +26,12 @@ from pydantic import Field
 from pretrain_exp.analysis.membership import min_k
 from pretrain_exp.eval.base import EvalContext, LoadedModel, Score
 from pretrain_exp.eval.planted_runs import identity, plain_text, planted_runs
+from pretrain_exp.eval.reference import load_reference, reference_identity, reference_inputs
 from pretrain_exp.eval.text_loss import Run, token_scores
 from pretrain_exp.items.choice import ChoiceItem
 from pretrain_exp.items.planned import PlantedText
 
-VERSION = 1  # of what the numbers mean; raised when they change
+VERSION = 2  # of what the numbers mean; raised when they change
 SMALLEST_SD = 1e-6  # of a distribution that is all but certain
 
 
@@ -48,11 +49,10 @@ class Membership:
     divisible: ClassVar[bool] = True
 
     def inputs(self) -> list[tuple[str, str]]:
-        is_folder = self.reference is not None and self.reference.startswith(("/", "."))
-        return [("reference", self.reference)] if is_folder and self.reference else []
+        return reference_inputs(self.reference)
 
     def fingerprint(self, items: Sequence[ChoiceItem]) -> dict[str, Any]:
-        reference = [self.reference, self.reference_revision]
+        reference = reference_identity(self.reference, self.reference_revision)
         return {"evaluation": "membership", "version": VERSION, "k": self.k, "reference": reference, **identity(items)}
 
     def run(self, model: LoadedModel, context: EvalContext) -> list[Score]:
@@ -68,7 +68,7 @@ class Membership:
             said = plain_text(model, Run(run.before, list(run.scored[span])))
             values = {
                 "neg_loss": -loss,
-                "neg_zlib": float(log_probs.sum()) / len(zlib.compress(said.encode("utf-8"))),
+                "neg_zlib": -loss / len(zlib.compress(said.encode("utf-8"))),
                 "min_k": min_k(log_probs, self.k),
                 "min_k_pp": min_k(normal, self.k),
             }
@@ -85,8 +85,6 @@ class Membership:
         """Mean loss of each span under the reference model; it must read the tokens of this one's tokenizer."""
         if self.reference is None:
             return [None] * len(runs)
-        from pretrain_exp.eval.reference import load_reference
-
         reference = load_reference(self.reference, self.reference_revision, model)
         scored = self._score(reference, runs, context, moments=False)
         return [-float(tokens.log_probs[span].mean()) for tokens, span in zip(scored, spans, strict=True)]

@@ -27,7 +27,7 @@ from pretrain_exp.items.benchmarks import load_benchmark, ranked
 from pretrain_exp.items.choice import DELIMITER, ChoiceItem
 from pretrain_exp.items.content import content_id
 
-VERSION = 1  # of what the numbers mean; raised when they change
+VERSION = 2  # of what the numbers mean; raised when they change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,8 @@ class MultipleChoice:
 
     benchmark:   "planted" (every multiple-choice item of the plan, all doses, holdout included) or a name that
                  items/benchmarks.py knows.
-    num_fewshot: examples before each query: the first of its benchmark in an order by hash, never the item itself.
+    num_fewshot: examples before each query: of MMLU the first of its subject's dev split, as published; elsewhere the
+                 first of its benchmark in an order by hash, never the item itself.
     limit:       score a seeded subset of this many items; None = all.
     seed:        of that subset.
     batch_size:  sequences at once; changes no score beyond rounding.
@@ -112,23 +113,21 @@ class MultipleChoice:
         """An in-memory task of lm-eval."""
         from datasets import Dataset
 
-        if self.num_fewshot >= len(items):
-            raise UserError(
-                f"{name} has {len(items)} items",
-                key="num_fewshot",
-                value=self.num_fewshot,
-                fix=f"take at most {len(items) - 1} examples",
-            )
-        rows = [
-            {"id": item.id, "query": item.query, "choices": list(item.choices), "gold": item.gold}
-            for item in _rows(items)
-        ]
+        rows, published = _fields(_rows(items)), _fields(_published_examples(name)) if self.num_fewshot else []
+        most = len(published) or len(items) - 1
+        if self.num_fewshot > most:
+            problem, fix = f"{name} has {most + (not published)} items", f"take at most {most} examples"
+            raise UserError(problem, key="num_fewshot", value=self.num_fewshot, fix=fix)
+        examples = "dev" if published else "test"
         return {
             "task": name,
-            "custom_dataset": lambda **_: {"test": Dataset.from_list(rows)},
+            "custom_dataset": lambda **_: {
+                "test": Dataset.from_list(rows),
+                **({"dev": Dataset.from_list(published)} if published else {}),
+            },
             "test_split": "test",
-            "fewshot_split": "test",
-            "fewshot_config": {"sampler": "first_n", "split": "test"},
+            "fewshot_split": examples,
+            "fewshot_config": {"sampler": "first_n", "split": examples},
             "num_fewshot": self.num_fewshot,
             "output_type": "multiple_choice",
             "doc_to_text": "query",
@@ -158,6 +157,16 @@ class MultipleChoice:
             values = {"acc": sample["acc"], "acc_norm": sample["acc_norm"]} | gold_scores(item, options, gold_tokens)
             scores += [Score(name, item.id, metric, float(value)) for metric, value in values.items()]
         return scores
+
+
+def _published_examples(name: str) -> list[ChoiceItem]:
+    """The examples that a benchmark is published with, in their order; none where it has none."""
+    subject = name.removeprefix("mmlu:")
+    return list(load_benchmark(f"mmlu:{subject}/dev").items) if subject != name and "/" not in subject else []
+
+
+def _fields(items: Sequence[ChoiceItem]) -> list[dict[str, Any]]:
+    return [{"id": item.id, "query": item.query, "choices": list(item.choices), "gold": item.gold} for item in items]
 
 
 def _rows(items: Sequence[ChoiceItem]) -> list[ChoiceItem]:

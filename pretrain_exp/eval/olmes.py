@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -32,6 +32,7 @@ from pretrain_exp.items.content import content_id
 from pretrain_exp.items.olmes_requests import RequestItem, RequestSet, load_requests
 
 VERSION = 1  # of what the numbers mean; raised when they change
+NORMALIZATIONS = ("acc_raw", "acc_per_char", "acc_per_token")  # of every set; acc_uncond where a set asks for it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ class Olmes:
     limit: Annotated[int, Field(ge=1)] | None = None
     seed: int = 0
     batch_size: Annotated[int, Field(ge=1)] = 16
+    divisible: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.formulation not in ("rc", "mc"):
@@ -61,14 +63,14 @@ class Olmes:
 
     def fingerprint(self, items: Sequence[ChoiceItem]) -> dict[str, Any]:
         sets = [self.chosen(name) for name in self.tasks]
-        asked = {each.name: content_id(*(item.id for item in each.items)) for each in sets}
+        asked = {each.name: [each.primary, content_id(*map(_identity, each.items))] for each in sets}
         return {"evaluation": "olmes", "version": VERSION, "sets": asked}
 
     def run(self, model: LoadedModel, context: EvalContext) -> list[Score]:
         from pretrain_exp.eval.scoring import Span, log_likelihoods
 
         sets = [self.chosen(name) for name in self.tasks]
-        asked = [(each, item) for each in sets for item in each.items]
+        asked = [(each, item) for each in sets for item in each.items if context.shard.holds(each.name, item.id)]
         pairs = [pair for _, item in asked for pair in _pairs(item)]
         contexts, options = encode(model, [pair[0] for pair in pairs]), encode(model, [pair[1] for pair in pairs])
         limit, cut, spans = model.context_length + 1, 0, []
@@ -111,6 +113,10 @@ class Olmes:
     def chosen(self, name: str) -> RequestSet:
         """The set, or its seeded subset. UserError for a limit above what there is."""
         whole = load_requests(self.spelled_out(name))
+        computed = [*NORMALIZATIONS, *(["acc_uncond"] if all(each.unconditional for each in whole.items) else [])]
+        if whole.primary not in computed:
+            problem = f"OLMES reports {whole.primary} for {whole.name}; here there are {', '.join(computed)}"
+            raise UserError(problem, key="tasks", value=name, fix="choose another set")
         if self.limit is None:
             return whole
         if self.limit > len(whole.items):
@@ -118,6 +124,12 @@ class Olmes:
             raise UserError(f"{whole.name} has {len(whole.items)} items", key="limit", value=self.limit, fix=fix)
         rank = sorted(whole.items, key=lambda item: content_id("rank", str(self.seed), item.id))
         return RequestSet(whole.name, tuple(rank[: self.limit]), whole.primary, whole.num_shots)
+
+
+def _identity(item: RequestItem) -> str:
+    """Of a question with its examples and all that is asked of it; the id of the item is that of the question alone."""
+    sizes = [str(len(each)) for each in (item.contexts, item.options, item.unconditional)]
+    return content_id(item.id, *sizes, *item.contexts, *item.options, *item.unconditional, str(item.gold))
 
 
 def _pairs(item: RequestItem) -> list[tuple[str, str]]:
@@ -140,7 +152,7 @@ def item_scores(
         values["acc_uncond"] = float(np.argmax(log_probs - bare) == item.gold)
     gold = float(log_probs[item.gold])
     size = len(item.options[item.gold].encode("utf-8"))
-    values["primary"] = values.get(primary, values["acc_raw"])
+    values["primary"] = values[primary]
     return values | {
         "gold_nll": -gold,
         "gold_ce": -gold / tokens[item.gold],

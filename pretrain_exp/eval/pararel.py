@@ -81,7 +81,7 @@ class ParaRel:
 
     def run(self, model: LoadedModel, context: EvalContext) -> list[Score]:
         relations = self._relations()
-        total, done, unfit = sum(len(each.patterns) for each in relations), 0, 0
+        total, done, unfit, cut = sum(len(each.patterns) for each in relations), 0, 0, 0
         scores: list[Score] = []
         for relation in relations:
             facts = [fact for fact in self._facts(relation) if context.shard.holds(fact.id)]
@@ -89,7 +89,9 @@ class ParaRel:
             for pattern in relation.patterns:
                 asked = [fact for fact in facts if article_fits(pattern, fact.object)]
                 unfit += len(facts) - len(asked)
-                for fact, found in zip(asked, self._ranked(model, relation, pattern, asked), strict=True):
+                ranked, shortened = self._ranked(model, relation, pattern, asked)
+                cut += shortened
+                for fact, found in zip(asked, ranked, strict=True):
                     gold, (best, likelihood) = found[fact.object], _best(found, fact.object)
                     right = gold > likelihood
                     answers[fact.id].append((fact.object if right else best, right))
@@ -101,19 +103,24 @@ class ParaRel:
             for fact_id, given in answers.items():
                 scores += [Score(relation.name, fact_id, name, each) for name, each in _over_patterns(given).items()]
         if unfit:
-            context.notes.append(f"{unfit} facts have an object that the article of a pattern does not fit: left out")
+            context.notes.append(
+                f"{unfit} pairs of fact and pattern were left out: the article does not fit the object"
+            )
+        if cut:
+            context.notes.append(f"the beginning of {cut} texts exceeds the model's context and was left out")
         if not scores:
             context.notes.append("no fact has a pattern that fits it: nothing to score")
         return scores
 
     def _ranked(
         self, model: LoadedModel, relation: Relation, pattern: str, facts: Sequence[Fact]
-    ) -> list[dict[str, float]]:
-        """Log-likelihood [nats] of each candidate, by fact."""
+    ) -> tuple[list[dict[str, float]], int]:
+        """Log-likelihood [nats] of each candidate, by fact; how many texts were cut."""
         names = [relation.candidates(fact, self.candidates) for fact in facts]
         pairs = [filled(pattern, fact.subject, each) for fact, some in zip(facts, names, strict=True) for each in some]
-        found = iter(score_ends(model, pairs, self.batch_size)[0] if pairs else [])
-        return [{each: next(found).log_prob for each in some} for some in names]
+        scores, cut = score_ends(model, pairs, self.batch_size)
+        found = iter(scores)
+        return [{each: next(found).log_prob for each in some} for some in names], cut
 
 
 def _best(found: dict[str, float], gold: str) -> tuple[str, float]:

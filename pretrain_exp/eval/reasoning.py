@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
@@ -67,6 +67,8 @@ class Reasoning:
     num_fewshot: Annotated[int, Field(ge=0)] = 3
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 32
+    divisible: ClassVar[bool] = True
+    generates: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if isinstance(self.generated, Mapping):
@@ -97,10 +99,12 @@ class Reasoning:
         if not asked:
             return []
         _note_chance(asked, context)
+        rooms = self._rooms(model, asked, shots, context)
+        asked = [each for each in asked if context.shard.holds(each.task, each.item)]
         values = self._likelihoods(model, asked, shots, context)
-        for operations in sorted({each.problem.operations for each in asked}):
+        for operations, room in rooms.items():
             chosen = {i: each.problem for i, each in enumerate(asked) if each.problem.operations == operations}
-            answers = self._answers(model, chosen, shots, operations, context)
+            answers = self._answers(model, chosen, shots, room, context)
             for i, answer in answers.items():
                 values[i] |= {"acc": answer == asked[i].problem.answer, "answered": answer is not None}
         return [
@@ -146,24 +150,32 @@ class Reasoning:
             for solution, answer in zip(found[: len(asked)], found[len(asked) :], strict=True)
         ]
 
-    def _answers(
-        self, model: LoadedModel, chosen: Mapping[int, Problem], shots: str, operations: int, context: EvalContext
-    ) -> dict[int, int | None]:
-        """What the model answers to each; nothing, and a note, where a solution exceeds the model's context."""
-        from pretrain_exp.eval.generation import generate
-
-        problems = list(chosen.values())
-        prompts = [[model.start_token, *tokens] for tokens in encode(model, [shots + p.prompt for p in problems])]
-        room = self.max_new_tokens or int(
-            _ROOM * max(map(len, encode(model, [f" {p.solved} {p.answer}" for p in problems])))
-        )
-        longest = max(map(len, prompts))
-        if longest + room > model.context_length:
+    def _rooms(self, model: LoadedModel, asked: Sequence[_Asked], shots: str, context: EvalContext) -> dict[int, int]:
+        """New tokens that a solution gets, by number of operations; a note for one that has no room for any."""
+        rooms = {}
+        for operations in sorted({each.problem.operations for each in asked}):
+            problems = [each.problem for each in asked if each.problem.operations == operations]
+            longest = 1 + max(map(len, encode(model, [shots + p.prompt for p in problems])))
+            right = max(map(len, encode(model, [f" {p.solved} {p.answer}" for p in problems])))
+            room = self.max_new_tokens or int(_ROOM * right)
+            if longest + room <= model.context_length:
+                rooms[operations] = room
+                continue
             context.notes.append(
                 f"problems of {operations} operations have up to {longest} tokens, a solution gets {room}, the model "
                 f"reads {model.context_length}: they were not solved, only likelihoods are given"
             )
-            return {}
+        return rooms
+
+    def _answers(
+        self, model: LoadedModel, chosen: Mapping[int, Problem], shots: str, room: int, context: EvalContext
+    ) -> dict[int, int | None]:
+        """What the model answers to each, in `room` new tokens."""
+        from pretrain_exp.eval.generation import generate
+
+        prompts = [
+            [model.start_token, *tokens] for tokens in encode(model, [shots + p.prompt for p in chosen.values()])
+        ]
         eos = model.tokenizer.eos_token_id
         stop = () if eos is None else (eos,)
         continued = generate(model, prompts, room, stop, self.batch_size, progress=context.progress)

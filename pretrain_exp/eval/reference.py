@@ -6,8 +6,24 @@ from typing import Any
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.eval.base import LoadedModel
+from pretrain_exp.eval.identity import is_folder, model_identity
 
 PROBE = "Reading x, k times, at step t: 1 + 1 = 2."
+
+
+def reference_inputs(name: str | None) -> list[tuple[str, str]]:
+    """(key, path) of the files to be read."""
+    return [("reference", name)] if name is not None and is_folder(name) else []
+
+
+def reference_identity(name: str | None, revision: str | None) -> list[str] | None:
+    """What a fingerprint says of it: the content, whatever it is called. UserError where it is not to be had."""
+    if name is None:
+        return None
+    try:
+        return model_identity(name, revision)
+    except UserError as error:
+        raise error.under("reference") from None
 
 
 def load_reference(name: str, revision: str | None, like: LoadedModel) -> LoadedModel:

@@ -50,8 +50,10 @@ class Script:
                 raise UserError(
                     "is given by the evaluation itself", key=f"args.{name}", value=value, fix="leave it out"
                 )
-            values = value if isinstance(value, list) else [value]
-            if not all(isinstance(each, str | int | float | bool | None) for each in values):
+            plain = str | int | float
+            bad = [each for each in value if isinstance(each, bool)] if isinstance(value, list) else []
+            values = value if isinstance(value, list) else [] if value is None else [value]
+            if bad or not all(isinstance(each, plain) for each in values):
                 raise UserError("is a number, a text, true, false or a list of these", key=f"args.{name}", value=value)
 
     def inputs(self) -> list[tuple[str, str]]:
@@ -66,7 +68,7 @@ class Script:
         with tempfile.TemporaryDirectory(prefix="pretrain-exp-") as folder:
             results = Path(folder) / "results.yaml"
             context.progress(0, 1)
-            _call(self.command(model.folder, results))
+            _call(self.command(_folder(model), results))
             context.progress(1, 1)
             scores = [*_flat(results, self.task), *_per_item(results.with_name("items.parquet"), self.task)]
         if not scores:
@@ -87,6 +89,15 @@ class Script:
             values = [] if value is True else value if isinstance(value, list) else [value]
             command += [f"--{name}", *(str(each) for each in values)]
         return command
+
+
+def _folder(model: LoadedModel) -> str:
+    """Where the evaluated weights lie: of a hub name, the folder of its revision in the cache, loaded before."""
+    if model.revision is None:
+        return model.folder
+    from huggingface_hub import snapshot_download
+
+    return str(snapshot_download(model.folder, revision=model.revision, local_files_only=True))
 
 
 def _call(command: Sequence[str]) -> None:
@@ -130,12 +141,18 @@ def _per_item(path: Path, task: str) -> list[Score]:
     """The scores of a Parquet table of items; none where there is no file."""
     if not path.is_file():
         return []
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = pq.read_table(path)
     if missing := [name for name in ("item", "metric", "value") if name not in table.column_names]:
         fix = "columns: item, metric, value, and task if there are several"
         raise UserError(f"items.parquet has no column {', '.join(missing)}", value=table.column_names, fix=fix)
+    for name in ("item", "metric", "value"):
+        if table[name].null_count:
+            raise UserError(f"items.parquet has {table[name].null_count} rows without {name}", key="script")
+    if not (pa.types.is_floating(table["value"].type) or pa.types.is_integer(table["value"].type)):
+        raise UserError("the values of items.parquet must be numbers", key="script", value=str(table["value"].type))
     tasks = table["task"].to_pylist() if "task" in table.column_names else [task] * len(table)
     columns = (table[name].to_pylist() for name in ("item", "metric", "value"))
     return [Score(str(t), str(i), str(m), float(v)) for t, i, m, v in zip(tasks, *columns, strict=True)]

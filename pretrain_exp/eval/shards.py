@@ -110,19 +110,28 @@ def _merge(job: EvalJob, task: EvalTask) -> bool:
     outcomes = [Outcome.read(out) for out in outs]
     records = [outcome.record for outcome in outcomes if outcome.record is not None]
     if len(records) < len(outs):
-        demand_claim(os.environ)
         told = [outcome.error for outcome in outcomes if outcome.error is not None]
-        message = f"{len(outs) - len(records)} of {len(outs)} shards ended without a result; see {job.log or 'the log'}"
-        silent = {"evaluation": task.name, "message": message, "user_error": False, "traceback": [], "log_tail": []}
-        write_json(error_path(task.out), told[0] if told else {"schema": SCHEMA, **silent})
+        silent = f"{len(outs) - len(records)} of {len(outs)} shards ended without a result; see {job.log or 'the log'}"
+        _tell(task, silent, told[0] if told else None)
         return False
     table = pa.concat_tables(pq.read_table(Path(out) / "items.parquet") for out in outs)
     table = table.sort_by([(name, "ascending") for name in ("task", "item", "metric")])
     notes, seconds = _notes(records), max(record["seconds"] for record in records)
+    if not len(table) and not notes:
+        message = f"{task.name} returned no scores, and no note that says why"
+        _tell(task, message)
+        return False
     write_result(Path(task.out), table, {**records[0], "notes": notes, "seconds": seconds, "shards": len(outs)})
     for leftover in Path(task.out).parent.glob(f"{Path(task.out).name}.shard*of*"):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     return True
+
+
+def _tell(task: EvalTask, message: str, error: dict[str, Any] | None = None) -> None:
+    """Writes why an evaluation failed: what a shard said itself, else the message. Raises ClaimLost."""
+    demand_claim(os.environ)
+    said = {"evaluation": task.name, "message": message, "user_error": False, "traceback": [], "log_tail": []}
+    write_json(error_path(task.out), error or {"schema": SCHEMA, **said})
 
 
 def _notes(records: Sequence[dict[str, Any]]) -> list[str]:

@@ -52,6 +52,7 @@ def _evaluate(values: dict[str, Any], folder: Path, live: Path) -> int:
         evaluations=tasks,
         device=values["device"],
         dtype=values["dtype"],
+        generation=values["generation"],
         items=values["items"],
         held_out=values["held_out"],
         progress=str(live / "progress.json"),

@@ -56,14 +56,17 @@ class Verbatim:
 
     def run(self, model: LoadedModel, context: EvalContext) -> list[Score]:
         limit = model.context_length
-        texts = []
+        texts, cut = [], 0
         for text, run in planted_runs(model, context):
             said = _without_eos(run.scored, model)
+            cut += len(said) > limit
             texts.append((text, Run(run.before, said[:limit]), self._part(text, len(said))))
-        scored = [each for each in texts if each[2].stop <= len(each[1].scored)]
+        scored = [each for each in texts if each[2].start < each[2].stop <= len(each[1].scored)]
         if short := len(texts) - len(scored):
             needed = self.prefix + self.suffix
             context.notes.append(f"{short} texts have fewer than {needed} tokens (or the model reads fewer): no score")
+        if cut:
+            context.notes.append(f"of {cut} texts the model reads only the first {limit} tokens: strength is of these")
         found = token_scores(model, [run for _, run, _ in scored], limit, self.batch_size, context)
         scores: list[Score] = []
         for (text, _, part), tokens in zip(scored, found, strict=True):

@@ -85,9 +85,9 @@ def load_model(job: EvalJob) -> LoadedModel:
     if device == "cuda" and job.shard is not None:
         device = f"cuda:{job.shard % torch.cuda.device_count()}"
     model: Any = AutoModelForCausalLM.from_pretrained(job.model, revision=job.revision, dtype=job.dtype)
-    tokenizer = AutoTokenizer.from_pretrained(job.tokenizer or job.model, revision=job.revision)
+    tokenizer = AutoTokenizer.from_pretrained(job.model, revision=job.revision)
     model.to(device)
-    return LoadedModel(model.eval(), tokenizer, job.model)
+    return LoadedModel(model.eval(), tokenizer, job.model, job.revision, job.generation)
 
 
 def _attempt(job: EvalJob, number: int, model: LoadedModel, items: PlannedItems, facts: dict[str, Any]) -> bool:

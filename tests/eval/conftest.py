@@ -35,14 +35,14 @@ def tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<eos>")
 
 
-def build(kind: str, vocabulary: int):
+def build(kind: str, vocabulary: int, context: int = CONTEXT):
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel, Olmo2Config, Olmo2ForCausalLM
 
     torch.manual_seed(0)
     if kind == "absolute":
         model = GPT2LMHeadModel(
-            GPT2Config(vocab_size=vocabulary, n_positions=CONTEXT, n_embd=32, n_layer=2, n_head=2, eos_token_id=0)
+            GPT2Config(vocab_size=vocabulary, n_positions=context, n_embd=32, n_layer=2, n_head=2, eos_token_id=0)
         )
     else:
         model = Olmo2ForCausalLM(
@@ -52,7 +52,7 @@ def build(kind: str, vocabulary: int):
                 intermediate_size=64,
                 num_hidden_layers=2,
                 num_attention_heads=2,
-                max_position_embeddings=CONTEXT,
+                max_position_embeddings=context,
                 eos_token_id=0,
                 pad_token_id=None,
                 bos_token_id=None,

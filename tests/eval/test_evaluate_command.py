@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 
+from pretrain_exp.config import EvaluationConfig
 from pretrain_exp.errors import UserError
 from pretrain_exp.eval.perplexity import Perplexity
 from pretrain_exp.executor.base import Outcome
@@ -19,11 +20,16 @@ KEY = "eval.perplexity.files"
 class Recorder:
     """An executor that starts nothing: every job ends in one state."""
 
-    def __init__(self, state):
-        self.state, self.waits, self.jobs = state, state != "submitted", None
+    def __init__(self, state, meanwhile=None):
+        self.state, self.waits, self.jobs, self.stores = state, state != "submitted", None, []
+        self.local, self.meanwhile = self.waits, meanwhile
 
-    def run(self, jobs, store):
-        self.jobs = list(jobs)
+    def run(self, jobs, store, planned):
+        planned()
+        self.jobs = [*(self.jobs or []), *jobs]
+        self.stores.append(store)
+        if self.meanwhile:
+            self.meanwhile()
         return {job.id: Outcome(job, self.state, "the reason") for job in jobs}
 
 
@@ -62,21 +68,21 @@ def study(tmp_path):
 def evaluate(tmp_path):
     """Evaluates perplexity on targets; returns exit status, executor and configuration."""
 
-    def run(*targets, state="done", files=None):
+    def run(*targets, state="done", files=None, store=None, out="out", meanwhile=None):
         fields = {} if files is None else {"files": files}
         config = SimpleNamespace(
-            store=str(tmp_path / "store"),
+            store=str(store or tmp_path / "store"),
             eval={"perplexity": {"_target_": "pretrain_exp.eval.perplexity.Perplexity", **fields}},
-            evaluation=SimpleNamespace(device="cpu", dtype="float32", shards=1),
+            evaluation=EvaluationConfig(device="cpu"),
             framework={"_target_": "pretrain_exp.framework.huggingface.framework.HuggingFace"},
             training=SimpleNamespace(retries=0),
         )
-        executor = Recorder(state)
+        executor = Recorder(state, meanwhile)
         evaluations = {"perplexity": Perplexity(**fields)}
         kinds = SimpleNamespace(framework=HuggingFace(), executor=executor, evaluations=evaluations)
         composed = SimpleNamespace(config=config, kinds=kinds)
         run.executor = executor
-        return evaluate_checkpoints(composed, tmp_path / "out", "the command", targets), executor, config
+        return evaluate_checkpoints(composed, tmp_path / out, "the command", targets), executor, config
 
     return run
 
@@ -116,6 +122,47 @@ def test_a_folder_needs_files_and_nothing_runs_before_that_is_said(evaluate, stu
     assert evaluate.executor.jobs is None
 
 
+def test_states_are_scored_in_the_store_of_their_study(evaluate, study, documents, hf_folder, tmp_path):
+    whole = study(held_out=documents, held_out_digest="d")
+    _, executor, _ = evaluate(whole, str(hf_folder), files=[documents], store=tmp_path / "mine")
+    theirs, mine = tmp_path / "store", tmp_path / "mine"
+    assert executor.stores == [theirs, mine]
+    for job, store in zip(executor.jobs, executor.stores, strict=True):
+        assert job.folder.is_relative_to(store)
+        assert job.makes[0].is_relative_to(store)
+    assert executor.jobs[0].payload["state"] == str(theirs / "states" / "abc")
+    assert executor.jobs[1].payload["model"] == str(hf_folder)
+
+
+def test_what_another_evaluates_at_the_moment_is_not_evaluated_again(evaluate, study, documents, hf_folder):
+    """The second call finds the jobs of the first announced, and adopts them; when the first has ended it does not."""
+    targets = [study(held_out=documents, held_out_digest="d"), str(hf_folder)]
+    seen = []
+
+    def call(out, meanwhile=None):
+        _, executor, _ = evaluate(*targets, files=[documents], out=out, meanwhile=meanwhile)
+        seen.append(sorted((job.id, job.adopted) for job in executor.jobs))
+
+    call("first", lambda: call("second"))
+    call("third")
+    inner, outer, after = seen
+    assert outer == after
+    assert inner == [(name, True) for name, _ in outer]
+    assert not any(adopted for _, adopted in outer)
+
+
+def test_a_state_of_two_members_is_scored_on_the_items_of_both(study, tmp_path):
+    folder = study()
+    other = tmp_path / "other"
+    other.mkdir()
+    member = json.loads((tmp_path / "study" / "member.json").read_text())
+    (other / "member.json").write_text(json.dumps({**member, "label": "x=2", "plan": "plans/p"}))
+    record = json.loads((tmp_path / "study" / "study.json").read_text())
+    (tmp_path / "study" / "study.json").write_text(json.dumps({**record, "members": [folder, str(other)]}))
+    found = resolve_target(folder)
+    assert [(target.identity, target.items) for target in found] == [("abc", None), ("abc", "plans/p/items.parquet")]
+
+
 @pytest.mark.parametrize(("state", "status"), [("submitted", 0), ("failed", 1)])
 def test_what_is_submitted_has_not_failed(evaluate, study, documents, capsys, state, status):
     found, _, _ = evaluate(study(held_out=documents, held_out_digest="d"), state=state)
@@ -130,7 +177,7 @@ def test_what_is_submitted_has_not_failed(evaluate, study, documents, capsys, st
 )
 def test_a_folder_is_known_by_its_tokenizer_too(hf_folder, name, counts):
     def identity():
-        return resolve_target(str(hf_folder), HuggingFace())[0].identity
+        return resolve_target(str(hf_folder))[0].identity
 
     before = identity()
     assert before == identity()

@@ -1,15 +1,17 @@
 """Tasks of lm-eval: per-item values that add up to the harness's own aggregate."""
 
+import copy
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.eval.base import EvalContext
+from pretrain_exp.eval.base import EvalContext, LoadedModel
 from pretrain_exp.eval.lm_eval import LmEval
 from pretrain_exp.eval.multiple_choice import MultipleChoice
 from pretrain_exp.items.benchmarks import load_benchmark
@@ -17,9 +19,10 @@ from pretrain_exp.items.benchmarks import load_benchmark
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    """Nothing of a test is left in the user's cache of data sets."""
+    """Nothing of a test is left in the user's cache of data sets; lm-eval does not describe the machine each time."""
     import datasets
 
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
 
 
@@ -60,15 +63,21 @@ GENERATION = {
 }
 
 
-def harness(model, path, **keywords):
+def harness(model, path, template=None, include_path=None, **keywords):
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
     return simple_evaluate(
-        HFLM(pretrained=model.model, tokenizer=model.tokenizer, batch_size=4, max_length=model.context_length),
+        HFLM(
+            pretrained=model.model,
+            tokenizer=model.tokenizer,
+            batch_size=4,
+            max_length=model.context_length,
+            chat_template_args={"chat_template": template} if template else None,
+        ),
         tasks=[path],
-        task_manager=TaskManager(include_defaults=False),
+        task_manager=TaskManager(include_path=include_path, include_defaults=False),
         bootstrap_iters=0,
         **keywords,
     )
@@ -116,6 +125,95 @@ def test_every_item_has_the_value_of_the_command_line_of_the_harness(models, tas
     results = json.loads(aggregate.read_text())["results"]["sums"]
     for name in ("acc", "acc_norm"):
         assert sum(found[name].values()) / 12 == pytest.approx(results[f"{name},none"], abs=1e-9)
+
+
+TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}|{% endfor %}{% if add_generation_prompt %}<bot>{% endif %}"
+)
+
+
+@pytest.fixture
+def chatting(models):
+    """A model whose tokenizer has two templates."""
+    tokenizer = copy.deepcopy(models["rotary"].tokenizer)
+    tokenizer.chat_template = {"default": TEMPLATE, "terse": TEMPLATE.replace("m.role", "m.role[0]")}
+    return LoadedModel(models["rotary"].model, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("fields", "theirs"),
+    [
+        ({"num_fewshot": 2}, {"num_fewshot": 2}),
+        ({"system_instruction": "Count well."}, {"system_instruction": "Count well."}),
+        ({"apply_chat_template": True}, {"apply_chat_template": True}),
+        (
+            {"apply_chat_template": True, "num_fewshot": 2, "system_instruction": "Count well."},
+            {"apply_chat_template": True, "num_fewshot": 2, "system_instruction": "Count well."},
+        ),
+        (
+            {"apply_chat_template": True, "num_fewshot": 2, "fewshot_as_multiturn": False},
+            {"apply_chat_template": True, "num_fewshot": 2, "fewshot_as_multiturn": False},
+        ),
+        ({"apply_chat_template": "terse"}, {"apply_chat_template": True, "template": "terse"}),
+    ],
+)
+def test_prompts_and_values_are_those_of_the_harness(chatting, task, monkeypatch, fields, theirs):
+    """Item by item, the very requests and what came of them."""
+    import lm_eval
+
+    kept, plain = [], lm_eval.simple_evaluate
+    monkeypatch.setattr(lm_eval, "simple_evaluate", lambda *a, **k: kept.append(plain(*a, **k)) or kept[-1])
+    path = task()
+    scores = LmEval(tasks=[path], **fields).run(chatting, EvalContext())
+    ours, expected = kept[0]["samples"]["sums"], harness(chatting, path, **theirs)["samples"]["sums"]
+    assert len(ours) == len(expected) == 12
+    for one, other in zip(ours, expected, strict=True):
+        assert one["arguments"] == other["arguments"]
+        for (mine, _), (their, _) in zip(one["filtered_resps"], other["filtered_resps"], strict=True):
+            assert mine == pytest.approx(their, abs=1e-3)
+    assert sum(column(scores, "acc").values()) == sum(sample["acc"] for sample in expected)
+    if fields.get("apply_chat_template"):
+        assert ours[0]["arguments"][0][0].endswith("<bot>")
+        assert ("<u>" in ours[0]["arguments"][0][0]) == (fields["apply_chat_template"] == "terse")
+
+
+@pytest.mark.parametrize(
+    ("templates", "wanted", "fix"),
+    [
+        (None, True, "false, or a checkpoint whose tokenizer has one"),
+        (TEMPLATE, "terse", "choose true"),
+        ({"default": TEMPLATE, "tools": TEMPLATE}, "terse", "choose true or default or tools"),
+        ({"tools": TEMPLATE}, True, "choose tools"),
+    ],
+)
+def test_a_template_that_the_tokenizer_has_not(chatting, task, templates, wanted, fix):
+    chatting.tokenizer.chat_template = templates
+    with pytest.raises(UserError, match="no such chat template") as error:
+        LmEval(tasks=[task()], apply_chat_template=wanted).run(chatting, EvalContext())
+    assert error.value.fix == fix
+
+
+@pytest.mark.parametrize("name", ["counting", "tagged"])
+def test_a_group_and_a_tag_are_their_tasks(models, task, tmp_path, name):
+    folder = str(Path(task("sums", tag="tagged")).parent)
+    task("other", tag="tagged", doc_to_text="Sum: {{q}}")
+    (Path(folder) / "group.yaml").write_text(yaml.safe_dump({"group": "counting", "task": ["sums", "other"]}))
+    scores = LmEval(tasks=[name], include_path=folder).run(models["rotary"], EvalContext())
+    theirs = harness(models["rotary"], name, include_path=folder)["results"]
+    for each in ("sums", "other"):
+        ours = column([score for score in scores if score.task == each], "acc")
+        assert len(ours) == 12
+        assert sum(ours.values()) / 12 == pytest.approx(theirs[each]["acc,none"])
+    assert {score.task for score in scores} == {"sums", "other"}
+
+
+def test_a_limit_scores_what_the_harness_scores_of_these_items(models, task):
+    path, model = task(), models["rotary"]
+    ours = column(LmEval(tasks=[path], limit=5, num_fewshot=1).run(model, EvalContext()), "acc")
+    items = {item.id: row for row, item in enumerate(load_benchmark(f"lm_eval:{path}"))}
+    rows = sorted(items[item] for item in ours)
+    theirs = harness(model, path, num_fewshot=1, samples={"sums": rows})["samples"]["sums"]
+    assert {items[item]: value for item, value in ours.items()} == {s["doc_id"]: s["acc"] for s in theirs}
 
 
 def test_an_item_has_the_id_that_it_is_planted_under(models, task):
@@ -175,6 +273,13 @@ def test_a_limit_takes_a_seeded_subset_of_each_task(models, task):
     assert len(items(0)) == 4
     assert items(0) == items(0) != items(1)
     assert items(0) != set(every[:4])
+
+
+def test_a_limit_above_what_there_is_takes_all_and_says_so(models, task):
+    context = EvalContext()
+    scores = LmEval(tasks=[task()], limit=50).run(models["rotary"], context)
+    assert len(column(scores, "acc")) == 12
+    assert context.notes == ["limit asks for 50 items, sums has 12: all were scored"]
 
 
 def test_a_folder_of_tasks_is_searched_without_the_tasks_of_the_harness(models, task, monkeypatch):

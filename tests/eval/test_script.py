@@ -61,7 +61,47 @@ def test_its_failure_is_a_failure(tmp_path: Path, body: str, said: str) -> None:
         Script(script=program(tmp_path, body)).run(MODEL, EvalContext())
 
 
-@pytest.mark.parametrize(("args", "key"), [({"model": "x"}, "args.model"), ({"a": {"b": 1}}, "args.a")])
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("{'item': ['a', None], 'metric': ['m', 'm'], 'value': [1.0, 0.0]}", "1 rows without item"),
+        ("{'item': ['a'], 'metric': ['m'], 'value': ['high']}", "must be numbers"),
+        ("{'item': ['a'], 'value': [1.0]}", "no column metric"),
+    ],
+)
+def test_a_table_that_is_none_is_refused(tmp_path: Path, table: str, said: str) -> None:
+    body = (
+        "import pyarrow as pa, pyarrow.parquet as pq, os\n"
+        f"pq.write_table(pa.table({table}), os.path.join(os.path.dirname(file), 'items.parquet'))\n"
+    )
+    with pytest.raises(UserError, match=said):
+        Script(script=program(tmp_path, body)).run(MODEL, EvalContext())
+
+
+def test_a_hub_name_is_given_as_the_folder_of_its_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program would load the newest revision of a name, which is not what is evaluated."""
+    asked: list[Any] = []
+
+    def snapshot(name: str, **fields: Any) -> str:
+        asked.append((name, fields))
+        return "/cache/of/that"
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    script = program(tmp_path, "open(file, 'w').write('right: %d' % (sys.argv[2] == '/cache/of/that'))\n")
+    found = Script(script=script).run(LoadedModel(None, None, "a/b", "c1"), EvalContext())  # type: ignore[arg-type]
+    assert found == [Score("my own", "all", "right", 1.0)]
+    assert asked == [("a/b", {"revision": "c1", "local_files_only": True})]
+
+
+@pytest.mark.parametrize(
+    ("args", "key"),
+    [
+        ({"model": "x"}, "args.model"),
+        ({"a": {"b": 1}}, "args.a"),
+        ({"a": [1, None]}, "args.a"),
+        ({"a": [True]}, "args.a"),
+    ],
+)
 def test_wrong_arguments_are_refused(args: dict[str, Any], key: str) -> None:
     with pytest.raises(UserError) as caught:
         Script(script="x.py", args=args)

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -20,35 +21,37 @@ from pretrain_exp.eval.multiple_choice import MultipleChoice
 from pretrain_exp.plan.ledger import ITEMS_SCHEMA
 
 KIND = "pretrain_exp.eval.{}.{}"
+# every evaluation in shards, in one process: test_every_evaluation.py
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "choice": (KIND.format("multiple_choice", "MultipleChoice"), {}),
-    "shots": (KIND.format("multiple_choice", "MultipleChoice"), {"num_fewshot": 1}),
     "texts": (KIND.format("planted_texts", "PlantedTexts"), {}),
     "verbatim": (KIND.format("verbatim", "Verbatim"), {"prefix": 2, "suffix": 2}),
-    "membership": (KIND.format("membership", "Membership"), {}),
-    "probes": (KIND.format("knowledge", "Knowledge"), {}),
     "perplexity": (KIND.format("perplexity", "Perplexity"), {}),
-    "whole": (KIND.format("olmes", "Olmes"), {"tasks": ["arc_easy"], "shots": 0, "limit": 4}),  # is not divided
+    "whole": ("own_evaluations.OneScore", {}),  # does not say that it can be divided
 }
 
 
 @pytest.fixture(scope="module")
 def inputs(models, items, tmp_path_factory) -> dict[str, Any]:
-    """A checkpoint, a plan's items of every kind, documents; the fields of a job that say where they are."""
+    """A checkpoint, a plan's items, documents; the fields of a job that say where they are."""
     folder = tmp_path_factory.mktemp("inputs")
     models["rotary"].model.save_pretrained(folder / "model")
     models["rotary"].tokenizer.save_pretrained(folder / "model")
     rows = [("choice", item.id, "", 1, "", [1], item.to_json(), False) for item in items]
     rows += [("poems", str(i), "", i % 2, "", [0, *range(5 + i, 12 + 2 * i), 0], "", False) for i in range(9)]
-    for i in range(7):
-        payload = {"kind": "probe", "type": "semantic", "prompt": f"Plant {i} needs", "target": f"light {i}"}
-        rows.append(("facts", f"p{i}", "", i % 2, "", [7, i], json.dumps(payload), True))
     table = pa.Table.from_pylist([dict(zip(ITEMS_SCHEMA.names, row, strict=True)) for row in rows], ITEMS_SCHEMA)
     pq.write_table(table, folder / "items.parquet")
     texts = [{"text": f"Ice number {i} melts. " * (i + 1)} for i in range(6)]
     (folder / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
     paths = {"items": str(folder / "items.parquet"), "held_out": str(folder / "held.jsonl")}
     return {"model": str(folder / "model"), "device": "cpu", "threads": 1, **paths}
+
+
+@pytest.fixture(autouse=True)
+def own_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = str(Path(__file__).parent)
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.setenv("PYTHONPATH", here)
 
 
 def run(folder: Path, inputs: dict[str, Any], names: list[str], **fields: Any) -> tuple[int, EvalJob]:
@@ -108,7 +111,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
         kill = wait = poll
 
-    monkeypatch.setattr(shards.subprocess, "Popen", Process)
+    monkeypatch.setattr(shards, "subprocess", SimpleNamespace(Popen=Process))
 
 
 @pytest.mark.usefixtures("here")
@@ -162,6 +165,17 @@ def test_a_shard_that_fails_is_told_and_the_others_stay(inputs: dict[str, Any], 
     status, job = run(tmp_path / "out", broken, ["texts", "perplexity"], shards=2)
     assert status == 0
     assert Outcome.read(job.evaluations[1].out).error is None
+
+
+@pytest.mark.usefixtures("here")
+def test_silence_of_all_shards_is_a_failure(inputs: dict[str, Any], tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setitem(KINDS, "silent", ("own_evaluations.Silent", {}))
+    monkeypatch.setattr("own_evaluations.Silent.divisible", True, raising=False)
+    status, job = run(tmp_path / "out", inputs, ["silent"], shards=2)
+    assert status == 1
+    error = Outcome.read(job.evaluations[0].out).error
+    assert error is not None
+    assert "returned no scores, and no note" in error["message"]
 
 
 def test_examples_are_those_of_the_whole_benchmark(models: Any, items: Any) -> None:
