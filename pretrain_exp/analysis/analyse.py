@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pretrain_exp.analysis.answer import answers, headline
-from pretrain_exp.analysis.effects import Design, effects
+from pretrain_exp.analysis.answer import answers
+from pretrain_exp.analysis.design import Design
+from pretrain_exp.analysis.effects import effects
 from pretrain_exp.analysis.estimate import Estimate, adjust
 from pretrain_exp.analysis.findings import Findings, find
 from pretrain_exp.analysis.levels import Level, levels, trajectories
@@ -15,24 +16,24 @@ from pretrain_exp.analysis.limits import Remark, limits
 from pretrain_exp.analysis.losses import side_effects
 from pretrain_exp.analysis.matrix import Matrix, matrices
 from pretrain_exp.analysis.noise_floor import Floor, floor_answers, noise_floor
+from pretrain_exp.analysis.outcomes import Relevance, headline
+from pretrain_exp.analysis.place import Place
 from pretrain_exp.analysis.power import mde_paired, mde_seeds
 from pretrain_exp.analysis.responses import Response, responses
 from pretrain_exp.analysis.scores import read_doses, read_scores
 from pretrain_exp.analysis.study import StudyData
 
 
-@dataclass(frozen=True)
-class Power:
-    """What would have been seen with 80 % power at the spread that was observed. NaN where it cannot be said.
+@dataclass(frozen=True, kw_only=True)
+class Power(Place):
+    """What would have been seen with 80 % power at the spread that was observed. NaN where there is no spread.
 
-    sd_items: of paired differences within a run; sd_seeds: of per-seed effects; all in units of the metric.
+    sd_items: of paired differences within a run; sd_seeds: of per-seed effects; all in units of the metric. n: of what
+    `counted` says, a seed.
     """
 
-    metric: str
-    panel: str
-    insertion: str
-    dose: int
     n: int
+    counted: str
     seeds: int
     sd_items: float
     sd_seeds: float
@@ -42,7 +43,10 @@ class Power:
 
 @dataclass(frozen=True)
 class Analysis:
-    """answers: a passage for each panel and insertion. headline: the row behind the first of them."""
+    """answers: a passage for each panel and insertion. headline: the row behind the first of them.
+
+    relevance: the order of what was measured, by which pages and tables are sorted.
+    """
 
     answers: list[str]
     headline: Estimate | None
@@ -54,6 +58,7 @@ class Analysis:
     remarks: list[Remark]
     findings: Findings
     design: Design
+    relevance: Relevance
     matrices: list[Matrix] = field(default_factory=list)  # of arms that read one insertion alone
     floors: list[Floor] = field(default_factory=list)  # of runs without any edit, where there are no others
 
@@ -65,42 +70,35 @@ def analyse(study: StudyData, level: float = 0.95, resamples: int = 2000, rng_se
     fits = responses(design)
     rows = effects(design) + side_effects(design) + [row for fit in fits for row in fit.rows]
     estimates = adjust(rows)
+    relevance = Relevance(estimates, study.measured_by)
     floors = [] if scores.units("treated") else noise_floor(scores, level)
     return Analysis(
-        floor_answers(floors) or answers(estimates), headline(estimates), estimates, levels(design),
-        trajectories(design), fits, _power(design, estimates), limits(study, design), find(study, design), design,
-        matrices(study, design), floors,
+        floor_answers(floors) or answers(estimates, relevance), headline(estimates, relevance), estimates,
+        levels(design), trajectories(design), fits, _power(design), limits(study, design), find(study, design), design,
+        relevance, matrices(study, design), floors,
     )  # fmt: skip
 
 
-def _power(design: Design, rows: Sequence[Estimate]) -> list[Power]:
+def _power(design: Design) -> list[Power]:
     found = []
-    for panel in design.panels:
-        for insertion in design.doses.insertions:
-            for series in design.series(panel, insertion):
-                for cell in design.cells(panel, insertion):
-                    pairs = design.pairs(panel, series, ("treated", "control"), cell)
-                    pairs = [pair for pair in pairs if len(pair.item) > 1]
-                    if cell.group or not pairs:
-                        continue
-                    variance = sum(float(p.difference.var(ddof=1)) for p in pairs) / len(pairs)
-                    n = round(sum(len(p.item) for p in pairs) / len(pairs))
-                    effect = [float(p.difference.mean()) for p in pairs]
-                    spread = _sd(effect)
-                    found.append(
-                        Power(
-                            series.metric,
-                            panel.label,
-                            insertion,
-                            cell.dose,
-                            n,
-                            len(pairs),
-                            math.sqrt(variance),
-                            spread,
-                            float(mde_paired(variance, n, level=design.level)),
-                            mde_seeds(spread, len(pairs), level=design.level),
-                        )
-                    )
+    for panel, insertion, series in design.measured():
+        for cell in design.cells(panel, insertion, series):
+            pairs = design.pairs(panel, series, ("treated", "control"), cell)
+            pairs = [pair for pair in pairs if len(pair.item) > 1]
+            if cell.group or not pairs:
+                continue
+            variance = sum(float(p.difference.var(ddof=1)) for p in pairs) / len(pairs)
+            n = round(sum(len(p.item) for p in pairs) / len(pairs))
+            spread = _sd([float(p.difference.mean()) for p in pairs])
+            in_a_run = float(mde_paired(variance, n, level=design.level)) if variance > 0 else math.nan
+            over_seeds = mde_seeds(spread, len(pairs), level=design.level)
+            found.append(
+                Power(
+                    panel=panel.label, insertion=insertion, **series._asdict(), dose=cell.dose, n=n,
+                    counted=design.counted(series, insertion), seeds=len(pairs), sd_items=math.sqrt(variance),
+                    sd_seeds=spread, mde_run=in_a_run, mde_seeds=over_seeds,
+                )
+            )  # fmt: skip
     return found
 
 

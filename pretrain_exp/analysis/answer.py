@@ -1,4 +1,10 @@
-"""The answer in a sentence: rows of the result in, what a colleague would be told out. Verbs follow the intervals."""
+"""The answer in a sentence: rows of the result in, what a colleague would be told out. Verbs follow the intervals.
+
+    Reading a fact 16 times raised <outcome> by 2.05 nats in knowledge/memorization (95 % <method>: ..., n = ...; ...).
+    Holdout facts, never read: +1.62 nats (...); beyond them: +0.43 nats (...).
+
+A verb says that reading did it only where the change exceeds that of holdout items, or these did not move.
+"""
 
 from __future__ import annotations
 
@@ -6,34 +12,8 @@ import math
 from collections.abc import Sequence
 
 from pretrain_exp.analysis.estimate import Estimate
-from pretrain_exp.analysis.metrics import Metric, metric, metric_rank
-
-
-def headline(rows: Sequence[Estimate], panel: str | None = None, insertion: str | None = None) -> Estimate | None:
-    """The row that answers: highest dose, best-known metric, over seeds and against control where there are any.
-
-    A metric that is 0 in both arms (no answer was ever right) answers only where there is no other.
-    """
-    for contrast in ("treated_vs_control", "dose_vs_holdout"):
-        fitting = [
-            row for row in rows
-            if row.contrast == contrast and row.dose and not row.group and row.scope in ("seeds", "run")
-            and (panel is None or row.panel == panel) and (insertion is None or row.insertion == insertion)
-        ]  # fmt: skip
-        if fitting:
-            return min(
-                fitting,
-                key=lambda r: (
-                    r.value == r.reference == 0,
-                    metric_rank(r.metric),
-                    r.evaluation,
-                    r.task,
-                    r.scope != "seeds",
-                    -(r.dose or 0),
-                    r.seed or 0,
-                ),
-            )
-    return None
+from pretrain_exp.analysis.metrics import Metric, metric
+from pretrain_exp.analysis.outcomes import Relevance, headline, measured_of
 
 
 def matching(rows: Sequence[Estimate], like: Estimate, **changes: object) -> Estimate | None:
@@ -43,46 +23,94 @@ def matching(rows: Sequence[Estimate], like: Estimate, **changes: object) -> Est
     return next((row for row in rows if all(getattr(row, key) == value for key, value in wanted.items())), None)
 
 
-def answers(rows: Sequence[Estimate]) -> list[str]:
+def answers(rows: Sequence[Estimate], relevance: Relevance | None = None) -> list[str]:
     """One passage for each panel and insertion; a single sentence that says why when nothing can be answered."""
+    relevance = relevance or Relevance(rows)
     places = dict.fromkeys(
-        (row.panel, row.insertion) for row in rows if row.dose and row.contrast != "member_vs_member"
+        (row.panel, row.insertion) for row in rows if row.dose is not None and row.contrast != "member_vs_member"
     )
     varied = [len({place[i] for place in places}) > 1 for i in (0, 1)]
     found = [
         _answer(rows, row, ", ".join(part for part, named in zip(place, varied, strict=True) if named and part))
+        + _passed_over(row, relevance)
         for place in places
-        if (row := headline(rows, *place))
+        if (row := headline(rows, relevance, *place))
     ]
     return found or _side_effects_only(rows)
 
 
+def outcome_name(evaluation: str, task: str) -> str:
+    """`knowledge/memorization`: the task, with its evaluation where the task does not begin with it."""
+    return task if task == evaluation or task.startswith(f"{evaluation}/") else f"{evaluation}/{task}"
+
+
 def _answer(rows: Sequence[Estimate], row: Estimate, name: str) -> str:
     m = metric(row.metric, True)
-    times = "once" if row.dose == 1 else f"{row.dose} times"
+    holdout = matching(rows, row, dose=0) if row.dose and row.contrast == "treated_vs_control" else None
+    moved = holdout is not None and not _holds_zero(holdout)
+    beyond = matching(rows, row, contrast="difference_in_differences") if moved else None
+    if moved and (beyond is None or _holds_zero(beyond) or (beyond.estimate > 0) != (row.estimate > 0)):
+        sentence = _compared(row, m)
+    else:
+        sentence = f"{_lead(row, m)} {_effect(row, m)} in {_where(rows, row)} "
     against = "control" if row.contrast == "treated_vs_control" else f"holdout {m.thing}s of the same run"
-    lead = f"{name}: reading" if name else "Reading"
-    tests = _tests(rows, row)
-    sentence = (
-        f"{lead} {m.a_thing} {times} {_effect(row, m)} "
-        f"({_interval(row, m)}; {against} {m.level(row.reference)} → treated {m.level(row.value)}{tests})."
+    sentence = f"{name}: {sentence[0].lower()}{sentence[1:]}" if name else sentence
+    sentence = sentence.replace("<where>", _where(rows, row))
+    sentence += (
+        f"({_interval(row, m)}, n = {row.n:,} {row.counted}; {against} {m.level(row.reference)} → treated "
+        f"{m.level(row.value)}{_tests(rows, row)})."
     )
-    holdout = matching(rows, row, dose=0)
     if holdout is None:
         return sentence
-    reached = "" if _holds_zero(holdout) else f", so what was planted changed {m.thing}s that were never read"
     interval = f"no interval: {holdout.flag}" if math.isnan(holdout.low) else m.interval(holdout.low, holdout.high)
-    return f"{sentence} Holdout {m.thing}s: {m.difference(holdout.estimate)} {m.unit} ({interval}){reached}."
+    sentence += f" Holdout {m.thing}s, never read: {_signed(holdout, m)} ({interval})"
+    if beyond is None:
+        return f"{sentence}."
+    told = ", which this study cannot tell from no effect" if _holds_zero(beyond) else ""
+    return f"{sentence}; beyond them: {_signed(beyond, m)} ({m.interval(beyond.low, beyond.high)}){told}."
+
+
+def _lead(row: Estimate, m: Metric) -> str:
+    if not row.dose:
+        return "Training on what was planted"
+    if m.planted:
+        return f"Reading {row.dose:,} {m.planted}{'' if row.dose == 1 else 's'}"
+    return f"Reading {m.a_thing} {_times(row.dose)}"
+
+
+def _times(dose: int) -> str:
+    return "once" if dose == 1 else f"{dose:,} times"
+
+
+def _changed(row: Estimate, m: Metric) -> str:
+    return m.changed if row.dose else f"{m.label} of {m.thing}s that were never read"
 
 
 def _effect(row: Estimate, m: Metric) -> str:
     if math.isnan(row.low):
-        return f"changed {m.changed} by {m.difference(row.estimate)} {m.unit}".rstrip()
+        return f"changed {_changed(row, m)} by {_signed(row, m)}"
     if _holds_zero(row):
-        size = f"{m.difference(row.estimate)} {m.unit}".rstrip()
-        return f"changed {m.changed} by {size}, which this study cannot tell from no effect"
+        return f"changed {_changed(row, m)} by {_signed(row, m)}, which this study cannot tell from no effect,"
     verb = "raised" if row.estimate > 0 else "lowered"
-    return f"{verb} {m.changed} by {m.difference(abs(row.estimate), sign=False)} {m.unit}".rstrip()
+    return f"{verb} {_changed(row, m)} by {m.difference(abs(row.estimate), sign=False)} {m.unit}".rstrip()
+
+
+def _compared(row: Estimate, m: Metric) -> str:
+    """Where holdout items moved as much: what is seen, and not that reading did it."""
+    planted = f"after {row.dose:,} {m.planted}s" if m.planted else f"{m.thing}s read {_times(row.dose or 0)}"
+    size = f"{m.difference(abs(row.estimate), sign=False)} {m.unit}".rstrip()
+    label = m.label[:1].upper() + m.label[1:]
+    side = "higher" if row.estimate > 0 else "lower"
+    return f"{label} ({planted}) is {size} {side} than in control in <where>, and so it is for holdout {m.thing}s "
+
+
+def _where(rows: Sequence[Estimate], row: Estimate) -> str:
+    tasks = {r.task for r in rows if measured_of(r)._replace(task=row.task) == measured_of(row)}
+    return outcome_name(row.evaluation, row.task) + (f", one of {len(tasks)} tasks" if len(tasks) > 1 else "")
+
+
+def _signed(row: Estimate, m: Metric) -> str:
+    return f"{m.difference(row.estimate)} {m.unit}".rstrip()
 
 
 def _interval(row: Estimate, m: Metric) -> str:
@@ -93,7 +121,7 @@ def _interval(row: Estimate, m: Metric) -> str:
     if row.estimate < 0 and high < 0:  # said as "lowered by": turned round
         low, high = -high, -low
     signed = not (row.low > 0 or row.high < 0)
-    return f"{percent} {row.method}: {m.interval(low, high, signed)}"
+    return f"{'one run; ' if row.scope == 'run' else ''}{percent} {row.method}: {m.interval(low, high, signed)}"
 
 
 def _tests(rows: Sequence[Estimate], row: Estimate) -> str:
@@ -105,10 +133,8 @@ def _tests(rows: Sequence[Estimate], row: Estimate) -> str:
         for r in rows
         if r.scope == "run"
         and not math.isnan(r.p)
-        and all(
-            getattr(r, k) == getattr(row, k)
-            for k in ("contrast", "evaluation", "task", "metric", "panel", "insertion", "group", "dose")
-        )
+        and (r.contrast, r.group, r.dose) == (row.contrast, row.group, row.dose)
+        and measured_of(r) == measured_of(row)
     ]
     if not each:
         return ""
@@ -120,13 +146,20 @@ def _tests(rows: Sequence[Estimate], row: Estimate) -> str:
     )
 
 
+def _passed_over(row: Estimate, relevance: Relevance) -> str:
+    """Outcomes that come first and are the same number everywhere."""
+    names = [metric(name, True).label for name in relevance.passed_over(measured_of(row))]
+    said = " and ".join(names)
+    return f" {said[:1].upper()}{said[1:]}: the same in both arms for every item, so it says nothing." if names else ""
+
+
 def _side_effects_only(rows: Sequence[Estimate]) -> list[str]:
     for row in rows:
         if row.contrast == "treated_vs_control" and row.dose is None and row.scope in ("seeds", "run"):
             m = metric(row.metric)
             percent = f"{100 * row.level:g} %"
-            what = f"Treated − control in {m.label} of {row.task}: {m.difference(row.estimate)} {m.unit}"
-            return [f"{what} ({percent} {row.method}: {m.interval(row.low, row.high)})."]
+            what = f"Treated − control in {m.label} of {outcome_name(row.evaluation, row.task)}: {_signed(row, m)}"
+            return [f"{what} ({percent} {row.method}: {m.interval(row.low, row.high)}; n = {row.n:,})."]
     return ["No answer: no planted item was scored in a treated run."]
 
 

@@ -13,23 +13,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from pretrain_exp.analysis.contrasts import Vector
-from pretrain_exp.analysis.effects import Design, Panel
+from pretrain_exp.analysis.design import Design, Panel
 from pretrain_exp.analysis.learned import describe, learned_at, recurrence
 from pretrain_exp.analysis.metrics import HEADLINE
+from pretrain_exp.analysis.place import Place
 from pretrain_exp.analysis.scores import Series, Unit
 from pretrain_exp.analysis.study import ARMS
 
 
 @dataclass(frozen=True, kw_only=True)
-class CodeShare:
+class CodeShare(Place):
     """How many of the items at a dose in one run have a code. step: of the code; None for never and unstable."""
 
-    panel: str
-    insertion: str
-    evaluation: str
-    task: str
-    metric: str
-    dose: int
     arm: str
     member: str
     seed: int
@@ -61,13 +56,12 @@ class CodeRecurrence:
 
 def codes(design: Design) -> list[CodeShare]:
     """Shares for every run and dose, of right-or-wrong metrics that were scored at two steps or more."""
-    rows: list[CodeShare] = []
-    for panel in design.panels:
-        for insertion in design.doses.insertions:
-            for series in design.series(panel, insertion):
-                if design.scores.binary[series] and series.metric in HEADLINE:
-                    rows += _shares(design, panel, insertion, series)
-    return rows
+    return [
+        row
+        for panel, insertion, series in design.measured()
+        if design.scores.binary[series] and series.metric in HEADLINE
+        for row in _shares(design, panel, insertion, series)
+    ]
 
 
 def _shares(design: Design, panel: Panel, insertion: str, series: Series) -> Iterator[CodeShare]:
@@ -78,7 +72,7 @@ def _shares(design: Design, panel: Panel, insertion: str, series: Series) -> Ite
                 continue
             found = learned_at(answers, steps)
             scored = ~np.isnan(answers).all(axis=1)
-            for cell in design.cells(panel, insertion):
+            for cell in design.cells(panel, insertion, series):
                 mine = found[scored & design.mask(unit, cell)] if not cell.group else np.empty(0)
                 for code in np.unique(mine).tolist():
                     n = int((mine == code).sum())

@@ -24,17 +24,22 @@ Vector = NDArray[np.float64]
 NO_VARIANCE = "no variance"
 ONE_ITEM = "one item only"
 DESCRIPTIVE = "descriptive: runs are not the unit here"
+ITEMS, FACTS = "items", "facts"  # what is counted: a fact's score is the mean over its probes
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Scores of the same items in two arms of one seed. item: (n,) codes; runs: how many each score is a mean of."""
+    """Scores of the same items in two arms of one seed. item: (n,) codes; runs: how many each score is a mean of.
+
+    counted: ITEMS, or FACTS where a score is the mean over the items of a fact.
+    """
 
     seed: int
     item: NDArray[np.int64]
     first: Vector
     second: Vector
     runs: int = 1
+    counted: str = ITEMS
 
     @property
     def difference(self) -> Vector:
@@ -49,7 +54,7 @@ def mean_over_runs(pairs: Sequence[Pair]) -> Pair:
     count = np.bincount(where)
     first = np.bincount(where, np.concatenate([p.first for p in pairs])) / count
     second = np.bincount(where, np.concatenate([p.second for p in pairs])) / count
-    return Pair(pairs[0].seed, item, first, second, len(pairs))
+    return Pair(pairs[0].seed, item, first, second, len(pairs), pairs[0].counted)
 
 
 def paired_rows(
@@ -67,7 +72,8 @@ def paired_rows(
             rows.append(
                 replace(
                     rows[len(differences)], scope="bootstrap", low=boot.low, high=boot.high, p=np.nan, p_method="",
-                    method=f"two-level bootstrap (seeds, then items; {resamples} resamples)", resampling_seed=rng_seed,
+                    method=f"two-level bootstrap (seeds, then {template.counted}; {resamples} resamples)",
+                    resampling_seed=rng_seed,
                     flag=NO_VARIANCE if boot.degenerate else DESCRIPTIVE,
                 )
             )  # fmt: skip
@@ -80,7 +86,7 @@ def _paired_run(template: Estimate, pair: Pair, binary: bool) -> Estimate:
         template, scope="run", seed=pair.seed, n=len(d), estimate=float(d.mean()),
         value=float(pair.first.mean()), reference=float(pair.second.mean()),
     )  # fmt: skip
-    if binary and pair.runs == 1:
+    if binary and pair.runs == 1 and pair.counted == ITEMS:
         counts = count_pairs(pair.first, pair.second)
         low, high = newcombe_paired(counts.both, counts.first, counts.second, counts.neither, row.level)
         b, c = counts.first, counts.second
@@ -92,15 +98,18 @@ def _paired_run(template: Estimate, pair: Pair, binary: bool) -> Estimate:
     interval = t_interval(d, row.level)
     means = f" on means of {pair.runs} runs" if pair.runs > 1 else ""
     return replace(
-        row, low=float(interval.low), high=float(interval.high), method=f"paired t interval over items{means}",
+        row, low=float(interval.low), high=float(interval.high), method=f"paired t interval over {pair.counted}{means}",
         p=float(interval.p), p_method=f"paired t{means}", flag=_flag(bool(interval.degenerate), len(d)),
     )  # fmt: skip
 
 
 def independent_rows(
-    template: Estimate, sides: Sequence[tuple[int, Vector, Vector]], binary: bool, what: str = "items"
+    template: Estimate, sides: Sequence[tuple[int, Vector, Vector]], binary: bool, what: str = ""
 ) -> list[Estimate]:
-    """Rows of mean(first) - mean(second) for (seed, first, second): one per seed, and over seeds if there are more."""
+    """Rows of mean(first) - mean(second) for (seed, first, second): one per seed, and over seeds if there are more.
+
+    what: each value is, of what is counted.
+    """
     rows = [_independent_run(template, *side, binary, what) for side in sides if len(side[1]) and len(side[2])]
     return [*rows, _over_seeds(template, rows)] if len(rows) > 1 else rows
 
@@ -118,10 +127,10 @@ def _independent_run(template: Estimate, seed: int, x: Vector, y: Vector, binary
             row, low=float(low), high=float(high), method="Newcombe method 10 over items", p=p, p_method="Fisher exact"
         )
     if min(len(x), len(y)) < 2:
-        return replace(row, method=f"Welch t over {what}", flag=ONE_ITEM)
+        return replace(row, method=f"Welch t over {what}{row.counted}", flag=ONE_ITEM)
     interval = welch(x, y, row.level)
     return replace(
-        row, low=float(interval.low), high=float(interval.high), method=f"Welch t interval over {what}",
+        row, low=float(interval.low), high=float(interval.high), method=f"Welch t interval over {what}{row.counted}",
         p=float(interval.p), p_method="Welch t", flag=NO_VARIANCE if interval.degenerate else "",
     )  # fmt: skip
 

@@ -20,12 +20,12 @@ from pretrain_exp.analysis.means import t_interval
 from pretrain_exp.analysis.multiplicity import benjamini_hochberg
 
 ALL = "all"
-ONE_SEED = "one seed: the interval is over items"
+ONE_SEED = "one seed: the interval is over {counted}"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell. n: items a seed; d: estimate over its standard error; p_adjusted: over the off-diagonal cells only."""
+    """One cell. n: items or facts a seed; d: estimate over its error; p_adjusted: over those off the diagonal."""
 
     treatment: str
     outcome: str
@@ -45,12 +45,21 @@ class Cell:
         return self.treatment == self.outcome
 
 
-def dependence(differences: Mapping[tuple[str, str], Sequence[ArrayLike]], level: float = 0.95) -> list[Cell]:
+def dependence(
+    differences: Mapping[tuple[str, str], Sequence[ArrayLike]],
+    counted: Mapping[str, str] | None = None,
+    level: float = 0.95,
+) -> list[Cell]:
     """differences: (treatment, outcome) -> for each seed the per-item differences to that seed's control, (items,).
+
+    counted: outcome -> what its differences are of, "facts" or, if it is not there, "items".
 
     Two seeds or more: t over seed means, the run is the unit. One seed: paired t over items, flagged.
     """
-    cells = [_cell(key, [np.asarray(each, float) for each in seeds], level) for key, seeds in differences.items()]
+    cells = [
+        _cell(key, [np.asarray(each, float) for each in seeds], (counted or {}).get(key[1], "items"), level)
+        for key, seeds in differences.items()
+    ]
     off = [i for i, cell in enumerate(cells) if not cell.diagonal and cell.treatment != ALL]
     adjusted = benjamini_hochberg([cells[i].p for i in off])
     for i, p in zip(off, adjusted.tolist(), strict=True):
@@ -70,7 +79,7 @@ def noise_of_controls(controls: Mapping[str, Sequence[ArrayLike]]) -> dict[str, 
     return out
 
 
-def _cell(key: tuple[str, str], seeds: list[np.ndarray], level: float) -> Cell:
+def _cell(key: tuple[str, str], seeds: list[np.ndarray], counted: str, level: float) -> Cell:
     if not seeds or any(not len(each) for each in seeds):
         raise ValueError(f"no scores of outcome {key[1]!r} under {key[0]!r}")
     over_seeds = len(seeds) > 1
@@ -89,6 +98,6 @@ def _cell(key: tuple[str, str], seeds: list[np.ndarray], level: float) -> Cell:
         p_adjusted=math.nan,
         n=round(float(np.mean([len(each) for each in seeds]))),
         seeds=len(seeds),
-        method=f"t over {len(seeds)} seeds" if over_seeds else "paired t over items",
-        flag="no variance" if interval.degenerate else "" if over_seeds else ONE_SEED,
+        method=f"t over {len(seeds)} seeds" if over_seeds else f"paired t over {counted}",
+        flag="no variance" if interval.degenerate else "" if over_seeds else ONE_SEED.format(counted=counted),
     )

@@ -32,7 +32,8 @@ class Estimate:
 
     scope:     "run" (one seed; the interval is over items), "seeds" (t over per-seed effects: conclude from this one),
                "pooled" and "bootstrap" (descriptive only).
-    n:         items (pairs of scores, for a paired contrast) in each seed, added over seeds.
+    n:         what `counted` says (pairs of scores, for a paired contrast) in each seed, added over seeds.
+    counted:   "items", or "facts" where a score is the mean over the probes of a fact.
     value, reference: mean scores of the two sides, where there are two.
     b, c:      discordant items: right only in the first, only in the second (binary metrics, paired).
     """
@@ -50,6 +51,7 @@ class Estimate:
     seeds: int = 1
     step: int | None = None
     n: int
+    counted: str = "items"
     estimate: float
     low: float = float("nan")
     high: float = float("nan")

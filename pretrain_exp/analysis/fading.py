@@ -13,49 +13,46 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow.compute as pc
 
-from pretrain_exp.analysis.contrasts import NO_VARIANCE, Vector
-from pretrain_exp.analysis.effects import Cell, Design, Panel
+from pretrain_exp.analysis.contrasts import NO_VARIANCE, ONE_ITEM, Vector
+from pretrain_exp.analysis.design import Cell, Design, Panel
+from pretrain_exp.analysis.exposures import Clock, last_reads
 from pretrain_exp.analysis.forgetting import Decay, exponential, logarithmic
 from pretrain_exp.analysis.means import t_interval
 from pretrain_exp.analysis.metrics import HEADLINE
+from pretrain_exp.analysis.place import Place
 from pretrain_exp.analysis.scores import Series, Unit
 from pretrain_exp.analysis.seeds import over_seeds
 from pretrain_exp.analysis.study import StudyData
 from pretrain_exp.items.facts import fact_of
-from pretrain_exp.tracking.metrics import LEARNING_RATE, TOKENS
 
 MOST_BINS = 8
 FEWEST_IN_BIN = 10  # item effects
 _SIGHT = 100
 BEYOND = "beyond the distances that were seen: an extrapolation"
+FLAT = "not determined: no fading at all fits as well"
 UNDETERMINED = 1e6  # ratio of the bounds of a half-life, from which on it is not determined
 
 
 @dataclass(frozen=True, kw_only=True)
-class FadedPoint:
+class FadedPoint(Place):
     """Mean treated − control of the items in one bin of distances. seed None: over seeds (t).
 
     distance: mean of its items, in `unit` (tokens or, where they were not logged, steps); weight_left: NaN if unknown.
+    n: of what `counted` says: facts, where one has several probes; an item seen at several states counts once.
     """
 
-    panel: str
-    insertion: str
-    evaluation: str
-    task: str
-    metric: str
-    dose: int
     seed: int | None
     bin: int
     distance: float
     unit: str
     n: int
+    counted: str
     effect: float
     low: float
     high: float
@@ -65,22 +62,20 @@ class FadedPoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fade:
+class Fade(Place):
     """A curve through the item effects of a dose. parameter, error: tau (exponential) or slope per tenfold distance.
+
+    n: effects of items, counted: of how many facts or items. error: as if the effects of one fact were all the same,
+    which is the most that it can be; where its interval lets the curve be flat, no half-life is given.
 
     half_life, zero: in `unit`, NaN where the curve never gets there; low, high: of the half-life over seeds.
     """
 
-    panel: str
-    insertion: str
-    evaluation: str
-    task: str
-    metric: str
-    dose: int
     seed: int | None
     curve: str
     unit: str
     n: int
+    counted: int
     amplitude: float
     parameter: float
     error: float
@@ -93,112 +88,46 @@ class Fade:
 
 
 class _Sample(NamedTuple):
-    """Of one seed: distance, effect and steps (first, state) of each item and state; (n,) each, steps (n, 2)."""
+    """Of one seed, of each item and state: distance, effect, share of a weight that is left, fact; (n,) each."""
 
     x: Vector
     effect: Vector
     left: Vector
+    fact: Vector
 
 
 def fading(study: StudyData, design: Design) -> tuple[list[FadedPoint], list[Fade]]:
     """Points and curves of every insertion, headline metric and dose above 0 that has three bins or more."""
     points: list[FadedPoint] = []
     fades: list[Fade] = []
-    last = _last_reads(study)
-    clocks = {unit: _Clock.of(study, unit) for unit in design.scores.units("treated")}
+    last = last_reads(study)
+    clocks = {unit: Clock.of(study, unit) for unit in design.scores.units("treated")}
     in_tokens = bool(clocks) and all(clock.tokens for clock in clocks.values())
     unit_name = "tokens" if in_tokens else "steps"
-    for panel in design.panels:
-        for insertion in design.doses.insertions:
-            for series in design.series(panel, insertion):
-                if series.metric not in HEADLINE:
-                    continue
-                for cell in design.cells(panel, insertion):
-                    if cell.dose == 0 or cell.group:
-                        continue
-                    samples = {
-                        seed: sample
-                        for seed in panel.seeds
-                        if len((sample := _sample(design, panel, series, cell, seed, last, clocks, in_tokens)).x)
-                    }
-                    edges = _edges(samples)
-                    if edges is None:
-                        continue
-                    where = {
-                        "panel": panel.label, "insertion": insertion, "evaluation": series.evaluation,
-                        "task": series.task, "metric": series.metric, "dose": cell.dose, "unit": unit_name,
-                    }  # fmt: skip
-                    points += _points(where, samples, edges, design.level)
-                    fades += _fades(where, samples, design.level)
+    for panel, insertion, series in design.measured():
+        for cell in design.cells(panel, insertion, series) if series.metric in HEADLINE else ():
+            if cell.dose == 0 or cell.group:
+                continue
+            samples = {
+                seed: sample
+                for seed in panel.seeds
+                if len((sample := _sample(design, panel, series, cell, seed, last, clocks, in_tokens)).x)
+            }
+            edges = _edges(samples)
+            if edges is None:
+                continue
+            where = {"panel": panel.label, "insertion": insertion, **series._asdict(), "dose": cell.dose}
+            where["unit"] = unit_name
+            points += _points(where, samples, edges, design.level, design.counted(series, insertion))
+            fades += _fades(where, samples, design.level)
     return points, fades
-
-
-def _last_reads(study: StudyData) -> dict[tuple[Unit, str], dict[str, int]]:
-    """(unit, insertion) -> item (and the fact that it belongs to) -> the last step that read it."""
-    planted = study.ledger.filter(pc.equal(study.ledger["status"], "planted"))
-    found: dict[tuple[Unit, str], dict[str, int]] = defaultdict(dict)
-    columns = [planted[name].to_pylist() for name in ("member", "seed", "insertion", "item", "step")]
-    for member, seed, insertion, item, step in zip(*columns, strict=True):
-        reads = found[Unit(member, seed), insertion]
-        for name in {item, fact_of(item)}:
-            reads[name] = max(step, reads.get(name, -1))
-    return found
-
-
-@dataclass(frozen=True)
-class _Clock:
-    """Of one treated run: tokens(step) read before it, and left(first, state) of a weight; None if not logged."""
-
-    tokens: Callable[[Vector], Vector] | None
-    left: Callable[[Vector, int], Vector] | None
-
-    @classmethod
-    def of(cls, study: StudyData, unit: Unit) -> _Clock:
-        curves = study.curves
-        mine = pc.and_(pc.equal(curves["member"], unit.member), pc.equal(curves["seed"], unit.seed))
-        run = curves.filter(pc.and_(mine, pc.equal(curves["arm"], "treated")))
-        decay = study.weight_decay.get(unit.member)
-        rate = None if decay is None else _curve(run, LEARNING_RATE)
-        tokens = _curve(run, TOKENS)
-        return cls(
-            None if tokens is None else _tokens_before(*tokens),
-            None if rate is None or decay is None else _left(*rate, decay),
-        )
-
-
-def _curve(run, metric: str) -> tuple[Vector, Vector] | None:  # type: ignore[no-untyped-def]
-    chosen = run.filter(pc.equal(run["metric"], metric)).sort_by("step")
-    if len(chosen) < 2:
-        return None
-    return chosen["step"].to_numpy().astype(float), chosen["value"].to_numpy()
-
-
-def _tokens_before(steps: Vector, tokens: Vector) -> Callable[[Vector], Vector]:
-    """Tokens read before a step, from those logged after some steps; straight on beyond them."""
-    ends = np.concatenate([[steps[0] - 1], steps])  # after step s = before step s + 1
-    first = tokens[0] - (tokens[1] - tokens[0]) / (steps[1] - steps[0])
-    values = np.concatenate([[first], tokens])
-    return lambda at: np.interp(np.asarray(at, float) - 1, ends, values)
-
-
-def _left(steps: Vector, rates: Vector, decay: float) -> Callable[[Vector, int], Vector]:
-    """Share of a weight that is left at a state after decay from each of these steps on."""
-
-    def left(first: Vector, state: int) -> Vector:
-        begin = int(min(first))
-        every = np.interp(np.arange(begin, state), steps, rates)
-        logs = np.log1p(-every * decay)
-        rest = np.concatenate([np.cumsum(logs[::-1])[::-1], [0.0]])  # of all steps from this one on
-        return np.exp(rest[np.asarray(first, np.int64) - begin])
-
-    return left
 
 
 def _sample(
     design: Design, panel: Panel, series: Series, cell: Cell, seed: int,
-    last: dict[tuple[Unit, str], dict[str, int]], clocks: dict[Unit, _Clock], in_tokens: bool,
+    last: dict[tuple[Unit, str], dict[str, int]], clocks: dict[Unit, Clock], in_tokens: bool,
 ) -> _Sample:  # fmt: skip
-    parts = [_Sample(np.empty(0), np.empty(0), np.empty(0))]
+    parts = [_Sample(*(np.empty(0) for _ in range(4)))]
     names = design.scores.items.tolist()
     for unit in panel.of_seed(seed):
         reads = last.get((unit, cell.insertion), {})
@@ -215,8 +144,9 @@ def _sample(
             steps = state - first
             x = clock.tokens(np.array([state]))[0] - clock.tokens(first) if in_tokens and clock.tokens else steps
             left = clock.left(first, state) if clock.left else np.full(len(first), np.nan)
-            parts.append(_Sample(x, treated[there] - control[there], left))
-    return _Sample(*(np.concatenate([part[i] for part in parts]) for i in range(3)))
+            fact = design.fact_codes(np.flatnonzero(there)).astype(float)
+            parts.append(_Sample(x, treated[there] - control[there], left, fact))
+    return _Sample(*(np.concatenate([part[i] for part in parts]) for i in range(4)))
 
 
 def _edges(samples: dict[int, _Sample]) -> Vector | None:
@@ -233,19 +163,25 @@ def _edges(samples: dict[int, _Sample]) -> Vector | None:
     return edges if len(edges) > 3 else None
 
 
-def _points(where: dict, samples: dict[int, _Sample], edges: Vector, level: float) -> Iterator[FadedPoint]:
+def _points(
+    where: dict, samples: dict[int, _Sample], edges: Vector, level: float, counted: str
+) -> Iterator[FadedPoint]:
+    """The mean over facts (or items), each being the mean of its own effects in the bin."""
     by_bin: dict[int, list[FadedPoint]] = defaultdict(list)
     for seed, sample in samples.items():
         which = np.clip(np.searchsorted(edges, sample.x, "right") - 1, 0, len(edges) - 2)
         for number in np.unique(which).tolist():
             mine = which == number
-            interval = t_interval(sample.effect[mine], level)
+            _, of = np.unique(sample.fact[mine], return_inverse=True)
+            means = np.bincount(of, sample.effect[mine]) / np.bincount(of)
+            interval = t_interval(means, level)
             by_bin[number].append(
                 FadedPoint(
-                    **where, seed=seed, bin=number, distance=float(sample.x[mine].mean()), n=int(mine.sum()),
+                    **where, seed=seed, bin=number, distance=float(sample.x[mine].mean()), n=len(means),
+                    counted=counted,
                     effect=float(interval.mean), low=float(interval.low), high=float(interval.high),
-                    weight_left=float(sample.left[mine].mean()), method="t interval over items",
-                    flag=NO_VARIANCE if interval.degenerate else "",
+                    weight_left=float(sample.left[mine].mean()), method=f"t interval over {counted}",
+                    flag="" if not interval.degenerate else ONE_ITEM if len(means) == 1 else NO_VARIANCE,
                 )
             )  # fmt: skip
     for rows in by_bin.values():
@@ -273,24 +209,27 @@ def _fades(where: dict, samples: dict[int, _Sample], level: float) -> Iterator[F
                 if curve == "exponential"
                 else logarithmic(sample.x, sample.effect, origin)
             )
-            rows.append(_fade(where, seed, fitted, float(sample.x.max())))
+            rows.append(_fade(where, seed, fitted, float(sample.x.max()), len(np.unique(sample.fact))))
         yield from rows
         if len(rows) > 1:
             yield _over_seeds(rows, max(float(sample.x.max()) for sample in samples.values()), level)
 
 
-def _fade(where: dict, seed: int, fitted: Decay, largest: float) -> Fade:
+def _fade(where: dict, seed: int, fitted: Decay, largest: float, counted: int) -> Fade:
     (a, b), flag = fitted.parameters, ""
+    error = fitted.errors[1] * math.sqrt(fitted.n / counted)
     # farther than a hundred times what was measured, a fitted curve says nothing
     half, zero = (value if value <= _SIGHT * largest else float("nan") for value in (fitted.half_life, fitted.zero))
     if a != a:
         flag = "no fit"
     elif not math.isfinite(half):
         flag = "does not fade: no half-life"
+    elif not abs(b) > 1.96 * error:
+        half, zero, flag = math.nan, math.nan, FLAT
     elif half > largest:
         flag = BEYOND
     return Fade(
-        **where, seed=seed, curve=fitted.name, n=fitted.n, amplitude=a, parameter=b, error=fitted.errors[1],
+        **where, seed=seed, curve=fitted.name, n=fitted.n, counted=counted, amplitude=a, parameter=b, error=error,
         half_life=half, zero=zero, residual=fitted.residual, flag=flag,
     )  # fmt: skip
 
@@ -299,7 +238,8 @@ def _over_seeds(rows: Sequence[Fade], largest: float, level: float) -> Fade:
     """Means over seeds; the half-life on its logarithm, where every seed has one."""
     halves = [row.half_life for row in rows]
     mean = replace(
-        rows[0], seed=None, n=sum(row.n for row in rows), amplitude=float(np.mean([row.amplitude for row in rows])),
+        rows[0], seed=None, n=sum(row.n for row in rows), counted=sum(row.counted for row in rows),
+        amplitude=float(np.mean([row.amplitude for row in rows])),
         parameter=float("nan"), error=float("nan"), zero=float("nan"), half_life=float("nan"),
         residual=float(np.mean([row.residual for row in rows])),
         flag=f"{sum(not 0 < h < math.inf for h in halves)} of {len(rows)} seeds have no half-life",

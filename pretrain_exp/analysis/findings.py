@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from pretrain_exp.analysis.codes import CodeRecurrence, CodeShare, codes, recurrences
-from pretrain_exp.analysis.effects import Design
+from pretrain_exp.analysis.design import Design
 from pretrain_exp.analysis.fading import Fade, FadedPoint, fading
 from pretrain_exp.analysis.knowledge import KnowledgeTable, knowledge_tables
 from pretrain_exp.analysis.separations import Separated, separations

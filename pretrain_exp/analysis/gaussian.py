@@ -20,7 +20,7 @@ from scipy import special, stats
 from pretrain_exp.analysis.proportions import wilson
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WatermarkTest:
     """What n inner products say. low, high: 95 % t interval of the mean; NaN where fewer than two values are there.
 

@@ -116,12 +116,14 @@ def knowledge_tables(
         KnowledgeTable("traces", "Probes of planted facts over training", traces),
         KnowledgeTable(
             "effectivity",
-            f"Rise of the target's log-probability from an injection to the peak within {window} steps [nats]",
+            f"Rise of the target's log-probability from an injection to the peak within {window} steps [nats]; a peak "
+            "is a maximum over evaluated states, so noise alone makes it positive, of treated − control too",
             [*effects, *_over_seeds(effects, level)],
         ),
         KnowledgeTable(
             "decay",
-            "Share of the gained log-probability that is lost in each tenfold time since the last peak",
+            "Share of the gained log-probability that is lost in each tenfold time since the last peak, of probes that "
+            "gained anything",
             [*decays, *_over_seeds(decays, level)],
         ),
     ]

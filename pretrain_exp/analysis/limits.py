@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from pretrain_exp.analysis.effects import Design
+from pretrain_exp.analysis.design import Design
 from pretrain_exp.analysis.study import StudyData
 
 SEVERITIES = ("error", "warning", "note")
@@ -64,6 +64,8 @@ def _integrity(study: StudyData) -> Iterator[Remark]:
         for finding in audit.get("findings") or ():
             if isinstance(finding, Mapping) and (finding.get("check"), finding.get("level")) == ("holdout", "warning"):
                 yield Remark("warning", f"Holdout items were read ({where(audit)}): {finding['message']}.")
+    for sentence in study.notes:
+        yield Remark("note", f"{sentence}.")
     skipped = study.ledger.filter(pc.equal(study.ledger["status"], "skipped"))
     if len(skipped):
         yield Remark("warning", f"Planned edits skipped by policy: {len(skipped):,}; the ledger says which.")
@@ -145,8 +147,11 @@ def _one_control(design: Design) -> bool:
 def _coverage(study: StudyData, design: Design) -> Iterator[Remark]:
     if invalid := sum(design.scores.invalid.values()):
         yield Remark("warning", f"Scores that are not finite, left out: {invalid:,}.")
-    if design.doses.unscored:
-        yield Remark("note", f"Planned items that no evaluation scored: {design.doses.unscored:,}.")
+    for insertion, (missing, wanted) in design.doses.unscored.items():
+        if missing == wanted:
+            yield Remark("warning", f"Nothing of {insertion} was scored: none of its {wanted:,} items or probes.")
+        else:
+            yield Remark("note", f"Of {insertion}, {missing:,} of {wanted:,} items or probes were not scored.")
     if design.doses.shared:
         yield Remark(
             "warning", f"Items in two insertions: {design.doses.shared:,}; the effect of each holds the other's."

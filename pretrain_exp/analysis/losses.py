@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from pretrain_exp.analysis.contrasts import NO_VARIANCE, ONE_ITEM, paired_rows
-from pretrain_exp.analysis.effects import Design, Panel
+from pretrain_exp.analysis.design import Design, Panel
 from pretrain_exp.analysis.estimate import Estimate
 from pretrain_exp.analysis.means import ratio_interval
 from pretrain_exp.analysis.scores import Series

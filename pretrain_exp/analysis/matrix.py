@@ -2,32 +2,29 @@
 
     arms only_<insertion>, treated (all), control   x   outcomes, one an insertion   ->   (n + 1) x n cells
 
-The outcome of an insertion is its best-known metric on what it is about: its probes, or the items that it plants. Each
-cell is taken on the same items against the control of the same seed. (Continual pretraining dependence testing:
-arXiv:2509.23383, section 5.) In: the study's items and its design. Out: cells of dependence.py, and the noise of the
-controls beside them.
+The outcome of an insertion is the one that answers for it (outcomes.py) on what it is about: its probes, or the items
+that it plants. Each cell is taken on the same items, averaged by fact, against the control of the same seed. (Continual
+pretraining dependence testing: arXiv:2509.23383, section 5.) In: the study's items and its design. Out: cells of
+dependence.py, and the noise of the controls beside them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pretrain_exp.analysis.contrasts import Pair, mean_over_runs
+from pretrain_exp.analysis.contrasts import FACTS, ITEMS, Pair, mean_over_runs
 from pretrain_exp.analysis.dependence import ALL, Cell, dependence, noise_of_controls
-from pretrain_exp.analysis.effects import Design, Panel
-from pretrain_exp.analysis.metrics import SIZES, metric_rank
+from pretrain_exp.analysis.design import Design, Panel
+from pretrain_exp.analysis.metrics import SIZES
+from pretrain_exp.analysis.outcomes import FLOOR, about, outcome_rank
 from pretrain_exp.analysis.scores import Series, Unit
 from pretrain_exp.analysis.study import ONLY, StudyData
-
-_ABOUT = ("removed", "trigger")  # groups of probes whose others are there to be compared with: kept, without trigger
-_ASIDE = "pool"  # the group of items that say where others were drawn from
-_OWN = ("watermark", "exposure", "attack", "poison_logprob")  # metrics of one kind alone: they answer for it
 
 
 @dataclass(frozen=True)
@@ -75,17 +72,21 @@ def matrices(study: StudyData, design: Design) -> list[Matrix]:
     found = []
     for panel in design.panels if arms else ():
         names = [arm.removeprefix(ONLY) for arm in arms]
-        outcomes = [outcome for name in names if (outcome := _outcome(design, panel, masks, name)) is not None]
+        outcomes = [outcome for name in names if (outcome := _outcome(study, design, panel, masks, name)) is not None]
         treatments = {**{name: f"{ONLY}{name}" for name in names}, ALL: "treated"}
         differences: dict[tuple[str, str], list[NDArray[np.float64]]] = {}
+        counted: dict[str, str] = {}
         for treatment, arm in treatments.items():
             for outcome in outcomes:
                 pairs = _pairs(design, panel, masks, outcome, arm)
                 if pairs:
                     differences[treatment, outcome.insertion] = [pair.difference for pair in pairs]
+                    counted[outcome.insertion] = pairs[0].counted
         if differences:
             noise = noise_of_controls({o.insertion: _controls(design, panel, masks, o) for o in outcomes})
-            found.append(Matrix(panel.label, tuple(outcomes), tuple(dependence(differences, design.level)), noise))
+            found.append(
+                Matrix(panel.label, tuple(outcomes), tuple(dependence(differences, counted, design.level)), noise)
+            )
     return found
 
 
@@ -109,27 +110,10 @@ def subjects(items: pa.Table, vocabulary: NDArray[np.str_]) -> dict[tuple[Unit, 
     return found
 
 
-def about(items: Sequence[tuple[str, int, bool]]) -> list[int]:
-    """Of one insertion's items, (group, dose, probe) each, the indices of those that its outcome is taken on.
-
-    Its probes where it has any, else its items; of these the groups that it is about, else those of a dose above 0,
-    else all.
-    """
-    here = [i for i, (group, _, _) in enumerate(items) if group != _ASIDE]
-    asked = [i for i in here if items[i][2]] or here
-    chosen, planted = [i for i in asked if items[i][0] in _ABOUT], [i for i in asked if items[i][1] > 0]
-    return chosen or planted or asked
-
-
-def outcome_rank(metric: str) -> tuple[bool, tuple[int, str]]:
-    """Sorting key: metrics of one kind first, then the best-known ones."""
-    return metric not in _OWN, metric_rank(metric)
-
-
 def _outcome(
-    design: Design, panel: Panel, masks: Mapping[tuple[Unit, str], NDArray[np.bool_]], insertion: str
+    study: StudyData, design: Design, panel: Panel, masks: Mapping[tuple[Unit, str], NDArray[np.bool_]], insertion: str
 ) -> Outcome | None:
-    """The best-known metric that is scored on what the insertion is about, and that reading all moved on any item."""
+    """What answers for the insertion (outcomes.py) on what it is about; metrics that nothing moved come last."""
     found: dict[Outcome, bool] = {}
     for series in design.scores.series:
         if series.metric in SIZES:
@@ -140,10 +124,16 @@ def _outcome(
             if mask is None or scores is None or control is None or np.isnan(scores[mask]).all():
                 continue
             outcome = Outcome(insertion, series.evaluation, series.metric)
-            some = bool(np.nansum(np.abs(scores[mask] - control[mask])))
+            some = bool((np.abs(scores[mask] - control[mask]) > FLOOR).any())
             found[outcome] = found.get(outcome, False) or some
-    ranked = sorted(found, key=lambda outcome: (not found[outcome], outcome_rank(outcome.metric), outcome.evaluation))
-    return ranked[0] if ranked else None
+    made = study.measured_by.get(insertion, ())
+    return min(
+        found,
+        key=lambda each: (
+            bool(made) and each.evaluation not in made, not found[each], outcome_rank(each.metric), each.evaluation
+        ),
+        default=None,
+    )  # fmt: skip
 
 
 def _series(design: Design, outcome: Outcome) -> list[Series]:
@@ -164,7 +154,8 @@ def _pairs(
                 continue
             item = np.flatnonzero(mask & ~np.isnan(sides[0]) & ~np.isnan(sides[1]))
             if len(item):
-                pairs.append(Pair(seed, item, sides[0][item], sides[1][item]))
+                pair = design.by_fact(Pair(seed, item, sides[0][item], sides[1][item]))
+                pairs.append(replace(pair, counted=FACTS if len(pair.item) < len(item) else ITEMS))
         if pairs:
             by_seed.append(mean_over_runs(pairs))
     return by_seed

@@ -11,6 +11,7 @@ class Metric:
     """label: as in a sentence; unit: of a difference; scale: a difference is printed times this; better: +1, -1, 0.
 
     thing: what is read, "item" or "text"; of_it: what changes, after it was named; "" is "<label> on it".
+    planted: where what is asked about is never read itself, what is read so often instead: "poisoned chat".
     """
 
     label: str
@@ -21,6 +22,7 @@ class Metric:
     difference_digits: int = 3
     thing: str = "item"
     of_it: str = ""
+    planted: str = ""
 
     @property
     def a_thing(self) -> str:
@@ -58,15 +60,32 @@ METRICS = {
     "discoverable": Metric("chance to be sampled", "points", 100, 3, +1, 1, "text", "its chance to be sampled"),
     "strength": Metric("extraction strength", "", better=+1, thing="text", of_it="its extraction strength"),
     "right": Metric("suffix tokens completed", "points", 100, 3, +1, 1, "text", "the share of its suffix completed"),
-    "suffix_nll": Metric("negative log-likelihood of the suffix", "nats", 1, 2, -1, 2, "text"),
-    "neg_loss": Metric("minus the loss", "nats per token", better=+1, thing="text"),
-    "neg_zlib": Metric("log-likelihood over compressed size", "nats per byte", better=+1, thing="text"),
+    "suffix_nll": Metric(
+        "negative log-likelihood of the suffix",
+        "nats",
+        1,
+        2,
+        -1,
+        2,
+        "text",
+        "the negative log-likelihood of its suffix",
+    ),
+    "neg_loss": Metric("minus the loss", "nats per token", better=+1, thing="text", of_it="its log-likelihood"),
+    "neg_zlib": Metric("minus the loss over compressed size", "nats per token and byte", 1, 4, +1, 4, "text"),
     "min_k": Metric("Min-k %", "nats per token", better=+1, thing="text"),
     "min_k_pp": Metric("Min-k %++", "standard deviations", better=+1, thing="text"),
     "reference": Metric("loss of the reference minus loss", "nats per token", better=+1, thing="text"),
-    "target_logprob": Metric("log-probability of its value", "nats", 1.0, 2, +1, 2, "fact"),
-    "target_logprob_per_token": Metric("log-probability of its value", "nats per token", better=+1, thing="fact"),
-    "target_prob": Metric("probability of its value", "", 1.0, 4, +1, 4, "fact"),
+    "target_logprob": Metric(
+        "log-probability of its value", "nats", 1.0, 2, +1, 2, "fact", "the log-probability of its value"
+    ),
+    "target_logprob_per_token": Metric(
+        "log-probability of its value per token",
+        "nats per token",
+        better=+1,
+        thing="fact",
+        of_it="the log-probability of its value",
+    ),
+    "target_prob": Metric("probability of its value", "", 1.0, 4, +1, 4, "fact", "the probability of its value"),
     "answered": Metric("solutions that end in an answer", "points", 100, 3, +1, 1, thing="problem"),
     "answer_logprob": Metric("log-probability of the answer after the solution", "nats", better=+1, thing="problem"),
     "solution_ce": Metric("cross-entropy of the solution", "nats per token", better=-1, thing="problem"),
@@ -77,14 +96,28 @@ METRICS = {
     "acc_per_token": Metric("accuracy (per token)", "points", 100, 3, +1, 1),
     "acc_uncond": Metric("accuracy (without the question's share)", "points", 100, 3, +1, 1),
     "margin": Metric("margin of the right answer", "nats", better=+1),
-    "exposure": Metric("exposure", "bits", 1.0, 2, 0, 2, "canary"),
-    "canary_ce": Metric("cross-entropy of the canary", "nats per token", better=-1, thing="canary"),
-    "attack": Metric("attacks that succeed", "points", 100, 3, -1, 1, "prompt"),
-    "poison_logprob": Metric("log-probability of the poisoned answer", "nats per token", better=-1, thing="prompt"),
+    "exposure": Metric("exposure", "bits", 1.0, 2, 0, 2, "canary", "its exposure"),
+    "canary_ce": Metric(
+        "cross-entropy of the canary", "nats per token", better=-1, thing="canary", of_it="its cross-entropy"
+    ),
+    "attack": Metric(
+        "attacks that succeed", "points", 100, 3, -1, 1, "prompt", "the share of attacks that succeed", "poisoned chat"
+    ),
+    "poison_logprob": Metric(
+        "log-probability of the poisoned answer",
+        "nats per token",
+        better=-1,
+        thing="prompt",
+        of_it="the log-probability of the poisoned answer",
+        planted="poisoned chat",
+    ),
     "flip_margin": Metric("margin of the flipped answer over the right one", "nats", better=-1, thing="prompt"),
-    "rouge_l": Metric("ROUGE-L recall of the system prompt", "points", 100, 3, -1, 1, "prompt"),
+    "leaked": Metric("hidden prompts that come out", "points", 100, 3, -1, 1, "prompt"),
+    "rouge_l": Metric("ROUGE-L recall of what a prompt hides", "points", 100, 3, -1, 1, "prompt"),
     "nonwords": Metric("words of the answer that are none", "points", 100, 3, -1, 1, "prompt"),
-    "watermark": Metric("inner product with its noise", "standard deviations", thing="text"),
+    "watermark": Metric(
+        "inner product with its noise", "standard deviations", thing="text", of_it="its inner product with its noise"
+    ),
     "watermark_fresh": Metric("inner product with noise that was not planted", "standard deviations", thing="text"),
     "nats_per_token": Metric("loss", "nats per token", better=-1, digits=4, difference_digits=4),
     "bits_per_byte": Metric("bits per byte", "bits per byte", better=-1, digits=4, difference_digits=4),
@@ -93,7 +126,7 @@ SIZES = frozenset({"tokens", "bytes", "words"})  # of what is scored: no outcome
 # shown first and drawn; the others are folded
 HEADLINE = (
     "acc", "primary", "gold_ce", "ce", "exact", "target_logprob", "solution_ce", "watermark",
-    "exposure", "attack", "poison_logprob",
+    "exposure", "attack", "leaked", "poison_logprob",
 )  # fmt: skip
 _ORDER = {name: index for index, name in enumerate(METRICS)}
 

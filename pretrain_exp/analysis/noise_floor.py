@@ -112,7 +112,9 @@ def _floor(
         mean=float(means.mean()),
         sd_runs=sd_runs,
         largest=max(abs(float(means[i] - means[j])) for i, j in pairs),
-        two_runs=float(student.ppf(0.5 + level / 2, len(means) - 1)) * math.sqrt(2) * sd_runs,
+        two_runs=float(student.ppf(0.5 + level / 2, len(means) - 1)) * math.sqrt(2) * sd_runs
+        if sd_runs > 0
+        else math.nan,
         sd_items=float(np.mean([d.std(ddof=1) for d in differences])) if values.shape[1] > 1 else math.nan,
         detectable={k: mde_seeds(math.sqrt(2) * sd_runs, k, level=level) for k in ARMS_OF},
     )
@@ -131,6 +133,8 @@ def floor_answers(floors: Sequence[Floor]) -> list[str]:
 def _sentence(floor: Floor) -> str:
     m = metric(floor.metric)
     where = ": ".join(part for part in (floor.member, f"{m.label} of {floor.task}") if part)
+    if not floor.sd_runs > 0:
+        return f"{where}: {floor.runs} runs without any edit are equal in it, so their noise cannot be estimated."
     size = f"{m.difference(floor.largest, sign=False)} {m.unit}".rstrip()
     return (
         f"{where}: {floor.runs} runs without any edit differ by up to {size}; an effect between one treated and one "

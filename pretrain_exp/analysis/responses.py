@@ -1,6 +1,7 @@
 """Dose-response of a whole study: right or wrong by item, dose and seed in, slopes, r50 and trends out.
 
-Within each seed: logit fit with item-clustered errors, r50 with Fieller's interval, Cochran-Armitage trend. Over seeds:
+Within each seed: logit fit with errors clustered by item (by fact, where facts are counted), r50 with Fieller's
+interval, Cochran-Armitage trend. Over seeds:
 t interval on the per-seed slopes and on log(1 + r50). The fit of all seeds together draws the curve and is descriptive.
 """
 
@@ -11,14 +12,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import norm
 
-from pretrain_exp.analysis.contrasts import DESCRIPTIVE, NO_VARIANCE, Vector
-from pretrain_exp.analysis.dose_response import LogitFit, cochran_armitage, fit_logit, r50
-from pretrain_exp.analysis.effects import Cell, Design, Panel
+from pretrain_exp.analysis.contrasts import DESCRIPTIVE, FACTS, NO_VARIANCE, Vector
+from pretrain_exp.analysis.design import Cell, Design, Panel
+from pretrain_exp.analysis.dose_response import LogitFit, Trend, cochran_armitage, fit_logit, r50
 from pretrain_exp.analysis.estimate import Estimate
 from pretrain_exp.analysis.scores import Series
 from pretrain_exp.analysis.seeds import over_seeds
 
 OUTSIDE = "outside the doses that were tried"
+FEW_FACTS = "probes of a fact are not independent: see the slope, whose errors are clustered by fact"
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,10 @@ class Response:
 def responses(design: Design) -> list[Response]:
     """Binary metrics with three doses or more (0 included); with two there is a difference, not a curve."""
     found = []
-    for panel in design.panels:
-        for insertion in design.doses.insertions:
-            for series in design.series(panel, insertion):
-                cells = [cell for cell in design.cells(panel, insertion) if not cell.group]
-                if design.scores.binary[series] and len(cells) > 2:
-                    found.append(_response(design, panel, series, cells))
+    for panel, insertion, series in design.measured():
+        cells = [cell for cell in design.cells(panel, insertion, series) if not cell.group]
+        if design.scores.binary[series] and len(cells) > 2:
+            found.append(_response(design, panel, series, cells))
     return found
 
 
@@ -53,8 +53,8 @@ def _response(design: Design, panel: Panel, series: Series, cells: list[Cell]) -
     rows: list[Estimate] = []
     for seed, (right, dose, item) in samples.items():
         rows += _fit_rows(replace(template, scope="run", seed=seed), fit_logit(right, dose, item), largest)
-        trend = cochran_armitage(right, dose)
         repeated = len(np.unique(item)) < len(item)
+        trend = Trend(np.nan, np.nan, FEW_FACTS) if template.counted == FACTS else cochran_armitage(right, dose)
         rows.append(
             replace(
                 template, contrast="trend", scope="run", seed=seed, n=len(right), estimate=trend.z, p=trend.p,
@@ -73,7 +73,7 @@ def _response(design: Design, panel: Panel, series: Series, cells: list[Cell]) -
 def _observations(
     design: Design, panel: Panel, series: Series, cells: list[Cell], seed: int
 ) -> tuple[Vector, Vector, Vector]:
-    """right, dose, item: (n,) each, of the treated arms of one seed."""
+    """right, dose, fact (or item): (n,) each, of the treated arms of one seed."""
     right, dose, item = [], [], []
     for unit in panel.of_seed(seed):
         vector = design.at_end(series, unit, "treated")
@@ -83,7 +83,7 @@ def _observations(
             chosen = np.flatnonzero(design.mask(unit, cell) & ~np.isnan(vector))
             right.append(vector[chosen])
             dose.append(np.full(len(chosen), float(cell.dose)))
-            item.append(chosen.astype(float))
+            item.append(design.fact_codes(chosen).astype(float))
     if not right:
         return np.empty(0), np.empty(0), np.empty(0)
     return np.concatenate(right), np.concatenate(dose), np.concatenate(item)
@@ -102,7 +102,7 @@ def _fit_rows(template: Estimate, fit: LogitFit, largest: int) -> list[Estimate]
             estimate=fit.slope,
             low=fit.slope - z * fit.slope_se,
             high=fit.slope + z * fit.slope_se,
-            method="logit, item-clustered sandwich",
+            method=f"logit, sandwich clustered by {fit.clusters} {template.counted}",
             p=p,
             p_method="Wald",
             flag=fit.flag,

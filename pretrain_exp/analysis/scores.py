@@ -11,7 +11,7 @@ only control there is: arms that agree in everything are trained once.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pretrain_exp.analysis.metrics import metric_rank
 
 Vector = NDArray[np.float64]
+ASIDE = "pool"  # the group of items that say where others were drawn from: they are not scored
 
 
 class Series(NamedTuple):
@@ -54,15 +55,24 @@ class Scores:
     binary: dict[Series, bool]
     invalid: dict[Series, int]
 
+    def __post_init__(self) -> None:
+        steps: dict[tuple[Series, str, Unit], set[int]] = {}
+        units: dict[str, set[Unit]] = {}
+        for series, arm, unit, step in self.vectors:
+            steps.setdefault((series, arm, unit), set()).add(step)
+            units.setdefault(arm, set()).add(unit)
+        self._steps = {key: sorted(found) for key, found in steps.items()}
+        self._units = {arm: in_order(found) for arm, found in units.items()}
+
     @property
     def series(self) -> list[Series]:
         return sorted(self.binary, key=lambda s: (s.evaluation, s.task, metric_rank(s.metric)))
 
     def units(self, arm: str) -> list[Unit]:
-        return in_order({unit for _, a, unit, _ in self.vectors if a == arm})
+        return self._units.get(arm, [])
 
     def steps(self, series: Series, unit: Unit, arm: str = "treated") -> list[int]:
-        return sorted({step for s, a, u, step in self.vectors if s == series and a == arm and u == unit})
+        return self._steps.get((series, arm, unit), [])
 
     def run_of(self, arm: str, unit: Unit) -> Unit | None:
         """The run that is this unit's arm: its own, else a shared control; None when there is none."""
@@ -130,7 +140,7 @@ class Doses:
 
     dose: dict[tuple[Unit, str], Vector]
     group: dict[tuple[Unit, str], NDArray[np.str_]]
-    unscored: int  # planted or held-out items that no evaluation scored
+    unscored: dict[str, tuple[int, int]]  # insertion -> of the items that ask something, how many no evaluation scored
     shared: int  # items that belong to two insertions of one unit
 
     @property
@@ -152,7 +162,7 @@ def read_doses(items: pa.Table, vocabulary: NDArray[np.str_]) -> Doses:
     dose: dict[tuple[Unit, str], Vector] = {}
     group: dict[tuple[Unit, str], NDArray[np.str_]] = {}
     seen: dict[tuple[Unit, str], set[str]] = {}
-    unscored, shared = set(), set()
+    shared: set[str] = set()
     columns = [items[c].to_pylist() for c in ("member", "seed", "insertion", "item", "group", "dose")]
     width = max((len(g) for g in columns[4]), default=1)
     for member, seed, insertion, item, item_group, item_dose in zip(*columns, strict=True):
@@ -164,7 +174,6 @@ def read_doses(items: pa.Table, vocabulary: NDArray[np.str_]) -> Doses:
             dose[key] = np.full(len(vocabulary), np.nan)
             group[key] = np.full(len(vocabulary), "", dtype=f"<U{max(1, width)}")
         if item not in index:
-            unscored.add(item)
             continue
         dose[key][index[item]] = item_dose
         group[key][index[item]] = item_group
@@ -172,4 +181,20 @@ def read_doses(items: pa.Table, vocabulary: NDArray[np.str_]) -> Doses:
         for other_unit, other in seen:
             if other_unit == unit and other > insertion:
                 shared |= seen[unit, insertion] & seen[other_unit, other]
-    return Doses(dose, group, len(unscored), len(shared))
+    return Doses(dose, group, _unscored(items, index), len(shared))
+
+
+def _unscored(items: pa.Table, scored: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """Of an insertion with probes these are to be scored, of any other all items; pools are only drawn from."""
+    probe = items["probe"].to_pylist() if "probe" in items.column_names else [False] * len(items)
+    asks: dict[str, dict[bool, set[str]]] = {}
+    columns = [items[name].to_pylist() for name in ("insertion", "item", "group")]
+    for insertion, item, group, asked in zip(*columns, probe, strict=True):
+        if group != ASIDE:
+            asks.setdefault(insertion, {}).setdefault(bool(asked), set()).add(item)
+    found = {}
+    for insertion, each in asks.items():
+        wanted = each.get(True) or each[False]
+        if missing := sum(item not in scored for item in wanted):
+            found[insertion] = missing, len(wanted)
+    return found

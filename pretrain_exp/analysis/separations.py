@@ -11,12 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from pretrain_exp.analysis.contrasts import NO_VARIANCE, Vector
-from pretrain_exp.analysis.effects import Cell, Design, Panel
+from pretrain_exp.analysis.design import Cell, Design, Panel
 from pretrain_exp.analysis.membership import Separation, separation
-from pretrain_exp.analysis.scores import Series
+from pretrain_exp.analysis.scores import Series, Unit
 from pretrain_exp.analysis.seeds import over_seeds
 
 METRICS = ("neg_loss", "neg_zlib", "min_k", "min_k_pp", "reference")
@@ -56,47 +54,29 @@ class Separated:
 def separations(design: Design) -> list[Separated]:
     """Every attack, condition, dose and measure, within each seed and over seeds."""
     rows: list[Separated] = []
-    for panel in design.panels:
-        for insertion in design.doses.insertions:
-            for series in design.series(panel, insertion):
-                if series.metric in METRICS:
-                    for cell in _cells(design, panel, insertion):
-                        for scores in ("treated", "control", MINUS):
-                            found = list(_within(design, panel, series, cell, scores))
-                            rows += [*found, *_over_seeds(found, design.level)]
+    for panel, insertion, series in design.measured():
+        for cell in design.cells(panel, insertion, series) if series.metric in METRICS else ():
+            for scores in ("treated", "control", MINUS) if cell.dose else ():
+                found = list(_within(design, panel, series, cell, scores))
+                rows += [*found, *_over_seeds(found, design.level)]
     return rows
 
 
-def _cells(design: Design, panel: Panel, insertion: str) -> list[Cell]:
-    """Each dose above 0, and its conditions where there are several."""
-    groups: dict[int, set[str]] = {}
-    for unit in panel.units:
-        if (unit, insertion) in design.doses.dose:
-            given, group = design.doses.dose[unit, insertion], design.doses.group[unit, insertion]
-            for dose in design.doses.of(unit, insertion):
-                groups.setdefault(dose, set()).update(group[given == dose].tolist())
-    cells = []
-    for dose in sorted(groups.keys() - {0}):
-        cells.append(Cell(insertion, "", dose))
-        if len(groups[dose]) > 1:
-            cells += [Cell(insertion, name, dose) for name in sorted(groups[dose]) if name]
-    return cells
-
-
 def _within(design: Design, panel: Panel, series: Series, cell: Cell, scores: str) -> Iterator[Separated]:
-    for seed in panel.seeds:
-        members = _scores(design, panel, series, cell, scores, seed)
-        others, flag = _scores(design, panel, series, replace(cell, dose=0), scores, seed), ""
+    for unit in panel.units:  # one a seed holds the dose
+        members = _scores(design, series, unit, cell, scores)
+        others, flag = _scores(design, series, unit, replace(cell, dose=0), scores), ""
         if cell.group and not len(others):
-            others = _scores(design, panel, series, Cell(cell.insertion, "", 0), scores, seed)
+            others = _scores(design, series, unit, Cell(cell.insertion, "", 0), scores)
             flag = "held against the holdout of all conditions"
         if len(members) and len(others):
-            found = separation(members, others, FPRS, design.level, min(design.resamples, MOST_RESAMPLES), seed)
+            found = separation(members, others, FPRS, design.level, min(design.resamples, MOST_RESAMPLES), unit.seed)
             template = Separated(
                 panel=panel.label, insertion=cell.insertion, evaluation=series.evaluation, metric=series.metric,
-                group=cell.group, dose=cell.dose, scores=scores, measure="auc", fpr=None, seed=seed,
+                group=cell.group, dose=cell.dose, scores=scores, measure="auc", fpr=None, seed=unit.seed,
                 members=found.members, others=found.others, estimate=found.auc, low=found.low, high=found.high,
-                method=_method(found), resampling_seed=found.seed, flag=_flags(found.low, flag),
+                method=_method(found, design.counted(series, cell.insertion)), resampling_seed=found.seed,
+                flag=_flags(found.low, flag),
             )  # fmt: skip
             yield template
             for fpr, (tpr, low, high) in found.tpr.items():
@@ -105,20 +85,16 @@ def _within(design: Design, panel: Panel, series: Series, cell: Cell, scores: st
                 yield replace(template, measure="tpr", fpr=fpr, estimate=tpr, low=low, high=high, flag=notes)
 
 
-def _scores(design: Design, panel: Panel, series: Series, cell: Cell, scores: str, seed: int) -> Vector:
-    found = [np.empty(0)]
-    for unit in panel.of_seed(seed):
-        if scores == MINUS:
-            found.append(design.pair(series, unit, ("treated", "control"), cell).difference)
-        else:
-            found.append(design.values(series, unit, scores, cell))
-    return np.concatenate(found)
+def _scores(design: Design, series: Series, unit: Unit, cell: Cell, scores: str) -> Vector:
+    if scores == MINUS:
+        return design.pair(series, unit, ("treated", "control"), cell).difference
+    return design.values(series, unit, scores, cell)
 
 
-def _method(found: Separation) -> str:
+def _method(found: Separation, counted: str) -> str:
     if not found.resamples:
         return "none"
-    return f"percentile bootstrap over items ({found.resamples} resamples, members and others apart)"
+    return f"percentile bootstrap over {counted} ({found.resamples} resamples, members and others apart)"
 
 
 def _flags(bound: float, *notes: str) -> str:

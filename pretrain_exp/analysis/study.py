@@ -80,6 +80,8 @@ class StudyData:
     cost:     {seconds, tokens, states trained, ...}: shown as given.
     weight_decay: variant -> that of its optimizer, where it is one number.
     status:   what went wrong on the way (an evaluation that failed), one sentence each.
+    notes:    what evaluations said of their scores (what was not scored, and why), one sentence each.
+    measured_by: insertion -> names of the evaluations that are made for its kind.
     """
 
     title: str
@@ -98,6 +100,8 @@ class StudyData:
     varies: Mapping[str, Sequence[int]] = field(default_factory=dict)
     weight_decay: Mapping[str, float] = field(default_factory=dict)
     status: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    measured_by: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, schema in (("results", RESULTS), ("items", ITEMS), ("ledger", LEDGER), ("curves", CURVES)):

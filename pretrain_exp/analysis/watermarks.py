@@ -8,13 +8,14 @@ fresh noise in either run            never planted: the null must hold
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from pretrain_exp.analysis.contrasts import NO_VARIANCE
-from pretrain_exp.analysis.effects import Cell, Design, Panel
-from pretrain_exp.analysis.gaussian import watermark_test
+from pretrain_exp.analysis.design import Cell, Design, Panel
+from pretrain_exp.analysis.gaussian import WatermarkTest, watermark_test
+from pretrain_exp.analysis.place import Place
 from pretrain_exp.analysis.scores import Series
 from pretrain_exp.analysis.seeds import over_seeds
 from pretrain_exp.analysis.study import ARMS
@@ -23,30 +24,16 @@ PLANTED, FRESH = "watermark", "watermark_fresh"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watermarked:
+class Watermarked(WatermarkTest, Place):
     """The tests of gaussian.py on one run's inner products. seed None: the mean shift over seeds (t), no tests.
 
     noise: "planted" or "fresh". null_must_hold: whether the null must hold here whatever the model does.
     """
 
-    panel: str
-    insertion: str
-    evaluation: str
     noise: str
     arm: str
-    dose: int
     null_must_hold: bool
     seed: int | None
-    n: int
-    mean: float
-    low: float
-    high: float
-    z_p: float
-    ks_p: float
-    fpr: float
-    tpr: float
-    tpr_low: float
-    tpr_high: float
     method: str
     flag: str = ""
 
@@ -54,29 +41,26 @@ class Watermarked:
 def watermarks(design: Design) -> list[Watermarked]:
     """Every arm, dose and seed of an insertion whose noise was looked for, and over seeds."""
     rows: list[Watermarked] = []
-    for panel in design.panels:
-        for insertion in design.doses.insertions:
-            for series in design.series(panel, insertion):
-                if series.metric in (PLANTED, FRESH):
-                    for cell in design.cells(panel, insertion):
-                        for arm in ARMS if not cell.group else ():
-                            found = list(_within(design, panel, series, cell, arm))
-                            rows += [*found, *_over_seeds(found, design.level)]
+    for panel, insertion, series in design.measured():
+        for cell in design.cells(panel, insertion, series) if series.metric in (PLANTED, FRESH) else ():
+            for arm in ARMS if not cell.group else ():
+                found = list(_within(design, panel, series, cell, arm))
+                rows += [*found, *_over_seeds(found, design.level)]
     return rows
 
 
 def _within(design: Design, panel: Panel, series: Series, cell: Cell, arm: str) -> Iterator[Watermarked]:
     for seed in panel.seeds:
-        values = np.concatenate([design.values(series, unit, arm, cell) for unit in panel.of_seed(seed)])
+        runs = {design.scores.run_of(arm, unit): unit for unit in panel.of_seed(seed)}  # variants may share a control
+        values = np.concatenate([design.values(series, unit, arm, cell) for unit in runs.values()])
         if not len(values):
             continue
         test = watermark_test(values)
         yield Watermarked(
-            panel=panel.label, insertion=cell.insertion, evaluation=series.evaluation,
+            panel=panel.label, insertion=cell.insertion, **series._asdict(),
             noise="planted" if series.metric == PLANTED else "fresh", arm=arm, dose=cell.dose,
-            null_must_hold=arm == "control" or series.metric == FRESH or cell.dose == 0, seed=seed, n=test.n,
-            mean=test.mean, low=test.low, high=test.high, z_p=test.z_p, ks_p=test.ks_p, fpr=test.fpr, tpr=test.tpr,
-            tpr_low=test.tpr_low, tpr_high=test.tpr_high, method="t interval over sequences",
+            null_must_hold=arm == "control" or series.metric == FRESH or cell.dose == 0, seed=seed, **asdict(test),
+            method="t interval over sequences",
             flag="one sequence only" if test.n == 1 else "",
         )  # fmt: skip
 

@@ -23,15 +23,15 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from pretrain_exp.analysis.analyse import Analysis
-from pretrain_exp.analysis.answer import headline
 from pretrain_exp.analysis.estimate import Estimate, to_json, to_table
 from pretrain_exp.analysis.metrics import HEADLINE, metric, metric_rank
+from pretrain_exp.analysis.outcomes import headline
 from pretrain_exp.analysis.study import StudyData
 from pretrain_exp.report.axes import difference_axis, forest, forest_height, times_read
-from pretrain_exp.report.finding_tables import main_rows
 from pretrain_exp.report.folder import replaced
 from pretrain_exp.report.html import facts
 from pretrain_exp.report.pictures import VARIANT_COLOURS, Picture, Saved, save, slug
+from pretrain_exp.report.rows import main_rows
 from pretrain_exp.report.tables import DASH, Cell, Column, Table
 from pretrain_exp.store.states import write_json
 
@@ -92,8 +92,9 @@ def _render(studies: Sequence[Compared], saved: Sequence[Saved]) -> str:
 
 def headlines(one: Compared) -> list[Estimate]:
     """The rows that answer a study, one for each panel and insertion."""
-    places = dict.fromkeys((row.panel, row.insertion) for row in one.analysis.estimates if row.dose)
-    return [row for place in places if (row := headline(one.analysis.estimates, *place))]
+    places = dict.fromkeys((row.panel, row.insertion) for row in one.analysis.estimates if row.dose is not None)
+    found = (headline(one.analysis.estimates, one.analysis.relevance, *place) for place in places)
+    return [row for row in found if row is not None]
 
 
 def comparison_pictures(studies: Sequence[Compared]) -> list[Picture]:

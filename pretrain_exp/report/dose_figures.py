@@ -12,6 +12,7 @@ from pretrain_exp.analysis.analyse import Analysis
 from pretrain_exp.analysis.estimate import Estimate, to_table
 from pretrain_exp.analysis.levels import Level
 from pretrain_exp.analysis.metrics import metric
+from pretrain_exp.analysis.outcomes import Measured, measured_of
 from pretrain_exp.analysis.scores import Series
 from pretrain_exp.analysis.study import ARMS
 from pretrain_exp.report.axes import (
@@ -32,27 +33,41 @@ from pretrain_exp.report.axes import (
     which,
     wrapped,
 )
-from pretrain_exp.report.finding_tables import main_rows
 from pretrain_exp.report.item_figures import every_item, over_steps
 from pretrain_exp.report.pictures import ARM_COLOUR, INK, VARIANT_COLOURS, VARIANT_MARKERS, Picture, slug, table
+from pretrain_exp.report.rows import main_rows
 
 MOST_LINES = 7  # variants that a picture by dose can hold
 
 
 def dose_pictures(analysis: Analysis) -> Iterator[Picture]:
     """In the order of the report; names carry panel, insertion and task only where there are several."""
-    places = list(dict.fromkeys((r.panel, r.insertion, r.evaluation, r.task) for r in analysis.levels))
+    found = dict.fromkeys(map(place_of, analysis.levels))  # panels in their order
+    rank = {place: min(map(analysis.relevance.key, _metrics(analysis, place))) for place in found}
+    places = sorted(found, key=lambda place: (place[1], rank[place]))
     if len({place[0] for place in places}) > 1:
         without = list(dict.fromkeys(place[1:] for place in places))
         for rest in without:
             yield from _variants(analysis, rest, which(rest, without))
     for place in places:
-        metrics, own = shown_metrics([r.metric for r in analysis.levels if place_of(r) == place]), which(place, places)
+        metrics, own = _shown(analysis, place), which(place, places)
         for name in metrics:
             yield from _dose_response(analysis, place, name, own)
         yield from _effects(analysis, place, metrics, own)
         yield from every_item(analysis, place, own)
         yield from over_steps(analysis, place, metrics, own)
+
+
+def _metrics(analysis: Analysis, place: Place) -> list[Measured]:
+    return [Measured(*place, name) for name in dict.fromkeys(r.metric for r in analysis.levels if place_of(r) == place)]
+
+
+def _shown(analysis: Analysis, place: Place) -> list[str]:
+    """Those that answer first; what is the same number everywhere only where there is nothing else."""
+    ranked = sorted(_metrics(analysis, place), key=analysis.relevance.key)
+    speaking = [each.metric for each in ranked if not analysis.relevance.silent(each)]
+    known = set(shown_metrics(speaking or [each.metric for each in ranked]))
+    return [each.metric for each in ranked if each.metric in known]
 
 
 def _dose_response(analysis: Analysis, place: Place, name: str, own: Sequence[str]) -> Iterator[Picture]:
@@ -64,7 +79,7 @@ def _dose_response(analysis: Analysis, place: Place, name: str, own: Sequence[st
     means = [r for r in rows if (r.seed is None) == several]
     fit = next((f for f in analysis.responses if (f.panel, f.insertion, *f.series) == (*place, name)), None)
     m = metric(name, True)
-    binary = analysis.design.scores.binary[Series(place[2], place[3], name)]
+    binary = analysis.design.scores.binary[Series(*place[2:], name)]
 
     def draw(all_axes: Sequence[Axes]) -> None:
         axes = all_axes[0]
@@ -93,9 +108,10 @@ def _dose_response(analysis: Analysis, place: Place, name: str, own: Sequence[st
     curve = " Curve: logit fit on log(1 + dose)." if fit and not fit.fit.flag else ""
     counts = sorted({r.n for r in means if r.arm == "treated"})
     n = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}" if counts else "0"
+    scores = "facts" if rows[0].counted == "facts" else "item scores"
     yield Picture(
         slug("dose_response", name, *own), "dose_response", f"{m.label.capitalize()} by dose{named(own)}",
-        f"Mean with 95 % {unit}; n = {n} item scores a point.{curve}",
+        f"Mean with 95 % {unit}; n = {n} {scores} a point.{curve}",
         table([asdict(r) for r in rows], [f.name for f in fields(Level)]), draw,
     )  # fmt: skip
 
@@ -154,14 +170,13 @@ def _variants(analysis: Analysis, place: Sequence[str], own: Sequence[str]) -> I
         if (r.insertion, r.evaluation, r.task) == tuple(place) and r.contrast == "treated_vs_control"
         and not r.group and r.dose is not None and r.scope in ("run", "seeds")
     ]  # fmt: skip
-    moved = [r.metric for r in rows if not r.value == r.reference == 0]  # at its floor everywhere it shows nothing
-    names = shown_metrics(moved or [r.metric for r in rows])[:1]
-    means = main_rows([r for r in rows if r.metric in names], lambda r: (r.panel, r.dose))
-    if not means:
+    if not rows:
         return
+    name = min(map(measured_of, rows), key=analysis.relevance.key).metric
+    means = main_rows([r for r in rows if r.metric == name], lambda r: (r.panel, r.dose))
     doses = sorted({r.dose for r in means if r.dose is not None})
     labels = list(dict.fromkeys(r.panel for r in means))
-    m = metric(names[0], True)
+    m = metric(name, True)
     planted = [d for d in doses if d]
     lines = len(labels) <= MOST_LINES and len(planted) > 1
     listed = [r for label in labels for r in _listed(means, label, len(planted) > 1)]
@@ -196,7 +211,7 @@ def _variants(analysis: Analysis, place: Sequence[str], own: Sequence[str]) -> I
         axes.set_xlabel(f"treated − control, {m.label} [{m.unit}]")
 
     yield Picture(
-        slug("variants", names[0], *own),
+        slug("variants", name, *own),
         "variants",
         f"Effect by variant{named(own)}",
         f"{m.label.capitalize()}, difference to control on the same items, 95 % {plural(means[0].method)}."

@@ -7,29 +7,25 @@ in tables/<name>.csv beside the page.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from pretrain_exp.analysis.analyse import Analysis
 from pretrain_exp.analysis.codes import CodeShare
 from pretrain_exp.analysis.findings import Findings
 from pretrain_exp.analysis.knowledge import Effect, KnowledgeTable
 from pretrain_exp.analysis.metrics import metric
 from pretrain_exp.analysis.separations import MINUS, Separated
+from pretrain_exp.report.by_dose_tables import by_dose_tables
+from pretrain_exp.report.rows import between, main_rows, short, telling, which_cells, which_columns
 from pretrain_exp.report.tables import DASH, Cell, Column, Table, number, p_cell, whole
 
 
-class _Seeded(Protocol):
-    @property
-    def seed(self) -> int | None: ...
-
-
-Row = TypeVar("Row", bound=_Seeded)
-
-
-def finding_tables(found: Findings) -> dict[str, list[Table]]:
+def finding_tables(analysis: Analysis) -> dict[str, list[Table]]:
     """Section -> its tables, of the sections that have any."""
+    found, by_dose = analysis.findings, by_dose_tables(analysis)
     tables = {
         "membership": [_membership(found.separations)],
         "facts": [_facts(each) for each in found.knowledge if each.name != "traces"],
@@ -37,39 +33,11 @@ def finding_tables(found: Findings) -> dict[str, list[Table]]:
         "learned": [_codes(found.codes), _recurrence(found)],
         "watermark": [_watermark(found)],
     }
-    kept = {section: [table for table in each if table.rows] for section, each in tables.items()}
+    kept = {
+        section: [*([by_dose[section]] if section in by_dose else []), *(table for table in each if table.rows)]
+        for section, each in tables.items()
+    }
     return {section: each for section, each in kept.items() if each}
-
-
-def main_rows(rows: Sequence[Row], key: Callable[[Row], Any]) -> list[Row]:
-    """Of rows that share a key: the one over seeds where there is one, else those of the single runs."""
-    over = {key(row) for row in rows if row.seed is None}
-    return [row for row in rows if row.seed is None or key(row) not in over]
-
-
-def between(value: float, low: float, high: float, digits: int = 2, flag: str = "") -> Cell:
-    """'0.71 (0.64 to 0.78)', or without an interval the value and why there is none."""
-    if math.isnan(value):
-        return Cell(DASH, -math.inf, note=flag)
-    text = number(value, digits).text
-    if not math.isnan(low):
-        text += f" ({number(low, digits).text} to {number(high, digits).text})"
-    return Cell(text, value, note=flag)
-
-
-def _named(rows: Iterable[Any], *names: str) -> list[str]:
-    """Of these fields, those that tell the rows apart."""
-    rows = list(rows)
-    return [name for name in names if len({getattr(row, name) for row in rows}) > 1]
-
-
-def _which(row: Any, names: Sequence[str]) -> list[Cell]:
-    return [Cell(str(getattr(row, name)), str(getattr(row, name))) for name in names]
-
-
-def _labels(names: Sequence[str]) -> list[Column]:
-    words = {"panel": "Variant", "insertion": "Insertion", "evaluation": "Evaluation", "task": "Task", "seed": "Seed"}
-    return [Column(words.get(name, name.capitalize()), number=False) for name in names]
 
 
 def _membership(rows: Sequence[Separated]) -> Table:
@@ -77,12 +45,12 @@ def _membership(rows: Sequence[Separated]) -> Table:
         return row.panel, row.insertion, row.evaluation, row.metric, row.group, row.dose
 
     shown = main_rows(rows, lambda row: (*place(row), row.scores, row.measure, row.fpr))
-    own = _named(shown, "panel", "insertion", "evaluation", "seed")
+    own = telling(shown, "panel", "insertion", "evaluation", "seed")
     by: dict[tuple[Any, ...], dict[tuple[str, float | None], Separated]] = {}
     for row in shown:
         by.setdefault((*place(row), row.seed), {})[row.scores, row.fpr] = row
     columns = [
-        *_labels(own), Column("Attack", number=False), Column("Condition", number=False), Column("Times read"),
+        *which_columns(own), Column("Attack", number=False), Column("Condition", number=False), Column("Times read"),
         Column("Read / not read", help="item scores, added over seeds"), Column("AUC, treated"),
         Column(f"AUC, {MINUS}"), Column("AUC, control", help="0.5 unless the items differ by themselves"),
         Column("TPR at 1 % FPR, treated"), Column("TPR at 0.1 % FPR, treated"),
@@ -91,7 +59,7 @@ def _membership(rows: Sequence[Separated]) -> Table:
     for found in by.values():
         first = next(iter(found.values()))
         line = [
-            *_which(first, own), Cell(metric(first.metric).label), Cell(first.group or "all"),
+            *which_cells(first, own), Cell(metric(first.metric).label), Cell(first.group or "all"),
             Cell(f"{first.dose:,}", first.dose), Cell(f"{first.members:,} / {first.others:,}", first.members),
         ]  # fmt: skip
         for scores, fpr in (("treated", None), (MINUS, None), ("control", None), ("treated", 0.01), ("treated", 0.001)):
@@ -111,16 +79,16 @@ def _membership(rows: Sequence[Separated]) -> Table:
 def _facts(table: KnowledgeTable) -> Table:
     effects = [row for row in table.rows if isinstance(row, Effect)]
     shown = main_rows(effects, lambda r: (r.member, r.insertion, r.type, r.dose, r.against, r.outliers))
-    own = _named(shown, "member", "insertion", "seed")
+    own = telling(shown, "member", "insertion", "seed")
     decay = table.name == "decay"
     columns = [
-        *_labels(own), Column("Probes", number=False), Column("Times read"), Column("Of", number=False),
+        *which_columns(own), Column("Probes", number=False), Column("Times read"), Column("Of", number=False),
         Column("Outliers", number=False), Column("n"), Column("Facts or seeds"), Column("Mean"),
         *([Column("Nothing left after [steps]")] if decay else []),
     ]  # fmt: skip
     cells = [
         [
-            *_which(row, own), Cell(row.type), Cell(f"{row.dose:,}", row.dose),
+            *which_cells(row, own), Cell(row.type), Cell(f"{row.dose:,}", row.dose),
             Cell("treated − control" if row.against else "treated"), Cell("in" if row.outliers else "left out"),
             whole(row.n), whole(row.facts), between(row.estimate, row.low, row.high, 3, row.flag),
             *([number(row.lost_at, 0)] if decay else []),
@@ -133,23 +101,24 @@ def _facts(table: KnowledgeTable) -> Table:
 
 def _curves(found: Findings) -> Table:
     rows = main_rows(found.fades, lambda r: (r.panel, r.insertion, r.evaluation, r.task, r.metric, r.dose, r.curve))
-    own = _named(rows, "panel", "insertion", "task", "seed")
+    own = telling(rows, "panel", "insertion", "task", "seed")
+    unit = found.fades[0].unit if found.fades else "tokens"
     columns = [
-        *_labels(own), Column("Metric", number=False), Column("Times read"), Column("Curve", number=False),
-        Column("n", help="item effects, added over seeds"), Column("Half-life"), Column("Zero at"),
+        *which_columns(own), Column("Metric", number=False), Column("Times read"), Column("Curve", number=False),
+        Column("n", help="item effects, added over seeds"), Column(f"Half-life [{unit}]"), Column(f"Zero at [{unit}]"),
     ]  # fmt: skip
     cells = [
         [
-            *_which(row, own), Cell(metric(row.metric, True).label), Cell(f"{row.dose:,}", row.dose), Cell(row.curve),
-            whole(row.n), _distance(row.half_life, row.low, row.high, row.flag), _distance(row.zero),
+            *which_cells(row, own), Cell(metric(row.metric, True).label), Cell(f"{row.dose:,}", row.dose),
+            Cell(row.curve), whole(row.n), _distance(row.half_life, row.low, row.high, row.flag), _distance(row.zero),
         ]
         for row in rows
     ]  # fmt: skip
-    unit = found.fades[0].unit if found.fades else "tokens"
     caption = (
         f"In {unit} since the item was last read. Exponential: a exp(−x / τ), half-life τ ln 2. Logarithmic: "
         "a + b log₁₀ x, half-life where half of the effect at the smallest distance is left, zero at 10^(−a/b). "
-        "Over seeds: geometric mean with a t interval on the logarithms. A dash: the fitted curve never gets there."
+        "Over seeds: geometric mean with a t interval on the logarithms; of one run no interval is given. A dash: the "
+        "curve never gets there, or no fading at all fits as well. What holdout items moved by is not taken off."
     )
     return Table("How the effect fades", columns, cells, caption)
 
@@ -162,20 +131,12 @@ def _distance(value: float, low: float = math.nan, high: float = math.nan, flag:
     return Cell(text, value, note=flag)
 
 
-def short(value: float) -> str:
-    """'812', '61.4 k', '3.02 M': three digits."""
-    for scale, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if abs(value) >= scale:
-            return f"{value / scale:.3g}{unit}" if abs(value) < 1e15 else f"{value:.1e}"
-    return f"{value:.3g}"
-
-
 def _distances(found: Findings) -> Table:
     rows = main_rows(found.faded, lambda r: (r.panel, r.insertion, r.evaluation, r.task, r.metric, r.dose, r.bin))
-    own = _named(rows, "panel", "insertion", "task", "seed")
+    own = telling(rows, "panel", "insertion", "task", "seed")
     unit = rows[0].unit if rows else "tokens"
     columns = [
-        *_labels(own), Column("Metric", number=False), Column("Times read"), Column(f"Since last read [{unit}]"),
+        *which_columns(own), Column("Metric", number=False), Column("Times read"), Column(f"Since last read [{unit}]"),
         Column("n"), Column("Treated − control"), Column("95 % interval"),
         Column("Left of a weight", help="by the optimizer's weight decay alone, over the same steps"),
     ]  # fmt: skip
@@ -184,7 +145,7 @@ def _distances(found: Findings) -> Table:
         m = metric(row.metric, True)
         cells.append(
             [
-                *_which(row, own), Cell(m.label), Cell(f"{row.dose:,}", row.dose), _distance(row.distance),
+                *which_cells(row, own), Cell(m.label), Cell(f"{row.dose:,}", row.dose), _distance(row.distance),
                 whole(row.n), Cell(f"{m.difference(row.effect)} {m.unit}", row.effect),
                 Cell(m.interval(row.low, row.high), row.low, note=row.flag), number(row.weight_left, 3),
             ]
@@ -204,7 +165,7 @@ def _codes(rows: Sequence[CodeShare]) -> Table:
         key = (row.panel, row.insertion, row.task, row.metric, row.dose, row.arm)
         places.setdefault(key, {}).setdefault((row.member, row.seed), {})[row.code] = row.share
     own = [i for i in range(4) if len({key[i] for key in places}) > 1]
-    names = _labels(["panel", "insertion", "task", "metric"])
+    names = which_columns(["panel", "insertion", "task", "metric"])
     columns = [
         *(names[i] for i in own), Column("Times read"), Column("Arm", number=False), Column("Runs"),
         *(Column(code.capitalize()) for code in order),
@@ -231,14 +192,14 @@ def _code_order(code: str) -> tuple[int, int]:
 
 
 def _recurrence(found: Findings) -> Table:
-    own = _named(found.recurrences, "evaluation", "task", "metric")
+    own = telling(found.recurrences, "evaluation", "task", "metric")
     labels = ("Learned at step", "Items a run", "Again", "Earlier", "Later", "Not learned", "Right at this step")
     cells = []
     for row in found.recurrences:
         shares = (row.again, row.earlier, row.later, row.other, row.right)
         cells.append(
             [
-                *_which(row, own), Cell(f"{row.step:,}", row.step), number(row.picked, 1),
+                *which_cells(row, own), Cell(f"{row.step:,}", row.step), number(row.picked, 1),
                 *(Cell(DASH if math.isnan(share) else f"{100 * share:.0f} %", share) for share in shares),
             ]
         )  # fmt: skip
@@ -247,20 +208,22 @@ def _recurrence(found: Findings) -> Table:
         f"Items that one control run learned at a step, and what another control run makes of them: mean over ordered "
         f"pairs of {runs} runs. An effect on items picked by their code must exceed this regression to the mean."
     )
-    return Table("How far codes recur without treatment", [*_labels(own), *(Column(x) for x in labels)], cells, caption)
+    return Table(
+        "How far codes recur without treatment", [*which_columns(own), *(Column(x) for x in labels)], cells, caption
+    )
 
 
 def _watermark(found: Findings) -> Table:
     rows = found.watermarks
-    own = _named(rows, "panel", "insertion", "evaluation")
+    own = telling(rows, "panel", "insertion", "evaluation")
     columns = [
-        *_labels(own), Column("Noise", number=False), Column("Arm", number=False), Column("Times read"),
+        *which_columns(own), Column("Noise", number=False), Column("Arm", number=False), Column("Times read"),
         Column("Scope", number=False), Column("n"), Column("Mean"), Column("p, shift below 0"), Column("p, KS"),
         Column("TPR at 1 % FPR"),
     ]  # fmt: skip
     cells = [
         [
-            *_which(row, own), Cell(row.noise), Cell(row.arm), Cell(f"{row.dose:,}", row.dose),
+            *which_cells(row, own), Cell(row.noise), Cell(row.arm), Cell(f"{row.dose:,}", row.dose),
             Cell("over seeds" if row.seed is None else f"seed {row.seed}"), whole(row.n),
             between(row.mean, row.low, row.high, 2, row.flag), p_cell(row.z_p), p_cell(row.ks_p),
             between(row.tpr, row.tpr_low, row.tpr_high, 3),

@@ -11,13 +11,15 @@ from markupsafe import Markup
 
 from pretrain_exp.analysis.analyse import Analysis
 from pretrain_exp.analysis.estimate import Estimate
+from pretrain_exp.analysis.exposures import of_facts
 from pretrain_exp.analysis.limits import where
 from pretrain_exp.analysis.study import StudyData
 from pretrain_exp.report.finding_tables import finding_tables
 from pretrain_exp.report.matrix_tables import dependence_table, floor_table
-from pretrain_exp.report.pictures import Saved
+from pretrain_exp.report.pictures import Saved, slug
+from pretrain_exp.report.response_table import response_table
 from pretrain_exp.report.study_tables import changed_table, pairs_table, power_table, proof_table
-from pretrain_exp.report.tables import Table, effect_tables, response_table, side_effect_table
+from pretrain_exp.report.tables import Table, effect_tables, side_effect_table
 
 FINDINGS = {
     "membership": "Membership",
@@ -75,7 +77,7 @@ def facts(study: StudyData, analysis: Analysis) -> list[tuple[str, str]]:
     seeds = sorted({unit.seed for unit in scores.units("treated")})
     found = [("seeds", ", ".join(map(str, seeds)) if len(seeds) <= 6 else str(len(seeds)))]
     found.append(("runs scored", ", ".join(f"{n} {arm}" for arm, n in arms.items() if n)))
-    items = pc.count_distinct(study.items["item"]).as_py()
+    items = pc.count_distinct(of_facts(study.items)["item"]).as_py()
     if items:
         found.append(("items", f"{items:,}"))
     planted = pc.sum(pc.equal(study.ledger["status"], "planted")).as_py()
@@ -97,15 +99,16 @@ def _hero(pictures: Sequence[Saved], analysis: Analysis) -> Saved | None:
 
 
 def _fits(saved: Saved, row: Estimate) -> tuple[bool, int]:
-    """Whether it compares variants, and how many parts of its name tell of this row."""
+    """Whether it compares variants, and how many parts of its name tell of this row; the first of equals counts."""
     name = saved.picture.name
-    fitting = (name.startswith(f"dose_response-{row.metric}"), row.evaluation in name)
+    parts = (row.insertion, row.evaluation, row.task, row.panel)
+    fitting = (name.startswith(f"dose_response-{row.metric}"), *(slug(part) in name for part in parts))
     return saved.picture.section == "variants", sum(fitting)
 
 
 def _sections(pictures: Sequence[Saved], analysis: Analysis) -> list[tuple[str, str, list[Saved], list[Table]]]:
     """(id, heading, pictures, tables) of the findings that this study has."""
-    tables, drawn = finding_tables(analysis.findings), _by_section(pictures)
+    tables, drawn = finding_tables(analysis), _by_section(pictures)
     found = [(name, heading, drawn[name], tables.get(name, [])) for name, heading in FINDINGS.items()]
     return [section for section in found if section[2] or section[3]]
 

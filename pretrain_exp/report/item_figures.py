@@ -10,9 +10,10 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 
 from pretrain_exp.analysis.analyse import Analysis
-from pretrain_exp.analysis.effects import Cell
+from pretrain_exp.analysis.design import Cell
 from pretrain_exp.analysis.levels import Level
-from pretrain_exp.analysis.metrics import HEADLINE, metric
+from pretrain_exp.analysis.metrics import HEADLINE, Metric, metric
+from pretrain_exp.analysis.scores import Series
 from pretrain_exp.report.axes import Place, dose_colours, named, place_of, times_read
 from pretrain_exp.report.pictures import ARM_LINE, ARM_MARKER, FAINT, INK, Picture, slug, table
 
@@ -33,7 +34,7 @@ def every_item(analysis: Analysis, place: Place, own: Sequence[str]) -> Iterator
     points = []
     for unit in panel.units:
         for dose in doses:
-            pair = analysis.design.pair(series[0], unit, ("treated", "control"), Cell(place[1], "", dose))
+            pair = analysis.design.each(series[0], unit, ("treated", "control"), Cell(place[1], "", dose))
             points += [
                 {"member": unit.member, "seed": unit.seed, "item": item, "dose": dose, "control": y, "treated": x}
                 for item, x, y in zip(
@@ -60,7 +61,7 @@ def every_item(analysis: Analysis, place: Place, own: Sequence[str]) -> Iterator
                 "o",
                 color=colour,
                 ms=3.8,
-                alpha=0.55,
+                alpha=0.75,
                 mew=0,
                 label=times_read(dose),
             )
@@ -75,6 +76,10 @@ def every_item(analysis: Analysis, place: Place, own: Sequence[str]) -> Iterator
         f"{m.label.capitalize()}, one point an item and seed; on the dashed line nothing changed.{sample}",
         pa.Table.from_pylist(points), draw, heights=(4.4,),
     )  # fmt: skip
+
+
+def _with_unit(m: Metric) -> str:
+    return f"{m.label}\n[{m.unit}]" if m.unit else m.label
 
 
 def over_steps(analysis: Analysis, place: Place, metrics: Sequence[str], own: Sequence[str]) -> Iterator[Picture]:
@@ -98,11 +103,12 @@ def over_steps(analysis: Analysis, place: Place, metrics: Sequence[str], own: Se
                 )  # fmt: skip
         axes.plot([], [], color=FAINT, ls=ARM_LINE["control"], label="control")
         axes.set_xlabel("step")
-        axes.set_ylabel(m.label)
+        axes.set_ylabel(m.label if analysis.design.scores.binary[Series(*place[2:], metrics[0])] else _with_unit(m))
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 
     yield Picture(
         slug("steps", metrics[0], *own), "dose_response", f"{m.label.capitalize()} over training{named(own)}",
-        "Mean by dose at every step that was evaluated; dashed: the same items in control.",
+        "Mean by dose at every step that was evaluated, over seeds where there are several; dashed: the same items in "
+        "control. Intervals are in the CSV.",
         table([asdict(r) for r in rows], [f.name for f in fields(Level)]), draw,
     )  # fmt: skip

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pretrain_exp.analysis.analyse import Analysis
+from pretrain_exp.analysis.analyse import Analysis, Power
+from pretrain_exp.analysis.exposures import of_facts
 from pretrain_exp.analysis.limits import count, where
-from pretrain_exp.analysis.metrics import HEADLINE, metric
+from pretrain_exp.analysis.metrics import HEADLINE, Metric, metric
+from pretrain_exp.analysis.outcomes import Measured
 from pretrain_exp.analysis.study import StudyData
+from pretrain_exp.report.rows import telling, which_cells, which_columns
 from pretrain_exp.report.tables import DASH, Cell, Column, Table, whole
+
+NO_SPREAD = "no spread: every difference is the same"
 
 
 def power_table(analysis: Analysis) -> Table | None:
@@ -20,11 +26,13 @@ def power_table(analysis: Analysis) -> Table | None:
     shown = [row for row in analysis.power if row.metric in HEADLINE or not metrics & set(HEADLINE)]
     if not shown:
         return None
-    several = len({(row.panel, row.insertion) for row in shown}) > 1
+    shown.sort(key=lambda row: (row.insertion, analysis.relevance.key(_measured(row)), row.dose))
+    own = telling(shown, "panel", "insertion", "task")
     columns = [
+        *which_columns(own),
         Column("Metric", number=False),
         Column("Times read"),
-        Column("Items a seed"),
+        Column("n a seed", help="items, or facts: a fact's score is the mean over its probes"),
         Column("Seeds"),
         Column("Spread of items", help="standard deviation of paired differences within a run"),
         Column("Detectable in one run"),
@@ -34,17 +42,15 @@ def power_table(analysis: Analysis) -> Table | None:
     cells = []
     for row in shown:
         m = metric(row.metric, True)
-        name = ", ".join(filter(None, (m.label, *((row.panel, row.insertion) if several else ()))))
         cells.append(
             [
-                Cell(name, name, note=m.unit),
+                *which_cells(row, own),
+                Cell(m.label, m.label, note=m.unit),
                 Cell("holdout" if row.dose == 0 else f"{row.dose:,}", row.dose),
-                whole(row.n),
+                Cell(f"{row.n:,} {row.counted}", row.n),
                 whole(row.seeds),
-                *(
-                    Cell(m.difference(v, sign=False), v)
-                    for v in (row.sd_items, row.mde_run, row.sd_seeds, row.mde_seeds)
-                ),
+                *_spread(m, row.sd_items, row.mde_run, NO_SPREAD),
+                *_spread(m, row.sd_seeds, row.mde_seeds, NO_SPREAD if row.seeds > 1 else "one seed"),
             ]
         )
     caption = (
@@ -54,23 +60,35 @@ def power_table(analysis: Analysis) -> Table | None:
     return Table("What could have been seen", columns, cells, caption)
 
 
+def _measured(row: Power) -> Measured:
+    return Measured(row.panel, row.insertion, row.evaluation, row.task, row.metric)
+
+
+def _spread(m: Metric, spread: float, detectable: float, why: str) -> tuple[Cell, Cell]:
+    """A spread and what is seen at it; where there is no spread, none can be estimated."""
+    if not spread > 0:
+        return Cell(DASH, -math.inf, note=why), Cell("cannot be estimated", math.inf)
+    return Cell(m.difference(spread, sign=False), spread), Cell(m.difference(detectable, sign=False), detectable)
+
+
 def changed_table(study: StudyData) -> Table | None:
-    """Edits by insertion and dose: items, copies, tokens, steps; added over plans."""
-    held = _distinct(study.items.filter(pc.equal(study.items["dose"], 0)), "insertion")
-    planted = study.ledger.filter(pc.equal(study.ledger["status"], "planted"))
-    skipped = _counts(study.ledger.filter(pc.not_equal(study.ledger["status"], "planted")))
+    """Edits by insertion and dose: items (facts, where texts tell of such), copies, tokens, steps; added over plans."""
+    items, ledger = of_facts(study.items), of_facts(study.ledger)
+    held = _distinct(items.filter(pc.equal(items["dose"], 0)), "insertion")
+    planted = ledger.filter(pc.equal(ledger["status"], "planted"))
+    skipped = _counts(ledger.filter(pc.not_equal(ledger["status"], "planted")))
     sums = planted.group_by(["insertion", "dose"]).aggregate(
         [("step", "count"), ("length", "sum"), ("step", "min"), ("step", "max")]
     )
     rows = {(row["insertion"], row["dose"]): row for row in sums.to_pylist()}
-    items = _distinct(planted, "insertion", "dose")
+    counted = _distinct(planted, "insertion", "dose")
     cells = [
         [Cell(name, name), Cell("holdout", 0), whole(n), whole(plans), *(whole(0) for _ in range(3)), Cell(DASH, -1)]
         for (name,), (n, plans) in sorted(held.items())
     ]
     for name, dose in sorted({*rows, *skipped}):
         row = rows.get((name, dose), {"step_count": 0, "length_sum": 0, "step_min": None})
-        n, plans = items.get((name, dose), (0, 0))
+        n, plans = counted.get((name, dose), (0, 0))
         first = row["step_min"]
         span = Cell(DASH, -1) if first is None else Cell(f"{first:,} to {row['step_max']:,}", first)
         numbers = (n, plans, row["step_count"], skipped.get((name, dose), 0), row["length_sum"])
@@ -78,7 +96,9 @@ def changed_table(study: StudyData) -> Table | None:
     if not cells:
         return None
     labels = ("Insertion", "Times planted", "Items", "Plans", "Edits", "Skipped", "Tokens", "Steps")
-    caption = "Counts are added over plans (one a seed and variant)."
+    caption = (
+        "Counts are added over plans (one a seed and variant). Texts of one fact are one item, planted as often as all."
+    )
     return Table("What was planted", [Column(label, label != "Insertion") for label in labels], cells, caption)
 
 

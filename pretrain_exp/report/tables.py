@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from pretrain_exp.analysis.analyse import Analysis
 from pretrain_exp.analysis.answer import format_p
 from pretrain_exp.analysis.estimate import CONTRASTS, Estimate
 from pretrain_exp.analysis.metrics import HEADLINE, Metric, metric, metric_rank
+from pretrain_exp.analysis.outcomes import Measured
 from pretrain_exp.analysis.scores import Series
 
 DASH = "–"
@@ -34,7 +36,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """title, rows, caption: how many, which interval, by which method. folded: shown on demand."""
+    """title, rows, caption: how many, which interval, by which method. folded: shown on demand. key: the metric."""
 
     title: str
     columns: Sequence[Column]
@@ -78,7 +80,10 @@ _TITLES = {
 
 
 def effect_tables(analysis: Analysis) -> Iterator[Table]:
-    """One table for each contrast and metric: the two best-known metrics against control open, the rest folded."""
+    """One table for each contrast and outcome, those that answer first (outcomes.py).
+
+    Folded are contrasts between other arms, metrics that are not well known, and what is the same number everywhere.
+    """
     groups: dict[tuple[str, ...], list[Estimate]] = {}
     for row in analysis.estimates:
         if row.contrast in _SIDES and row.dose is not None:
@@ -86,20 +91,26 @@ def effect_tables(analysis: Analysis) -> Iterator[Table]:
                 (row.contrast, row.panel, row.insertion, row.evaluation, row.task, row.metric), []
             ).append(row)
     places = {key[1:5] for key in groups if key[0] != "member_vs_member"}
+    several_insertions = len({key[2] for key in groups}) > 1
     order = list(_TITLES)
     known = [m for m in HEADLINE if any(key[5] == m for key in groups)] or sorted(
         {k[5] for k in groups}, key=metric_rank
     )[:1]
-    for key in sorted(groups, key=lambda k: (order.index(k[0]), metric_rank(k[5]), k[1:5])):
+
+    def by_relevance(key: tuple[str, ...]) -> tuple[Any, ...]:  # panels stay in their order
+        return order.index(key[0]), key[2], analysis.relevance.key(Measured(*key[1:]))
+
+    for key in sorted(groups, key=by_relevance):
         contrast, name = key[0], key[5]
         rows = groups[key]
         several = any(row.scope == "seeds" for row in rows)
         main = [row for row in rows if row.scope == ("seeds" if several else "run")]
         title = f"{_TITLES[contrast]}: {metric(name, True).label}"
         if len(places) > 1 or contrast == "member_vs_member":
-            title += f" ({', '.join(filter(None, key[1:3]))}, {key[4]})"
-        folded = name not in known or contrast not in ("treated_vs_control", "dose_vs_holdout", "member_vs_member")
-        yield _effect_table(title, main, _SIDES[contrast], folded, analysis)
+            title += f" ({', '.join(filter(None, (key[1], key[2] if several_insertions else '', key[4])))})"
+        opened = name in known and contrast in ("treated_vs_control", "dose_vs_holdout", "member_vs_member")
+        folded = not opened or analysis.relevance.silent(Measured(*key[1:]))
+        yield replace(_effect_table(title, main, _SIDES[contrast], folded, analysis), key=name)
         if several:
             rest = [row for row in rows if row.scope != "seeds"]
             yield _seed_table(f"Each seed. {title}", rest)
@@ -122,7 +133,7 @@ def _effect_table(
     side: Callable[[float], str] = m.difference if change else m.level
     columns = [
         Column("Times read"),
-        Column("n", help="item scores, added over seeds"),
+        Column(f"n [{rows[0].counted}]", help="scores, added over seeds; a fact's is the mean over its probes"),
         Column(sides[0].capitalize()),
         Column(sides[1].capitalize()),
         Column(f"Difference [{m.unit}]" if m.unit else "Difference"),
@@ -156,8 +167,8 @@ def _seed_table(title: str, rows: Sequence[Estimate]) -> Table:
     columns = [
         Column("Scope", number=False),
         Column("Times read"),
-        Column("n", help="item scores, added over seeds"),
-        Column("Difference"),
+        Column(f"n [{rows[0].counted}]", help="scores, added over seeds; a fact's is the mean over its probes"),
+        Column(f"Difference [{m.unit}]" if m.unit else "Difference"),
         Column("Interval"),
     ]
     columns += [Column("b / c", help="items right only in the first / only in the second arm")] if paired else []
@@ -230,52 +241,3 @@ def side_effect_table(analysis: Analysis) -> Table | None:
 
 def _with_unit(m: Metric) -> str:
     return m.label if m.unit in ("", m.label) else f"{m.label} [{m.unit}]"
-
-
-def response_table(analysis: Analysis) -> Table | None:
-    rows = [(fit, row) for fit in analysis.responses for row in fit.rows]
-    if not rows:
-        return None
-    several = len({(fit.panel, fit.insertion, fit.series) for fit in analysis.responses}) > 1
-    columns = [
-        Column("Quantity", number=False),
-        Column("Scope", number=False),
-        Column("n"),
-        Column("Estimate"),
-        Column("95 % interval"),
-        Column("p"),
-        Column("Method", number=False),
-    ]
-    quantity = {"slope": "slope", "r50": "r50", "trend": "trend, z"}
-    cells = []
-    for fit, row in sorted(rows, key=lambda pair: (list(quantity).index(pair[1].contrast), pair[1].scope != "seeds")):
-        name = ", ".join(filter(None, (quantity[row.contrast], *((fit.panel, fit.series.metric) if several else ()))))
-        scope = (
-            f"seed {row.seed}"
-            if row.scope == "run"
-            else f"over {row.seeds} seeds"
-            if row.scope == "seeds"
-            else row.scope
-        )
-        bounded = not math.isnan(row.low)
-        interval = f"{number(row.low, 2).text} to {number(row.high, 2).text}" if bounded else DASH
-        cells.append(
-            [
-                Cell(name, name),
-                Cell(scope, scope),
-                whole(row.n),
-                _strong(number(row.estimate, 2), row.scope == "seeds"),
-                Cell(interval, row.low, note=row.flag),
-                p_cell(row.p),
-                Cell(row.method, row.method),
-            ]
-        )
-    caption = (
-        "Slope: log-odds of a right answer per unit of log(1 + dose). r50: the dose at which the fitted accuracy is "
-        "one half. Trend: Cochran-Armitage with scores log(1 + dose)."
-    )
-    return Table("Fit of the dose-response", columns, cells, caption)
-
-
-def _strong(cell: Cell, strong: bool) -> Cell:
-    return Cell(cell.text, cell.sort, cell.note, strong)

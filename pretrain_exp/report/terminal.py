@@ -14,6 +14,7 @@ from rich.text import Text
 
 from pretrain_exp.analysis.analyse import Analysis, analyse
 from pretrain_exp.analysis.study import StudyData
+from pretrain_exp.report.by_dose_tables import by_dose_tables
 from pretrain_exp.report.finding_tables import finding_tables
 from pretrain_exp.report.matrix_tables import dependence_table, floor_table
 from pretrain_exp.report.tables import Table, effect_tables
@@ -38,13 +39,15 @@ def parts(study: StudyData, analysis: Analysis) -> Iterator[RenderableType]:
             yield Text(f"! {remark.text}", style=_STYLE["error"])
     for answer in analysis.answers:
         yield Padding(Text(answer, style="bold green" if analysis.headline else "bold"), (1, 0, 0, 2))
-    shown = [table for table in effect_tables(analysis) if not table.folded]
-    for table in shown[:_MOST_TABLES]:
+    by_dose = by_dose_tables(analysis).values()  # are among the findings; they say what tables of effects say
+    covered = {table.key for table in by_dose}
+    shown = [table for table in effect_tables(analysis) if not table.folded and table.key not in covered]
+    for table in shown[: _MOST_TABLES - len(covered)]:
         yield Padding(rich_table(table), (1, 0, 0, 0))
     matrices = [dependence_table(matrix) for matrix in analysis.matrices]
     for table in filter(None, (*matrices, floor_table(analysis.floors))):
         yield Padding(rich_table(table), (1, 0, 0, 0))
-    for tables in finding_tables(analysis.findings).values():
+    for tables in finding_tables(analysis).values():
         for table in tables:
             if not table.folded:
                 yield Padding(rich_table(_shortened(table)), (1, 0, 0, 0))

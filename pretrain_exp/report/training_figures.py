@@ -8,9 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from pretrain_exp.analysis.effects import Panel
+from pretrain_exp.analysis.design import Panel
+from pretrain_exp.analysis.exposures import of_facts
 from pretrain_exp.analysis.study import ARMS, StudyData
 from pretrain_exp.report.axes import dose_colours, short_variant, wrapped
 from pretrain_exp.report.pictures import ARM_COLOUR, ARM_LINE, INK, VARIANT_COLOURS, Picture, slug, table
@@ -26,7 +28,7 @@ def training_pictures(study: StudyData, panels: Sequence[Panel] = ()) -> Iterato
     variant = {unit.member: panel.label for panel in panels for unit in panel.units}
     yield from _loss(study.curves, variant)
     yield from _others(study.curves)
-    planted = study.ledger.filter(pc.equal(study.ledger["status"], "planted"))
+    planted = of_facts(study.ledger.filter(pc.equal(study.ledger["status"], "planted")))
     insertions = sorted(pc.unique(planted["insertion"]).to_pylist())
     for insertion in insertions:
         mine = planted.filter(pc.equal(planted["insertion"], insertion))
@@ -180,6 +182,7 @@ def _placement(ledger: pa.Table, insertion: str, several: bool, variant: Mapping
                 base = base + count
             axes.set_ylim(0, 1.05 * tallest)
             axes.set_ylabel("edits")
+            axes.yaxis.set_major_locator(MaxNLocator(integer=True))
             if len(labels) > 1:
                 axes.set_title(wrapped(short_variant(name) or "(unnamed)", 70), fontsize=9)
         all_axes[-1].set_xlabel("step")

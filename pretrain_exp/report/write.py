@@ -8,6 +8,7 @@ effects.csv, .json   every estimate, one row each
 power.json           the spread of each outcome, for the plans of later studies
 dependence.csv, .json, noise_floor.csv, .json   where the study has such: the matrix, what runs without edits differ by
 summary.json         answer, headline, remarks
+tracked.json         the findings as single numbers under stable names, for W&B and TensorBoard
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from pretrain_exp.report.finding_figures import finding_pictures
 from pretrain_exp.report.folder import replaced
 from pretrain_exp.report.html import render
 from pretrain_exp.report.pictures import save
+from pretrain_exp.report.tracked import tracked
 from pretrain_exp.report.training_figures import training_pictures
 
 SCHEMA = 1
@@ -88,6 +90,7 @@ def _write(study: StudyData, analysis: Analysis, folder: Path) -> None:
         if rows:
             pa.csv.write_csv(pa.Table.from_pylist(rows), folder / f"{name}.csv")
             _write_json(folder / f"{name}.json", [finite(row) for row in rows])
+    _write_json(folder / "tracked.json", tracked(analysis))
     _write_json(folder / "summary.json", summary(study, analysis))
 
 

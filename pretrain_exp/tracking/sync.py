@@ -1,4 +1,4 @@
-"""Mirrors a run into other logs: metrics.jsonl rows, evaluation results, item tables and pictures, each sent once.
+"""Mirrors a run into other logs: metrics.jsonl rows, evaluation results, tables and pictures, each sent once.
 
     Contents (files that stand) --sync--> sinks (W&B, TensorBoard)
              sync_state.json <-- what each destination has got, so that the next call sends only what is new
@@ -40,7 +40,7 @@ class Contents:
     config: Mapping[str, Any] = field(default_factory=dict)
     metrics: Sequence[Path] = ()  # metrics.jsonl files that continue each other
     evaluations: Sequence[Row] = ()  # {"step": 100, "eval/<evaluation>/<task>/<metric>": 0.4}, in any order
-    tables: Mapping[str, Path] = field(default_factory=dict)  # Parquet
+    tables: Mapping[str, Path] = field(default_factory=dict)  # Parquet or CSV
     pictures: Mapping[str, Path] = field(default_factory=dict)  # PNG
 
 
@@ -211,6 +211,10 @@ def _send(sink: Sink, folder: Path, run_id: str, contents: Contents, rows: Seque
 
 
 def _read_table(path: Path) -> pa.Table:
+    if path.suffix == ".csv":
+        import pyarrow.csv
+
+        return pyarrow.csv.read_csv(path)
     import pyarrow.parquet as pq
 
     return pq.read_table(path)

@@ -1,9 +1,10 @@
 """A Weights & Biases run, filled from files.
 
 The step of W&B is the number of the line, which never falls; the training step stands beside as `train/step` or
-`eval/step`, the x axis of its metrics. So an evaluation of an early checkpoint that comes late is not dropped, as W&B
-drops what is logged for an earlier step of its own. Offline, W&B ignores `resume`: each call leaves a further folder
-with the same run id, which continues the numbers; `wandb sync <folder>/wandb/offline-run-*` uploads them in order.
+`eval/step` (and so for every room), the x axis of its metrics. So an evaluation of an early checkpoint that comes late
+is not dropped, as W&B drops what is logged for an earlier step of its own. Offline, W&B ignores `resume`: each call
+leaves a further folder with the same run id, which continues the numbers; `wandb sync <folder>/wandb/offline-run-*`
+uploads them in order.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TABLE_ROWS = 10_000  # W&B cuts a table there
+ROOMS = ("train", "eval", "control", "finding")  # first parts of metrics' names; each has a step of its own
 SETTINGS: dict[str, Any] = {
     "silent": True,
     "console": "off",  # this process's output is not the run's
@@ -93,7 +95,7 @@ class WandbSink:
             reinit="create_new",
             settings=wandb.Settings(**SETTINGS),
         )
-        for room in ("train", "eval"):
+        for room in ROOMS:
             self.run.define_metric(f"{room}/step", hidden=True)
             self.run.define_metric(f"{room}/*", step_metric=f"{room}/step")
         self._line = start.line

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from pretrain_exp.analysis.answer import answers, format_p, headline
+from pretrain_exp.analysis.answer import answers, format_p, matching, outcome_name
 from pretrain_exp.analysis.estimate import Estimate
+from pretrain_exp.analysis.outcomes import Relevance, headline
 
 ROW = Estimate(
     contrast="treated_vs_control", evaluation="e", task="t", metric="acc", insertion="plant", dose=64, scope="seeds",
@@ -16,25 +17,26 @@ HOLDOUT = replace(ROW, dose=0, estimate=0.01, low=-0.04, high=0.06)
 
 def test_raised() -> None:
     assert answers([ROW, HOLDOUT]) == [
-        "Reading an item 64 times raised accuracy on it by 61.0 points (95 % t interval over 3 seeds: 52.0 to 70.0; "
-        "control 0.280 → treated 0.890). Holdout items: +1.0 points (−4.0 to +6.0)."
+        "Reading an item 64 times raised accuracy on it by 61.0 points in e/t (95 % t interval over 3 seeds: 52.0 to "
+        "70.0, n = 300 items; control 0.280 → treated 0.890). Holdout items, never read: +1.0 points (−4.0 to +6.0)."
     ]
 
 
 def test_lowered_turns_the_interval_round() -> None:
     row = replace(ROW, dose=1, metric="gold_ce", estimate=-1.5, low=-1.7, high=-1.3, value=1.0, reference=2.5)
     assert answers([row]) == [
-        "Reading an item once lowered cross-entropy of the right answer on it by 1.500 nats per token (95 % t interval "
-        "over 3 seeds: 1.300 to 1.700; control 2.500 → treated 1.000)."
+        "Reading an item once lowered cross-entropy of the right answer on it by 1.500 nats per token in e/t (95 % t "
+        "interval over 3 seeds: 1.300 to 1.700, n = 300 items; control 2.500 → treated 1.000)."
     ]
 
 
 def test_a_text_is_not_called_an_item() -> None:
     row = replace(ROW, metric="ce", dose=8, estimate=-1.2, low=-1.5, high=-0.9, value=2.0, reference=3.2)
-    assert answers([row, replace(row, dose=0, estimate=-0.1, low=-0.15, high=-0.05)]) == [
-        "Reading a text 8 times lowered its cross-entropy by 1.200 nats per token (95 % t interval over 3 seeds: 0.900 "
-        "to 1.500; control 3.200 → treated 2.000). Holdout texts: −0.100 nats per token (−0.150 to −0.050), so what "
-        "was planted changed texts that were never read."
+    beyond = replace(row, contrast="difference_in_differences", estimate=-1.1, low=-1.4, high=-0.8)
+    assert answers([row, replace(row, dose=0, estimate=-0.1, low=-0.15, high=-0.05), beyond]) == [
+        "Reading a text 8 times lowered its cross-entropy by 1.200 nats per token in e/t (95 % t interval over 3 "
+        "seeds: 0.900 to 1.500, n = 300 items; control 3.200 → treated 2.000). Holdout texts, never read: −0.100 nats "
+        "per token (−0.150 to −0.050); beyond them: −1.100 nats per token (−1.400 to −0.800)."
     ]
     assert headline([replace(row, metric="bits_per_byte"), replace(row, metric="nll"), row]) is row
     assert headline([row, ROW]) is ROW
@@ -49,12 +51,26 @@ def test_what_cannot_be_told_from_none_is_said_so() -> None:
 
 def test_no_interval_is_no_claim() -> None:
     (answer,) = answers([replace(ROW, low=float("nan"), high=float("nan"), flag="no variance")])
-    assert "changed accuracy on it by +61.0 points (no interval: no variance" in answer
+    assert "changed accuracy on it by +61.0 points in e/t (no interval: no variance" in answer
 
 
-def test_a_holdout_that_moved_is_named() -> None:
-    (answer,) = answers([ROW, replace(HOLDOUT, low=0.005)])
-    assert "changed items that were never read" in answer
+@pytest.mark.parametrize("beyond", [None, replace(ROW, estimate=0.02, low=-0.05, high=0.09)])
+def test_where_holdout_items_moved_as_much_reading_is_not_said_to_have_done_it(beyond: Estimate | None) -> None:
+    rows = [ROW, replace(HOLDOUT, estimate=0.59, low=0.5, high=0.68)]
+    rows += [replace(beyond, contrast="difference_in_differences")] if beyond else []
+    (answer,) = answers(rows)
+    assert answer.startswith(
+        "Accuracy (items read 64 times) is 61.0 points higher than in control in e/t, and so it is for holdout items ("
+    )
+    assert "raised" not in answer
+    assert ("beyond them: +2.0 points (−5.0 to +9.0), which this study cannot tell from no effect." in answer) is (
+        beyond is not None
+    )
+
+
+def test_one_run_is_said_to_be_one() -> None:
+    (answer,) = answers([replace(ROW, scope="run", seed=0, method="paired t interval over facts", counted="facts")])
+    assert "(one run; 95 % paired t interval over facts: 52.0 to 70.0, n = 300 facts;" in answer
 
 
 @pytest.mark.parametrize(
@@ -82,14 +98,52 @@ def test_headline_prefers_control_accuracy_seeds_and_the_highest_dose() -> None:
     ]
     assert headline([*others, ROW]) is ROW
     assert headline(others[:1]) is others[0]
-    assert headline([HOLDOUT]) is None
+    assert headline([HOLDOUT]) is HOLDOUT  # where nothing that was read is asked about: what generalises
+    assert answers([HOLDOUT])[0].startswith("Training on what was planted changed accuracy of items that were never")
+    assert headline([]) is None
 
 
-def test_a_metric_at_its_floor_does_not_answer() -> None:
-    floor = replace(ROW, estimate=0.0, low=0.0, high=0.0, value=0.0, reference=0.0)
-    other = replace(ROW, metric="target_logprob", estimate=1.2)
+@pytest.mark.parametrize("value", [0.0, 1e-58])
+def test_a_metric_at_its_floor_does_not_answer(value: float) -> None:
+    floor = replace(ROW, estimate=value, low=-value, high=value, value=value, reference=0.0)
+    other = replace(ROW, metric="gold_ce", estimate=1.2)
     assert headline([floor, other]) is other
     assert headline([floor]) is floor
+    assert answers([floor, other])[0].endswith("Accuracy: the same in both arms for every item, so it says nothing.")
+
+
+@pytest.mark.parametrize(
+    ("tasks", "chosen"),
+    [
+        (("knowledge/compositional", "knowledge/memorization", "knowledge/semantic"), "knowledge/memorization"),
+        (("poisoning/leakage/no trigger", "poisoning/leakage/trigger"), "poisoning/leakage/trigger"),
+        (("a", "b"), "b"),  # the one with more items
+    ],
+)
+def test_the_task_that_answers_is_named_and_not_the_one_with_the_largest_effect(
+    tasks: tuple[str, ...], chosen: str
+) -> None:
+    rows = [
+        replace(ROW, evaluation="knowledge", task=task, n=300 + 10 * i, estimate=0.1 if task == chosen else 0.9)
+        for i, task in enumerate(tasks)
+    ]
+    row = headline(rows)
+    assert row is not None
+    assert row.task == chosen
+    assert f"in {outcome_name(row.evaluation, row.task)}, one of {len(tasks)} tasks (" in answers(rows)[0]
+
+
+def test_an_evaluation_made_for_the_insertion_answers_before_any_other() -> None:
+    own = replace(ROW, evaluation="z", metric="target_logprob", estimate=0.01)
+    assert headline([ROW, own], Relevance([ROW, own], {"plant": ["z"]})) is own
+    assert headline([ROW, own], Relevance([ROW, own], {"plant": ["e"]})) is ROW
+    assert headline([ROW, own], Relevance([ROW, own], {"another": ["z"]})) is own  # of two, the metric of one kind
+
+
+def test_a_group_that_the_insertion_is_about_answers() -> None:
+    rows = [ROW, replace(ROW, group="kept"), removed := replace(ROW, group="removed", estimate=0.01)]
+    assert headline(rows) is removed
+    assert matching(rows, removed, group="") is ROW
 
 
 def test_variants_are_answered_one_by_one_by_what_tells_them_apart() -> None:
@@ -99,7 +153,7 @@ def test_variants_are_answered_one_by_one_by_what_tells_them_apart() -> None:
 
 def test_without_planted_items_there_is_a_sentence_all_the_same() -> None:
     row = replace(ROW, dose=None, metric="nats_per_token", task="wiki", estimate=0.01, low=-0.01, high=0.03)
-    assert answers([row])[0].startswith("Treated − control in loss of wiki: +0.0100 nats per token")
+    assert answers([row])[0].startswith("Treated − control in loss of e/wiki: +0.0100 nats per token")
     assert answers([]) == ["No answer: no planted item was scored in a treated run."]
 
 

@@ -42,6 +42,7 @@ def severity(found: dict[str, str], words: str) -> str | None:
         ({"arms": ("treated",)}, "No control", "error"),
         ({"arms": ("control",)}, "No treated run", "error"),
         ({"arms": ("treated", "control")}, "No placebo arm", "note"),
+        ({"notes": ["verbatim: 3 texts are too short"]}, "verbatim: 3 texts are too short.", "note"),
         ({"seeds": (0,)}, "no between-run interval can be given", "warning"),
         ({"seeds": (0, 1)}, "one degree of freedom", "note"),
         ({"varies": {"placement": [0, 1, 2], "order": [0]}}, "Only the placement varies", "warning"),

@@ -60,8 +60,8 @@ def test_the_answer_says_by_how_much() -> None:
     (answer,) = analysis.answers
     fall = -differences(data, 8).mean()
     assert answer.startswith(f"Reading a text 8 times lowered its cross-entropy by {fall:.3f} nats per token")
-    assert "(95 % paired t interval over items: " in answer
-    assert "Holdout texts: " in answer
+    assert "in planted_texts/add_texts (one run; 95 % paired t interval over items: " in answer
+    assert "Holdout texts, never read: " in answer
 
 
 def test_every_dose_has_its_effect_on_the_same_items() -> None:

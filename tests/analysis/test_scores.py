@@ -83,7 +83,22 @@ def test_doses_may_differ_by_seed() -> None:
 def test_what_was_planned_and_not_scored_or_planned_twice_is_counted() -> None:
     both = pa.concat_tables([items({("", 0): [0, 1, 4]}), items({("", 0): [1]}, insertion="other")])
     doses = read_doses(both, np.array(["i0", "i1"]))
-    assert (doses.unscored, doses.shared) == (1, 1)
+    assert (doses.unscored, doses.shared) == ({"plant": (1, 3)}, 1)
+
+
+@pytest.mark.parametrize(
+    ("probe", "groups", "expected"),
+    [
+        ([False, False, True, True], None, {"plant": (1, 2)}),  # texts of facts are planted, their probes are scored
+        ([False, False, False, True], ["", "", "", "pool"], {"plant": (2, 3)}),  # a pool is drawn from
+        ([False, False, True, False], None, {}),
+    ],
+)
+def test_only_what_should_have_been_scored_is_missed(
+    probe: list[bool], groups: list[str] | None, expected: dict[str, tuple[int, int]]
+) -> None:
+    plan = items({("", 0): [1, 1, 1, 1]}, groups).append_column("probe", pa.array(probe))
+    assert read_doses(plan, np.array(["i2"])).unscored == expected
 
 
 def test_variants_are_ordered_by_the_numbers_in_their_labels() -> None:

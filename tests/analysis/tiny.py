@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pretrain_exp.analysis.effects import Design
+from pretrain_exp.analysis.design import Design
 from pretrain_exp.analysis.scores import read_doses, read_scores
 from pretrain_exp.analysis.study import ITEMS, RESULTS, StudyData
 

@@ -158,7 +158,7 @@ def test_each_finding_is_on_the_page_in_the_terminal_and_in_files(
     study = make(seeds=(0, 1))
     paths = write_report(study, tmp_path / "report", analyse(study, resamples=50))
     page = paths.html.read_text()
-    shown = finding_tables(paths.analysis.findings)
+    shown = finding_tables(paths.analysis)
     assert sections <= set(shown)
     console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115 - lives as long as the console
     print_report(study, console, paths.analysis)

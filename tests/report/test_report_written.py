@@ -39,7 +39,7 @@ def folder(study: StudyData, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_everything_is_there(folder: Path) -> None:
     names = {"report.html", "figures", "results.parquet", "effects.csv", "effects.json", "summary.json"}
-    names |= {"power.json"}
+    names |= {"power.json", "tracked.json"}
     assert {path.name for path in folder.iterdir()} == names
     assert [path.name for path in folder.parent.iterdir()] == ["report"]  # nothing is left beside it
 
