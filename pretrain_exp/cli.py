@@ -18,7 +18,7 @@ COMPOSING = {
 }
 READING = {
     "status": "how far a study is: status [STUDY] [--watch]",
-    "logs": "the log of a job: logs JOB [--lines N]",
+    "logs": "the log of a job, or which jobs there are: logs [STUDY] [JOB] [--lines N]",
     "cancel": "end the running jobs of a study; each saves first: cancel [STUDY]",
     "report": "render reports again; of several studies a comparison too: report [STUDY...] [--to DIR] [--export DIR]",
     "inspect": "what was read at a step: inspect [STUDY] --step T [--row R] [--arm ARM]",

@@ -27,12 +27,18 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from pretrain_exp.arguments import (
+    flags_last,
+    named_seeds,
+    refuse_duplicates,
+    refuse_duplicates_in_files,
+    split_targets,
+)
 from pretrain_exp.config import Config, Kinds, plain, validate
 from pretrain_exp.errors import Problems, UserError
 from pretrain_exp.official_file import with_official
 from pretrain_exp.paths import conf_dir, group_choices
 
-WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
 SEED = re.compile(r"^\+*seed(\.\w+)?=")
 
 
@@ -67,28 +73,23 @@ def _compose_and_run(verb: str, arguments: Sequence[str], where: list[str]) -> i
     def task(composed: DictConfig) -> None:
         settings = HydraConfig.get()
         label = " ".join(settings.overrides.task) or "the default experiment"
-        folder = Path(settings.runtime.output_dir)
         if _runs_elsewhere(settings):
             # another process, perhaps on another machine: what fails there must end it as a failure
-            raw, _ = chosen_only(plain(with_official(composed, settings.overrides.task)))
-            config, kinds = validate(raw)
-            member = Composed(config, kinds, raw, folder, tuple(settings.overrides.task))
-            if _run(verb, [member], folder, arguments, targets):
+            member, _ = _member(composed, settings)
+            if _run(verb, [member], member.folder, arguments, targets):
                 raise RuntimeError(f"{label}: failed; its log says why")
             return
         try:
-            raw, unused = chosen_only(plain(with_official(composed, settings.overrides.task)))
-            config, kinds = validate(raw)
+            member, unused = _member(composed, settings)
         except Problems as problems:
             failures.append((label, problems))
             return
         notes.update(f"{key} is not chosen, so what the experiment sets for it is not used" for key in unused)
-        member = Composed(config, kinds, raw, folder, tuple(settings.overrides.task))
         members.append(member)
         multirun = settings.mode == RunMode.MULTIRUN
-        study[:] = [Path(settings.sweep.dir).absolute() if multirun else folder]
+        study[:] = [Path(settings.sweep.dir).absolute() if multirun else member.folder]
 
-    _call_hydra(task, [*named_seeds(overrides), *where])
+    _call_hydra(task, flags_last([*named_seeds(overrides), *where]))
     if failures:
         for label, problems in failures:
             print(
@@ -98,6 +99,19 @@ def _compose_and_run(verb: str, arguments: Sequence[str], where: list[str]) -> i
     for note in sorted(notes):
         print(f"note: {note}", file=sys.stderr)
     return _run(verb, members, study[0], arguments, targets) if members else 0
+
+
+def _member(composed: DictConfig, settings: Any) -> tuple[Composed, list[str]]:
+    """The checked member, and the keys that the experiment sets for what is not chosen. Raises Problems."""
+    sources = [Path(source.path) for source in settings.runtime.config_sources if source.schema == "file"]
+    try:
+        refuse_duplicates_in_files(settings.runtime.choices, sources)
+    except UserError as error:
+        raise Problems([error]) from None
+    raw, unused = chosen_only(plain(with_official(composed, settings.overrides.task)))
+    config, kinds = validate(raw)
+    folder = Path(settings.runtime.output_dir)
+    return Composed(config, kinds, raw, folder, tuple(settings.overrides.task)), unused
 
 
 def chosen_only(raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -143,6 +157,12 @@ def explain(said: str, overrides: Sequence[str]) -> UserError:
     if group := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", said):
         choices = group_choices(conf_dir()).get(group[1].split("/")[0], [])
         return UserError("no such choice", key=group[1], value=group[2], fix=f"choices: {', '.join(choices)}")
+    if "Config group override must be a string or a list" in said:
+        for override in overrides:
+            name, _, value = override.lstrip("+").partition("=")
+            choices = group_choices(conf_dir()).get(name, [])
+            if choices and value not in choices and not value.startswith("["):
+                return UserError("no such choice", key=name, value=value, fix=f"choices: {', '.join(choices)}")
     return UserError("\n  ".join(lines) or "the configuration cannot be composed", fix="pretrain-exp --help")
 
 
@@ -186,38 +206,6 @@ def _run(verb: str, members: list[Composed], folder: Path, arguments: Sequence[s
 def _runs_elsewhere(settings: Any) -> bool:
     multirun = settings.mode == RunMode.MULTIRUN
     return multirun and not str(settings.launcher._target_).endswith("BasicLauncher")
-
-
-def split_targets(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """`evaluate A B eval=x` -> ([A, B], [eval=x]): what holds no `=` and is no flag is a checkpoint."""
-    taken = {i + 1 for i, a in enumerate(arguments) if a in WITH_VALUE}  # the value of a flag is no checkpoint
-    targets = [
-        a for i, a in enumerate(arguments) if i not in taken and "=" not in a and not a.startswith(("-", "~", "+"))
-    ]
-    if not targets:
-        fix = "pretrain-exp evaluate FOLDER_OR_HUB_NAME[@REVISION]... [overrides]"
-        raise UserError("evaluate needs at least one checkpoint", fix=fix)
-    return targets, [a for a in arguments if a not in targets]
-
-
-def refuse_duplicates(overrides: Sequence[str]) -> None:
-    """`insertion=[a,a]` would be merged into one by Hydra, in silence."""
-    for override in overrides:
-        group, _, choice = override.partition("=")
-        if group.lstrip("+") in ("insertion", "eval") and choice.startswith("["):
-            counts = Counter(name.strip() for name in choice.strip("[]").split(","))
-            twice = [name for name, n in counts.items() if n > 1]
-            if twice:
-                group = group.lstrip("+")
-                fix = f"give the second a name of its own: +{group}@{group}.second={twice[0]}"
-                raise UserError(f"{twice[0]} is chosen more than once", key=group, value=choice, fix=fix)
-
-
-def named_seeds(overrides: Sequence[str]) -> list[str]:
-    """Beside `seed.order=5`, a plain `seed=3` means `seed.all=3`: Hydra would replace the mapping by the number."""
-    if not any(re.match(r"^\+*seed\.", override) for override in overrides):
-        return list(overrides)
-    return [re.sub(r"^seed=", "seed.all=", override) for override in overrides]
 
 
 def labels(members: Sequence[Composed]) -> list[tuple[str, int]]:

@@ -17,13 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pretrain_exp.cross_checks import cross_checks
 from pretrain_exp.errors import Problems, UserError
-from pretrain_exp.kinds import check_kind, problems_of
+from pretrain_exp.kinds import Checked, check_kind, problems_of
 from pretrain_exp.tracking.config import TrackingConfig
 
 
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+class Strict(Checked, BaseModel):
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
 class Seeds(Strict):
@@ -37,7 +38,11 @@ class Seeds(Strict):
     @model_validator(mode="before")
     @classmethod
     def _number(cls, value: object) -> object:
-        return {"all": value} if isinstance(value, int) else value
+        if isinstance(value, int) and not isinstance(value, bool):
+            return {"all": value}
+        if not isinstance(value, dict | Seeds):
+            raise ValueError("must be a whole number (seed=3), or a mapping of all, placement, order and init")
+        return value
 
     def resolved(self) -> dict[str, int]:
         named = {"placement": self.placement, "order": self.order, "init": self.init}
@@ -138,6 +143,7 @@ class EvaluationConfig(Strict):
     every_checkpoint: bool = False
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    generation: Literal["huggingface", "vllm"] = "huggingface"  # who decodes greedily; likelihoods are never vLLM's
     shards: int = Field(1, gt=0)  # processes that share the evaluation of one state, a GPU each where there are any
 
     @model_validator(mode="after")
@@ -234,7 +240,7 @@ def validate(raw: Mapping[str, Any]) -> tuple[Config, Kinds]:
         except UserError as error:
             problems.append(error)
     if config is not None:
-        problems += _cross_checks(config)
+        problems += cross_checks(config)
         if "framework" in kinds:
             model, training = config.model.model_dump(), training_facts(config)
             problems += kinds["framework"].check(model, training)
@@ -278,35 +284,3 @@ def _files(kind: Any, key: str) -> list[UserError]:
         for field, path in paths
         if not Path(path).exists()
     ]
-
-
-def _cross_checks(config: Config) -> list[UserError]:
-    """What no single field can know."""
-    out = []
-    first, last = config.first_step, config.last_step
-    for key, steps in (
-        ("training.additional_checkpoint_steps", config.training.additional_checkpoint_steps),
-        ("evaluation.steps", config.evaluation.steps),
-        ("hub.steps", config.hub.steps or []),
-    ):
-        outside = [step for step in steps if not first <= step <= last]
-        if outside:
-            out.append(UserError(f"steps outside the run, which goes from {first} to {last}", key=key, value=outside))
-    total = config.training.schedule.total_steps
-    if total is not None and total < last:
-        fix = f"give at least {last}, or null for the end of this run"
-        out.append(
-            UserError(f"ends before the run, at step {last}", key="training.schedule.total_steps", value=total, fix=fix)
-        )
-    warmup = config.training.schedule.warmup_steps
-    if warmup > (total or last):
-        out.append(UserError("is longer than the whole schedule", key="training.schedule.warmup_steps", value=warmup))
-    for key, path in (("replay", config.replay), ("export_plan", config.export_plan)):
-        if path is not None and Path(path).suffix not in (".csv", ".jsonl", ".parquet"):
-            out.append(UserError("is a table in .csv, .jsonl or .parquet", key=key, value=path))
-        elif key == "replay" and path is not None and not Path(path).is_file():
-            out.append(UserError("no such file", key=key, value=path, fix="give an existing table"))
-    known = {"treated", "control", "placebo", *(f"only_{name}" for name in config.insertion if config.arms.each)}
-    if config.hub.repo_id and not set(config.hub.arms) <= known:
-        out.append(UserError(f"arms are {', '.join(sorted(known))}", key="hub.arms", value=config.hub.arms))
-    return out

@@ -9,26 +9,28 @@ reports.
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from pretrain_exp.compose import Composed, labels
 from pretrain_exp.config import training_facts
 from pretrain_exp.errors import Problems, UserError
 from pretrain_exp.executor.base import Job, Outcome
 from pretrain_exp.provenance import code_version, write_patch
-from pretrain_exp.store.claims import claimed
+from pretrain_exp.store.claims import claimed, is_free
 from pretrain_exp.store.keys import digest
 from pretrain_exp.store.states import read_record
 from pretrain_exp.study.coming import announce, find_coming
 from pretrain_exp.study.facts import model_facts
 from pretrain_exp.study.fetch import fetch_all
 from pretrain_exp.study.finish import finish
-from pretrain_exp.study.jobs import EvaluationRequest, evaluation_specs
+from pretrain_exp.study.jobs import EvaluationRequest, evaluation_request, evaluation_specs
 from pretrain_exp.study.measured import unmeasured
 from pretrain_exp.study.member import Member, prepare
 from pretrain_exp.study.planning import agreed_jobs, study_jobs, wanted_files
@@ -38,12 +40,8 @@ from pretrain_exp.study.registry import remember_steps, write_member, write_stud
 
 def run(composed: Sequence[Composed], folder: Path, command: str) -> int:
     """Plans, trains, evaluates and reports a study. Returns 0, or 1 if anything failed."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)  # labels and messages may hold [a,b]
     store = _store(composed)
-    if len(composed) > 1 and any(one.config.export_plan for one in composed):
-        raise UserError(
-            "each member would replace the table of the one before", key="export_plan", fix="export one plan"
-        )
     check_hub(composed)
     members = prepare_all(composed, console)
     fetch_all(members, console)
@@ -52,15 +50,17 @@ def run(composed: Sequence[Composed], folder: Path, command: str) -> int:
     executor = composed[0].kinds.executor
     with ExitStack() as controlling, ExitStack() as planning:
         # held while this process sees to its jobs: how those who plan other studies know that it does
-        whose = claimed(store, f"study-{digest(str(folder.absolute()))}")
-        controller = controlling.enter_context(whose) if executor.local else None
+        whose = f"study-{digest(str(folder.absolute()))}"
+        if executor.local and not is_free(store, whose):
+            console.print(f"another process runs the study in {folder}: waiting until it has ended", highlight=False)
+        controller = controlling.enter_context(claimed(store, whose)) if executor.local else None
         jobs, reused = agreed_jobs(members, asked, store, folder, executor.local, console, planning)
         own = [job for job in jobs if not job.adopted]
         for member in members:
             write_member(member.composed.folder, member_record(member, requests))
         record = study_record(members, own, reused, store, command) | {"jobs": [job.record() for job in jobs]}
         for remark in remarks(members, reused, [job for job in jobs if job.adopted], store):
-            console.print(f"[yellow]note:[/] {remark}", highlight=False)
+            print_note(remark, console)
         write_study(folder, record)
         write_patch(folder)
         remember_steps(store, [run for member in members for run in member.runs.values()])
@@ -87,7 +87,8 @@ def run(composed: Sequence[Composed], folder: Path, command: str) -> int:
     status = finish(folder, failures)
     for outcome in outcomes.values():
         if outcome.state == "failed":
-            console.print(f"\n[bold red]{outcome.job.title} failed[/] (log: {outcome.log})\n{outcome.message}")
+            failed = (f"\n{outcome.job.title} failed", "bold red")
+            console.print(Text.assemble(failed, f" (log: {outcome.log})\n{outcome.message}"))
     return status
 
 
@@ -107,7 +108,7 @@ def preview(composed: Sequence[Composed], folder: Path, command: str) -> int:
 
     console = Console()
     store = _store(composed)
-    members = prepare_all(composed, Console(stderr=True))
+    members = prepare_all(composed, Console(stderr=True), fetch=False)
     for member in members:
         print_plan(member, console)
     requests = [r for member in members for arm in member.runs for r in evaluation_requests(member, arm)]
@@ -127,15 +128,18 @@ def evaluate(composed: Sequence[Composed], folder: Path, command: str, targets: 
     return evaluate_checkpoints(composed[0], folder, command, targets)
 
 
-def prepare_all(composed: Sequence[Composed], console: Console) -> list[Member]:
+def prepare_all(composed: Sequence[Composed], console: Console, fetch: bool = True) -> list[Member]:
     """Prepares every member; all problems of all members are reported before anything is trained."""
     for remark in dict.fromkeys(remark for one in composed for remark in unmeasured(one.config)):
-        console.print(f"[yellow]note:[/] {remark}", highlight=False, markup=True)
+        print_note(remark, console)
+    if len(composed) > 1 and any(one.config.export_plan for one in composed):
+        problem = "each member would replace the table of the one before"
+        raise UserError(problem, key="export_plan", fix="export one plan")
     members: list[Member] = []
     problems: list[UserError] = []
     for one, (label, seed) in zip(composed, labels(composed), strict=True):
         try:
-            members.append(prepare(one, label, seed))
+            members.append(prepare(one, label, seed, fetch))
         except Problems as found:
             problems += found.problems
         except UserError as error:
@@ -144,6 +148,10 @@ def prepare_all(composed: Sequence[Composed], console: Console) -> list[Member]:
         unique = {problem.render(): problem for problem in problems}
         raise Problems(list(unique.values()), "the experiment cannot run")
     return members
+
+
+def print_note(remark: str, console: Console) -> None:
+    console.print(Text.assemble(("note: ", "yellow"), remark))
 
 
 def evaluation_requests(member: Member, arm: str) -> list[EvaluationRequest]:
@@ -155,17 +163,7 @@ def evaluation_requests(member: Member, arm: str) -> list[EvaluationRequest]:
     if not specs:
         return []
     return [
-        EvaluationRequest(
-            state=run_.key(step),
-            label=f"{run_.label} step {step}",
-            evaluations=specs,
-            framework=config.framework,
-            inputs={"items": items, "held_out": held_out, "threads": 1},
-            device=config.evaluation.device,
-            dtype=config.evaluation.dtype,
-            retries=config.training.retries,
-            shards=config.evaluation.shards,
-        )
+        evaluation_request(config, run_.key(step), f"{run_.label} step {step}", specs, items, held_out)
         for step in member.evaluated_steps()
     ]
 
@@ -217,11 +215,23 @@ def failure_sentence(outcome: Outcome) -> str:
 
 
 def _store(composed: Sequence[Composed]) -> Path:
-    """The one store of a study. UserError where its members disagree on where or by whom they are run."""
+    """The one store of a study. UserError where its members disagree on where or by whom they are run.
+
+    UserError too where nothing can be written there.
+    """
     for key in ("store", "executor"):
         found = {str(getattr(one.config, key)) for one in composed}
         if len(found) > 1:
             raise UserError(
                 "must be the same for all members of a study", key=key, value=sorted(found), fix="do not sweep it"
             )
-    return Path(composed[0].config.store).absolute()
+    store = Path(composed[0].config.store).absolute()
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=store).close()
+    except OSError as error:
+        fix = "name a folder in which you can write"
+        raise UserError(
+            f"nothing can be written here ({error.strerror})", key="store", value=str(store), fix=fix
+        ) from None
+    return store

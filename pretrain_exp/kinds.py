@@ -11,16 +11,44 @@ import dataclasses
 import importlib
 import inspect
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, create_model, field_validator
 
 from pretrain_exp.errors import Problems, UserError
 
 MISSING = "???"  # OmegaConf's mark of a value that must be given
+# of a value that cannot be read as what it should be: one that can
+_WAYS = {"int_": "1, a whole number", "float_": "0.1, a number", "bool_": "true or false", "list_": "[a,b], a list"}
 _BRANCHES = {"int", "float", "str", "bool", "none", "constrained-int", "constrained-float"}
+
+
+class Checked(BaseModel):
+    """Fields as they are annotated: unknown ones are errors, and true is no number."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, bool) and not _takes_truth(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError("is neither true nor false")
+        return value
+
+
+def _takes_truth(annotation: Any) -> bool:
+    """Whether true may be a value: of what names bool anywhere, or neither int nor float."""
+    named = [annotation, *_within(annotation)]
+    return bool in named or not (int in named or float in named)
+
+
+def _within(annotation: Any) -> Iterator[Any]:
+    for one in typing.get_args(annotation):
+        if typing.get_origin(annotation) is not typing.Literal:
+            yield one
+            yield from _within(one)
 
 
 def find_class(target: str, key: str) -> type:
@@ -57,8 +85,11 @@ def signature_model(cls: type) -> type[BaseModel]:
     for field in dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ():
         if field.default_factory is not dataclasses.MISSING and field.init:
             fields[field.name] = (hints.get(field.name, Any), field.default_factory())
-    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
-    return create_model(f"{cls.__name__}Fields", __config__=config, **fields)
+    return create_model(f"{cls.__name__}Fields", __base__=_Fields, **fields)
+
+
+class _Fields(Checked):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
 
 def check_kind(node: object, key: str) -> Any:
@@ -119,7 +150,8 @@ def problems_of(error: ValidationError, key: str, model: type[BaseModel]) -> lis
             # the branches of a union are ways of being right: one problem names them all
             before = reasons.get(full)
             reasons[full] = message if before is None or message in before else f"{before}, or: {message}"
-            problem = UserError(reasons[full], key=full, value=found["input"])
+            way = next((way for kind, way in _WAYS.items() if found["type"].startswith(kind)), None)
+            problem = UserError(reasons[full], key=full, value=found["input"], fix=way and f"{full}={way}")
         out[full] = problem
     return list(out.values())
 

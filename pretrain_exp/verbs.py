@@ -44,17 +44,20 @@ def _status(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], i
 
 
 def _logs(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
-    parser.add_argument("job")
-    parser.add_argument("--study")
+    parser.add_argument("names", nargs="*", metavar="STUDY JOB")
     parser.add_argument("--lines", type=int, default=200)
 
     def show(given: argparse.Namespace) -> int:
-        jobs = read_study(find_study(given.study))["jobs"]
-        matching = [job for job in jobs if given.job in job["id"] or given.job in job["title"]]
+        study, wanted = _study_and_job(given.names)
+        jobs = read_study(find_study(study))["jobs"]
+        matching = [job for job in jobs if wanted is None or wanted in job["id"] or wanted in job["title"]]
+        if wanted is None and len(jobs) != 1:
+            print("\n".join(f"{job['id']}  {job['title']}" for job in jobs) or "this study needed no job")
+            return 0
         if len(matching) != 1:
             names = ", ".join(f"{job['id']} ({job['title']})" for job in (matching or jobs))
             problem = "matches several jobs" if matching else "matches no job of this study"
-            raise UserError(problem, value=given.job, fix=f"one of: {names}")
+            raise UserError(problem, value=wanted, fix=f"one of: {names}")
         folder = Path(matching[0]["folder"])
         # a job that never came to its command may have said why in the batch script's own log
         logs = [folder / "log.txt", *sorted(folder.glob("slurm/*.out"), key=lambda path: -path.stat().st_mtime)]
@@ -65,6 +68,16 @@ def _logs(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int
         return 0
 
     return show
+
+
+def _study_and_job(names: Sequence[str]) -> tuple[str | None, str | None]:
+    """`logs STUDY JOB`, either of them left out: a name alone is a study where it is the folder of one."""
+    if len(names) > 2:
+        raise UserError("takes a study and a job", value=" ".join(names), fix="pretrain-exp logs [STUDY] [JOB]")
+    if len(names) == 1:
+        is_study = (Path(names[0]) / "study.json").is_file()
+        return (names[0], None) if is_study else (None, names[0])
+    return (names[0], names[1]) if names else (None, None)
 
 
 def _cancel(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:

@@ -41,6 +41,7 @@ class Job:
     retries: int = 0
     retry_seconds: float = 5.0
     rank_command: tuple[str, ...] = ()  # what torchrun starts as each rank of a training job; "{device}" is cpu or cuda
+    reads: tuple[Path, ...] = ()  # where all of these are there, it may start before its `needs` have ended
     adopted: bool = False  # another study planned it and sees to it; this one needs what it makes
 
     @property
@@ -49,6 +50,10 @@ class Job:
 
     def done(self) -> bool:
         return all(path.exists() for path in self.makes)
+
+    def readable(self) -> bool:
+        """Whether all that it reads is there already: an evaluation of a state that training has left behind."""
+        return bool(self.reads) and all(path.exists() for path in self.reads)
 
     def write(self) -> None:
         """Makes the job's folder and writes job.json: under the job's claim, before its command is started."""
@@ -70,6 +75,7 @@ class Job:
             "folder": str(self.folder),
             "needs": sorted(self.needs),
             "makes": [str(path) for path in self.makes],
+            "reads": [str(path) for path in self.reads],
             "tokens_per_step": self.tokens_per_step,
             "first": self.first,
             "total": self.total,
@@ -110,6 +116,7 @@ class Job:
             environment={},
             needs=frozenset(record["needs"]),
             makes=tuple(Path(path) for path in record["makes"]),
+            reads=tuple(Path(path) for path in record.get("reads", ())),
             tokens_per_step=record["tokens_per_step"],
             first=record["first"],
             total=record["total"],

@@ -120,7 +120,11 @@ class Inline:
         """How a job ended; None where another process took its claim over."""
         started = time.time()
         with claim, board.follow(job) as line:
-            outcome = self._until_settled(job, claim, line, lifeline)
+            try:
+                outcome = self._until_settled(job, claim, line, lifeline)
+            except OSError as error:  # no space for its log, no process for its command: of this job, not of the others
+                line.failed(str(error))
+                outcome = Outcome(job, "failed", f"cannot be started: {error}", log=job.folder / "log.txt")
         if outcome is not None:
             outcome.seconds = time.time() - started
         return outcome
@@ -131,6 +135,8 @@ class Inline:
         while not job.done():
             if self._stop.is_set():
                 return Outcome(job, "skipped", "interrupted", attempts=attempts, log=log)
+            if claim.lost.is_set():  # while this one waited to try again
+                return None
             attempts += 1
             line.attempt(attempts)
             started = time.time()
@@ -227,7 +233,7 @@ class _Former:
         if not record or not process_lives(record):
             return False
         pid, now = record["pid"], time.monotonic()
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):  # another user's is waited for
             if pid not in self._asked_at:
                 self._asked_at[pid] = now
                 os.killpg(pid, signal.SIGTERM)
@@ -237,7 +243,8 @@ class _Former:
 
 
 def _ready(waiting: dict[str, Job], running: Collection[Job], outcomes: dict[str, Outcome]) -> list[Job]:
-    """The waiting jobs that can start: every need has ended, or is no job of this call (the store holds it already).
+    """The waiting jobs that can start: every need has ended, or is no job of this call (the store holds it already), or
+    what it reads is there before its needs have ended.
 
     What is done by now, by whomever, and what needs a failed job is moved to `outcomes` instead.
     """
@@ -246,11 +253,12 @@ def _ready(waiting: dict[str, Job], running: Collection[Job], outcomes: dict[str
     settled = True
     while settled:
         settled, ready = False, []
-        for job in [job for job in waiting.values() if not job.needs & (waiting.keys() | busy)]:
+        unended = waiting.keys() | busy
+        for job in [job for job in waiting.values() if not job.needs & unended or job.readable()]:
             failed = [need for need in sorted(job.needs) if need in outcomes and outcomes[need].state != "done"]
             if job.done():
                 outcomes[job.id] = Outcome(job, "done", log=job.folder / "log.txt")
-            elif failed:
+            elif failed and not job.readable():
                 outcomes[job.id] = Outcome(job, "skipped", f"needs {failed[0]}, which did not finish")
             else:
                 ready.append(job)

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,11 @@ from pretrain_exp.errors import UserError
 
 COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
 ANSWER_SECONDS = 120.0
+RETRY_SECONDS = (1.0, 4.0)
+_TO_BE_REPEATED = ("squeue", "sinfo", "scancel")
+_BUSY = re.compile(
+    r"timed out|Unable to contact slurm controller|Zero Bytes were transmitted|try again|temporarily", re.I
+)
 _OF_THE_CLUSTER = {"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT"}  # say which cluster this is, so they stay
 _OF_A_JOB = re.compile(r"(SLURM|SLURMD|SRUN|SUBMITIT|PMI|PMI2|PMIX|TORCHELASTIC)_|SBATCH_(CPU|MEM)_BIND")
 _OF_A_RANK = {"MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"}
@@ -53,8 +59,16 @@ def clean_environment() -> dict[str, str]:
 
 
 def ask(*command: str) -> str:
-    """What a Slurm command prints. SlurmError with its own words where it fails, or gives no answer in two minutes."""
+    """What a Slurm command prints. SlurmError with its own words where it fails, or gives no answer in two minutes.
+
+    A busy controller is asked again, where asking twice does no harm.
+    """
     done = _answer(command)
+    for seconds in RETRY_SECONDS if command[0] in _TO_BE_REPEATED else ():
+        if not done.returncode or not _BUSY.search(done.stderr):
+            break
+        time.sleep(seconds)
+        done = _answer(command)
     if done.returncode:
         raise SlurmError(f"{command[0]} failed: {_words(done.stderr or done.stdout)}", fix=_TRY_SINFO)
     return done.stdout

@@ -216,7 +216,7 @@ def _progress(files: Sequence[Download], size: int, console: Console | None) -> 
         console.print(f"downloaded {what}", highlight=False, soft_wrap=True)
         return
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         DownloadColumn(),
         TransferSpeedColumn(),

@@ -3,8 +3,9 @@
 Only the weights go (`checkpoint/`); a state's record, metrics and log of what was read stay, so nothing is trained
 again for them and every proof can still be made. Never released: the last state of an arm (its weights exist nowhere
 else), a checkpoint that a study asked for (`training.checkpoint_interval`, `additional_checkpoint_steps`,
-`hub.steps`) or scores, any state of a study that has not ended or from which a job of it starts, and a state that no
-study of this store names. So what goes are the states where runs branched.
+`hub.steps`) or scores, any state of an arm that is not trained to its end (its study is under way, was interrupted or
+failed, and may be run again) or from which a job of its study starts, and a state that no study of this store names. So
+what goes are the states where runs branched.
 
 Weights are released under the claim on planning, so that no study counts on them meanwhile, and each under a claim of
 its own, so that no job puts them back meanwhile (`store.states.commit`).
@@ -13,20 +14,32 @@ its own, so that no job puts them back meanwhile (`store.states.commit`).
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from pretrain_exp.errors import UserError
 from pretrain_exp.store.claims import claimed
-from pretrain_exp.store.states import RELEASED, can_start, read_record, state_dir, weights_claim
+from pretrain_exp.store.states import (
+    RELEASED,
+    can_start,
+    is_complete,
+    read_record,
+    stage,
+    state_dir,
+    weights_claim,
+)
 from pretrain_exp.study.coming import ANNOUNCED, PLANNING
 from pretrain_exp.study.registry import read_members, read_study
 
 
 def collect(store: Path, studies: Sequence[Path], *, apply: bool) -> list[str]:
-    """Lists (and with `apply` releases) the weights that can go; returns their keys."""
+    """Lists (and with `apply` releases) the weights that can go; returns their keys. UserError for what is no store."""
+    if not (store / "states").is_dir():
+        raise UserError("holds no states", key="--store", value=str(store), fix="name the store of a study")
     with ExitStack() as held:
         if apply:
             held.enter_context(claimed(store, PLANNING))
@@ -50,14 +63,16 @@ def _named_and_kept(store: Path, studies: Iterable[Path]) -> tuple[set[str], set
     kept: set[str] = set()
     for folder in studies:
         study = read_study(folder)
-        under_way = not study.get("ended")
+        under_way, whole = not study.get("ended"), True
         for member in read_members(study):
             for arm in member["arms"].values():
-                way = _way(store, arm["last"])
+                way, wanted = _way(store, arm["last"]), set(arm["states"].values())
                 named |= way
-                # jobs of a study that has not ended may start from any state on its ways
-                kept |= way | set(arm["states"].values()) if under_way else {arm["last"], *arm["keep"]}
-        if under_way:
+                trained = is_complete(store, arm["last"])
+                whole &= trained
+                # jobs that are still to run may start from any state on the way of their arm
+                kept |= way | wanted if under_way or not trained else {arm["last"], *arm.get("keep", wanted)}
+        if under_way or not whole:
             kept |= {key for job in study["jobs"] if (key := _start(store, job)) is not None}
     return named, kept
 
@@ -81,11 +96,13 @@ def _way(store: Path, last: str) -> set[str]:
 
 
 def _release(store: Path, key: str) -> None:
-    """Marks first, then deletes: a state without its marker always has its weights."""
+    """Marks, moves away, deletes: a state without its marker has its weights, and never half of them."""
     folder = state_dir(store, key)
     with claimed(store, weights_claim(key)):
         (folder / RELEASED).write_text("weights released; record and logs kept\n")
-        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        gone = stage(store, f"released-{key}")
+        os.rename(folder / "checkpoint", gone / "checkpoint")
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def _size(folder: Path) -> int:

@@ -9,7 +9,7 @@ from threading import Thread
 from urllib.parse import urlsplit
 
 
-def unreachable(url: str, seconds: float = 3.0) -> str | None:
+def unreachable(url: str, seconds: float = 10.0) -> str | None:
     """None if the host of `url`, or the proxy that leads to it, takes a TCP connection; else what failed.
 
     Answers after `seconds` at most, a name server that is silent included.

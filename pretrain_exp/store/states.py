@@ -4,7 +4,7 @@
       states/<key>/    state.json  job.json  checkpoint/  metrics.jsonl  reads/rankNNNNN.npy  probe.json
       staging/         folders still being written; one left over by a killed process is never read
 
-Standard library only: a worker of any environment commits what it trained.
+Standard library only, but for the package's errors: a worker of any environment commits what it trained.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ import os
 import shutil
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from pretrain_exp.errors import UserError
 
 SCHEMA = 1
 RELEASED = "released"  # a marker beside state.json: the weights were deleted, the logs stay
@@ -86,6 +90,26 @@ def _restore(target: Path, staging: Path, record: dict) -> None:
     write_json(target / "state.json", {**json.loads((target / "state.json").read_text()), "restored": restored})
     (target / RELEASED).unlink(missing_ok=True)
     shutil.rmtree(staging)
+
+
+class Record(dict[str, Any]):
+    """A JSON object of a file, in which a field that is not there is an error that names the file."""
+
+    def __init__(self, values: Mapping[str, Any], path: Path):
+        super().__init__(values)
+        self.path = path
+
+    def __missing__(self, name: str) -> Any:
+        fix = "run the command that made it again, with this version: nothing is trained anew"
+        raise UserError(f"{self.path} was written by another version: it has no {name}", key=name, fix=fix)
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote, its objects as `Record`s. UserError where it was damaged."""
+    try:
+        return json.loads(path.read_text(), object_hook=lambda values: Record(values, path))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}", fix="run the command that made it again") from None
 
 
 def write_json(path: Path, value: object) -> None:

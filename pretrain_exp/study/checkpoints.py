@@ -3,14 +3,16 @@ study.
 
     targets --resolve--> checkpoints --jobs--> evals/<identity>/<fingerprint>/ --> a table, items.parquet
 
-Results are cached by (weights, tokenizer, items, held-out documents, evaluation, dtype), like those of a study.
+Results are cached by (weights, tokenizer, items, held-out documents, evaluation, dtype), like those of a study. States
+are scored in the store of their study, also while it still trains, other checkpoints in the configured one; the jobs
+are announced there, so that nothing is scored twice at a time.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,24 +23,25 @@ from rich.table import Table
 
 from pretrain_exp.compose import Composed
 from pretrain_exp.errors import UserError
-from pretrain_exp.eval.job import EvalJob, EvalTask, digest_file
+from pretrain_exp.eval.identity import folder_identity, is_folder
 from pretrain_exp.eval.perplexity import Perplexity
-from pretrain_exp.executor.base import Job
-from pretrain_exp.framework.base import Framework
+from pretrain_exp.executor.base import Outcome
+from pretrain_exp.store.claims import claimed
 from pretrain_exp.store.hub import resolve_revision
 from pretrain_exp.store.keys import digest
 from pretrain_exp.store.states import can_start
-from pretrain_exp.study.jobs import EvaluationRequest, EvaluationSpec, evaluate_job, evaluation_specs
+from pretrain_exp.study.coming import announce
+from pretrain_exp.study.jobs import EvaluationRequest, evaluation_request, evaluation_specs
+from pretrain_exp.study.planning import agreed_jobs
 from pretrain_exp.study.registry import read_members, read_study
-
-TOKENIZER_SUFFIXES = (".json", ".txt", ".model", ".tiktoken", ".jinja", ".py")  # of all that may decide the tokens
 
 
 @dataclass(frozen=True)
 class Target:
-    """A checkpoint to score. identity: of its weights and tokenizer; state: its key, where the store holds it.
+    """A checkpoint to score. identity: of its weights and tokenizer, of a state its key; model: None for a state.
 
-    items, held_out: items.parquet of the study's plan, and the documents that its data source held out.
+    store: of the study that a state is of. items, held_out: items.parquet of the study's plan, and the documents that
+    its data source held out.
     """
 
     label: str
@@ -46,7 +49,7 @@ class Target:
     step: int
     model: str | None = None
     revision: str | None = None
-    state: str | None = None
+    store: Path | None = None
     items: str | None = None
     held_out: str | None = None
     held_out_digest: str = ""
@@ -58,24 +61,29 @@ def evaluate_checkpoints(composed: Composed, folder: Path, command: str, targets
     Returns 0, or 1 if any failed. Where the executor does not wait, what is not there yet is said to be submitted.
     """
     console = Console()
-    config, store = composed.config, Path(composed.config.store).absolute()
+    config = composed.config
     if not config.eval:
         raise UserError(
             "nothing to evaluate", key="eval", value=config.eval, fix="choose some: eval=[perplexity,lm_eval]"
         )
-    found = [target for name in targets for target in resolve_target(name, composed.kinds.framework)]
+    found = [target for name in targets for target in resolve_target(name)]
     check_held_out(composed, found)
-    jobs: dict[str, Job] = {}
+    by_store: dict[Path, list[EvaluationRequest]] = {}
     folders: list[tuple[Target, str, Path]] = []
     for target in found:
         specs = evaluation_specs(config, target.items, target.held_out_digest)
-        folders += [(target, spec.name, spec.folder(store, target.identity)) for spec in specs]
-        job = _job(target, specs, composed, store)
-        if job is not None:
-            jobs[job.id] = job
-    executor = composed.kinds.executor
-    outcomes = executor.run(list(jobs.values()), store)
-    submitted = [outcome for outcome in outcomes.values() if outcome.state == "submitted"]
+        store = target.store or Path(config.store).absolute()
+        own = [(target, spec.name, spec.folder(store, target.identity)) for spec in specs]
+        known = {each for _, _, each in folders}  # a state of several members, asked the same by them
+        folders += [each for each in own if each[2] not in known]
+        request = evaluation_request(
+            config, target.identity, target.label, specs, target.items, target.held_out, target.model, target.revision
+        )
+        by_store.setdefault(store, []).append(request)
+    outcomes: list[Outcome] = []
+    for store, requests in by_store.items():
+        outcomes += _run(requests, composed, store, folder)
+    submitted = [outcome for outcome in outcomes if outcome.state == "submitted"]
     table = _collect(folders)
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, folder / "items.parquet")
@@ -85,23 +93,31 @@ def evaluate_checkpoints(composed: Composed, folder: Path, command: str, targets
     if submitted:
         said = f"submitted {len(submitted)} jobs; type the same command again when they have ended"
         console.print(said, highlight=False)
-    failed = [outcome for outcome in outcomes.values() if outcome.state not in ("done", "submitted")]
+    failed = [outcome for outcome in outcomes if outcome.state not in ("done", "submitted")]
     for outcome in failed:
         console.print(f"[bold red]{outcome.job.title} failed[/]: {outcome.message}")
     return 1 if failed else 0
 
 
-def resolve_target(name: str, framework: Framework) -> list[Target]:
+def _run(requests: Sequence[EvaluationRequest], composed: Composed, store: Path, folder: Path) -> list[Outcome]:
+    """Runs what the store lacks, beside what other studies evaluate there: announced like the jobs of a study."""
+    executor = composed.kinds.executor
+    with ExitStack() as controlling, ExitStack() as planning:
+        whose = claimed(store, f"study-{digest(str(folder.absolute()))}")
+        controller = controlling.enter_context(whose) if executor.local else None
+        jobs, _ = agreed_jobs([], requests, store, folder, executor.local, Console(stderr=True), planning)
+        announce(store, jobs, folder, controller)
+        return list(executor.run(jobs, store, planning.close).values())
+
+
+def resolve_target(name: str) -> list[Target]:
     """The checkpoints that a word on the command line names. UserError where it names none."""
     path = Path(name)
     if (path / "study.json").is_file():
         return list(_states_of(path))
     if (path / "config.json").is_file():
-        weights = framework.initial({"checkpoint": str(path), "config": None, "revision": None})["identity"]
-        beside = sorted(file for file in path.iterdir() if file.suffix in TOKENIZER_SUFFIXES and file.is_file())
-        identity = digest([weights, [[file.name, digest_file(file)] for file in beside]])
-        return [Target(name, f"folder-{identity}", 0, model=str(path.absolute()))]
-    if path.exists() or name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        return [Target(name, f"folder-{folder_identity(path)}", 0, model=str(path.absolute()))]
+    if is_folder(name) or path.exists():
         fix = "give a Hugging Face folder (config.json), a study's folder (study.json) or a hub name"
         problem = "holds neither a model nor a study" if path.exists() else "no such folder"
         raise UserError(problem, value=name, fix=fix)
@@ -111,22 +127,22 @@ def resolve_target(name: str, framework: Framework) -> list[Target]:
 
 
 def _states_of(folder: Path) -> Iterator[Target]:
-    """Every state that a study names and whose weights are still there, each once."""
+    """Every state that a study names and whose weights are still there, each once for the items of each plan."""
     study = read_study(folder)
-    seen: set[str] = set()
+    seen: set[tuple[str, str | None]] = set()
     for member in read_members(study):
         items = str(Path(member["plan"]) / "items.parquet") if member["plan"] else None
         held_out, held_out_digest = member.get("held_out"), member.get("held_out_digest", "")
         for arm, record in member["arms"].items():
             for step, key in record["states"].items():
-                if key not in seen and can_start(study["store"], key):
-                    seen.add(key)
+                if (key, items) not in seen and can_start(study["store"], key):
+                    seen.add((key, items))
                     label = " ".join(part for part in (arm, member["label"], f"seed {member['seed']}") if part)
                     yield Target(
                         f"{label} step {step}",
                         key,
                         int(step),
-                        state=key,
+                        store=Path(study["store"]).absolute(),
                         items=items,
                         held_out=held_out,
                         held_out_digest=held_out_digest,
@@ -147,56 +163,6 @@ def check_held_out(composed: Composed, targets: Sequence[Target]) -> None:
             if not Path(target.held_out).is_file():
                 problem, fix = f"the held-out documents of {target.label} are gone", f"{key}=[texts.jsonl]"
                 raise UserError(problem, key=key, value=target.held_out, fix=fix)
-
-
-def _job(target: Target, specs: Sequence[EvaluationSpec], composed: Composed, store: Path) -> Job | None:
-    config = composed.config
-    if target.state is not None:
-        request = EvaluationRequest(
-            state=target.state,
-            label=target.label,
-            evaluations=tuple(specs),
-            framework=config.framework,
-            inputs={"items": target.items, "held_out": target.held_out, "threads": 1},
-            device=config.evaluation.device,
-            dtype=config.evaluation.dtype,
-            retries=config.training.retries,
-            shards=config.evaluation.shards,
-        )
-        return evaluate_job(request, store, {})
-    missing = [spec for spec in specs if not (spec.folder(store, target.identity) / "eval.json").is_file()]
-    if not missing:
-        return None
-    assert target.model is not None
-    key = digest([target.identity, sorted(spec.fingerprint for spec in missing)])
-    folder = store / "jobs" / f"evaluate-{key}"
-    payload = EvalJob(
-        model=target.model,
-        revision=target.revision,
-        evaluations=tuple(
-            EvalTask(name=s.name, target=s.target, args=dict(s.args), out=str(s.folder(store, target.identity)))
-            for s in missing
-        ),
-        device=config.evaluation.device,
-        dtype=config.evaluation.dtype,
-        shards=config.evaluation.shards,
-        progress=str(folder / "progress.json"),
-        log=str(folder / "log.txt"),
-    ).to_json()
-    return Job(
-        key=key,
-        kind="evaluate",
-        title=f"evaluate {target.label}",
-        folder=folder,
-        command=(sys.executable, "-m", "pretrain_exp.eval.worker", str(folder / "job.json")),
-        environment={"TOKENIZERS_PARALLELISM": "false"},
-        needs=frozenset(),
-        makes=tuple(spec.folder(store, target.identity) / "eval.json" for spec in missing),
-        payload=payload,
-        total=100,
-        unit="percent",
-        retries=0,
-    )
 
 
 def _collect(folders: list[tuple[Target, str, Path]]) -> pa.Table:

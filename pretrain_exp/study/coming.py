@@ -21,7 +21,7 @@ from pretrain_exp.executor.base import Job
 from pretrain_exp.executor.slurm_files import read_submission
 from pretrain_exp.executor.slurm_queue import alive
 from pretrain_exp.store.claims import Claim, Watch, holder_lives
-from pretrain_exp.store.states import write_json
+from pretrain_exp.store.states import read_json, write_json
 
 PLANNING = "planning"  # the claim under which a study is planned and announced, and weights are released
 ANNOUNCED = "announced.json"  # {job, study: its folder, controllers: claims of the processes that see to it}
@@ -90,7 +90,7 @@ def await_end(jobs: Sequence[Job]) -> None:
     watches: dict[str, Watch] = {}
     left = list(jobs)
     while left:
-        announced = {job.id: json.loads((job.folder / ANNOUNCED).read_text()) for job in left if not job.done()}
+        announced = {job.id: read_json(job.folder / ANNOUNCED) for job in left if not job.done()}
         living, _ = _living(announced, watches)
         left = [job for job in left if job.id in living]
         if left:
@@ -105,7 +105,7 @@ def _read(store: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
         name = left.pop()
         path = store / "jobs" / name / ANNOUNCED
         if name not in found and path.is_file():
-            values = json.loads(path.read_text())
+            values = read_json(path)
             if not Job.from_json(values["job"]).done():
                 found[name] = values
                 left += values["job"]["needs"]

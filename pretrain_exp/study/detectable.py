@@ -21,10 +21,11 @@ from rich.table import Table
 from rich.text import Text
 from scipy.stats import chi2
 
-from pretrain_exp.analysis.matrix import about, outcome_rank
 from pretrain_exp.analysis.metrics import HEADLINE, metric
+from pretrain_exp.analysis.outcomes import about, outcome_rank
 from pretrain_exp.analysis.power import mde_paired, mde_seeds
 from pretrain_exp.errors import UserError
+from pretrain_exp.items.facts import fact_of
 from pretrain_exp.study.member import Member
 from pretrain_exp.study.registry import all_studies, read_members, read_study
 
@@ -74,16 +75,17 @@ def detectable(members: Sequence[Member], store: Path) -> list[Detectable]:
 
 
 def _counts(items: pa.Table) -> Iterator[tuple[str, int, int, bool]]:
-    """(insertion, dose, items that its outcome is taken on, whether they are of choice), see analysis/matrix.py."""
+    """(insertion, dose, items that its outcome is taken on, a fact's probes being one, whether they are of choice)."""
     items = items.filter(pc.greater(pc.list_value_length(items["tokens"]), 0))
-    names = ("insertion", "group", "dose", "probe", "payload")
+    names = ("insertion", "group", "dose", "probe", "payload", "item")
     rows = list(zip(*(items[name].to_pylist() for name in names), strict=True))
     for insertion in sorted({row[0] for row in rows}):
         mine = [row for row in rows if row[0] == insertion]
-        asked = [mine[i] for i in about([(group, dose, probe) for _, group, dose, probe, _ in mine])]
+        asked = [mine[i] for i in about([(group, dose, probe) for _, group, dose, probe, _, _ in mine])]
         for dose in sorted({row[2] for row in asked}):
-            scored = [row[4] for row in asked if row[2] == dose]
-            yield insertion, dose, len(scored), all(text and "kind" not in json.loads(text) for text in scored)
+            scored = [(row[4], fact_of(row[5])) for row in asked if row[2] == dose]
+            choice = all(text and "kind" not in json.loads(text) for text, _ in scored)
+            yield insertion, dose, len({fact for _, fact in scored}), choice
 
 
 def assumed_spread(items: int, choice: bool) -> Spread:

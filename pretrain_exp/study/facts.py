@@ -5,6 +5,7 @@ configuration, data, order --run_facts--> base key        --worker_job--> job.js
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,9 @@ def init_matters(initial: Mapping[str, Any]) -> bool:
     for name in CONFIGS:
         config = Path(str(initial["checkpoint"])) / name
         if config.is_file():
-            return _asks_for_dropout(yaml.safe_load(config.read_text()))  # JSON is YAML
+            # JSON is YAML but for tabs and numbers such as 1e-1
+            load = json.loads if config.suffix == ".json" else yaml.safe_load
+            return _asks_for_dropout(load(config.read_text()))
     return True  # a hub name: its config is not at hand
 
 

@@ -39,14 +39,18 @@ def slots_read(member: Member) -> np.ndarray:
 
 def missing(member: Member) -> list[Download]:
     """What has to be fetched before the member can be trained."""
-    return _missing(member.composed.kinds.data, member.data, member.order, slots_read(member).tolist())
+    source = member.composed.kinds.data
+    return (
+        _missing(source, member.data, member.order, slots_read(member).tolist()) if hasattr(source, "missing") else []
+    )
 
 
 def fetch_all(members: Sequence[Member], console: Console) -> None:
     """Fetches what the members read. UserError or Problems; what came by then is kept."""
     for member in members:
-        store = Path(member.config.store).absolute()
-        _fetch(member.composed.kinds.data, member.data, member.order, slots_read(member).tolist(), store, console)
+        source, store = member.composed.kinds.data, Path(member.config.store).absolute()
+        if hasattr(source, "missing"):
+            _fetch(source, member.data, member.order, slots_read(member).tolist(), store, console)
 
 
 def planning_order(source: Any, data: PreparedData, order: DataOrder, slots: range, store: Path) -> DataOrder:
@@ -58,7 +62,7 @@ def planning_order(source: Any, data: PreparedData, order: DataOrder, slots: ran
 
 
 def _missing(source: Any, data: PreparedData, order: DataOrder, slots: Iterable[int]) -> list[Download]:
-    return source.missing(data.files, spans_of(order, slots)) if hasattr(source, "missing") else []
+    return source.missing(data.files, spans_of(order, slots))
 
 
 def _fetch(
@@ -73,15 +77,15 @@ def _fetch(
         source.download(needed, data.files, data.tokenizer.vocab_size, store / "data")
 
 
-def sentence(needed: Sequence[Download]) -> str:
+def sentence(needed: Sequence[Download], what: str = "token files") -> str:
     """How much is to be fetched, from where and to where."""
     if not needed:
         return "nothing is to be fetched"
     amount, parts = bytes_of(needed), [file for file in needed if file.spans != ()]
     spans = sum(len(file.spans or ((0, 0),)) for file in parts)
     free = free_bytes(needed[0].path.parent)[1]
-    what = f"{amount:,} bytes ({decimal(amount)}) of {len(parts):,} token files"
-    return f"to be fetched: {what}, in {spans:,} spans; {decimal(free)} are free where they go"
+    much = f"{amount:,} bytes ({decimal(amount)}) of {len(parts):,} {what}"
+    return f"to be fetched: {much}, in {spans:,} spans; {decimal(free)} are free where they go"
 
 
 class FetchingOrder:

@@ -40,7 +40,7 @@ def finish(folder: Path, failures: Sequence[str]) -> int:
     except UserError as error:  # the report stands; a push can be done again by running the command again
         failed.append(f"checkpoints were not pushed: {error.render()}")
         write_study(folder, {**study, "failures": failed, "status": "failed"})
-        console.print(failed[-1], style="bold red", highlight=False)
+        console.print(failed[-1], style="bold red", highlight=False, markup=False)
     return 1 if failed else 0
 
 

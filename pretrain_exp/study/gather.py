@@ -16,7 +16,7 @@ from typing import Any
 
 from pretrain_exp.compose import tell_apart
 from pretrain_exp.errors import UserError
-from pretrain_exp.store.states import write_json
+from pretrain_exp.store.states import read_json, write_json
 from pretrain_exp.study.registry import read_study, write_member, write_study
 
 
@@ -34,7 +34,7 @@ def gather(folder: Path) -> None:
     """Writes one study over all members in a sweep's folder. UserError where they belong to different stores."""
     parts = _members(folder)
     studies = [read_study(part) for part in parts]
-    members = [json.loads((part / "member.json").read_text()) for part in parts]
+    members = [read_json(part / "member.json") for part in parts]
     if len({study["store"] for study in studies}) > 1:
         raise UserError(
             "its members have different stores", value=str(folder), fix="report each: pretrain-exp report FOLDER..."

@@ -80,13 +80,6 @@ def _edits_of(plan: Plan | None, slots: range) -> dict[int, list[dict[str, Any]]
     return found
 
 
-def _what(edit: dict[str, Any]) -> str:
-    """What an edit does, where it does not plant an item's own tokens."""
-    if edit["kind"] == "base":
-        return f", the text of slot {edit['source_slot']} from column {edit['source_column']}"
-    return f", noise of sigma {edit['sigma']:g} on its embeddings" if edit["kind"] == "noise" else ""
-
-
 def _hooks_of(plan: Plan | None, step: int) -> list[dict[str, Any]]:
     """The ledger's entries of training hooks that act at the step."""
     if plan is None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pretrain_exp.config import Config, training_facts
 from pretrain_exp.control.launch import RESOLVED, wrapped
-from pretrain_exp.eval.job import EvalTask, fingerprint
+from pretrain_exp.errors import UserError
+from pretrain_exp.eval.job import EvalJob, EvalTask, fingerprint
 from pretrain_exp.executor.base import Job
 from pretrain_exp.framework.base import Framework
 from pretrain_exp.items.planned import planted_items
@@ -43,10 +44,12 @@ class EvaluationSpec:
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """One state, and the evaluations that a member asks of it.
+    """One state, or another checkpoint, and the evaluations that are asked of it.
 
-    framework: its node in the configuration, `_target_` and all; inputs: what the evaluations read (items, held_out,
-    threads).
+    state:     its key; of another checkpoint, the identity of its weights and tokenizer.
+    framework: its node in the configuration, `_target_` and all; inputs: what the evaluations read (items, held_out).
+    settings:  device, dtype, generation and shards.
+    model:     folder or hub name of a checkpoint that is no state of the store; revision: of a hub name.
     """
 
     state: str
@@ -54,23 +57,54 @@ class EvaluationRequest:
     evaluations: tuple[EvaluationSpec, ...]
     framework: Mapping[str, Any]
     inputs: Mapping[str, Any]
-    device: str
-    dtype: str
+    settings: Mapping[str, Any]
     retries: int
-    shards: int = 1
+    model: str | None = None
+    revision: str | None = None
 
 
 def evaluation_specs(config: Config, items: str | None, held_out_digest: str = "") -> tuple[EvaluationSpec, ...]:
-    """The evaluations of a configuration. items: items.parquet of the plan whose items are scored."""
+    """The evaluations of a configuration. items: items.parquet of the plan whose items are scored.
+
+    UserError where what one of them reads is not to be had.
+    """
     planted = planted_items(items)
     specs = []
     for name, node in config.eval.items():
         args = {key: value for key, value in node.items() if key != "_target_"}
         task = EvalTask(name=name, target=node["_target_"], args=args, out="")
-        identity = fingerprint(task, planted, config.evaluation.dtype)
+        try:
+            identity = fingerprint(task, planted, config.evaluation.dtype, config.evaluation.generation)
+        except UserError as error:
+            raise error.under(f"eval.{name}") from None
         key = digest({"evaluation": identity, "held_out": held_out_digest})
         specs.append(EvaluationSpec(name, node["_target_"], args, key))
     return tuple(specs)
+
+
+def evaluation_request(
+    config: Config,
+    state: str,
+    label: str,
+    evaluations: tuple[EvaluationSpec, ...],
+    items: str | None,
+    held_out: str | None,
+    model: str | None = None,
+    revision: str | None = None,
+) -> EvaluationRequest:
+    """What a configuration asks of one checkpoint."""
+    evaluation = config.evaluation
+    return EvaluationRequest(
+        state=state,
+        label=label,
+        evaluations=evaluations,
+        framework=config.framework,
+        inputs={"items": items, "held_out": held_out},
+        settings={name: getattr(evaluation, name) for name in ("device", "dtype", "generation", "shards")},
+        retries=config.training.retries,
+        model=model,
+        revision=revision,
+    )
 
 
 def train_job(segment: Segment, framework: Framework, config: Config, store: Path, maker: Mapping[str, Job]) -> Job:
@@ -136,34 +170,47 @@ def evaluate_job(request: EvaluationRequest, store: Path, maker: Mapping[str, Jo
         return None
     key = digest([request.state, sorted(spec.fingerprint for spec in missing)])
     folder = store / "jobs" / f"evaluate-{key}"
-    evaluations = [
-        {
-            "name": spec.name,
-            "target": spec.target,
-            "args": dict(spec.args),
-            "out": str(spec.folder(store, request.state)),
-        }
-        for spec in missing
-    ]
-    payload = {
-        "schema": JOB_SCHEMA,
-        "framework": dict(request.framework),
-        "state": str(state_dir(store, request.state)),
-        "device": request.device,
-        "dtype": request.dtype,
-        "shards": request.shards,
-        "evaluations": evaluations,
-        "live": str(folder),
-        **request.inputs,
-    }
+    state = state_dir(store, request.state)
+    tasks = tuple(
+        EvalTask(name=s.name, target=s.target, args=dict(s.args), out=str(s.folder(store, request.state)))
+        for s in missing
+    )
+    if request.model is None:
+        module, payload = (
+            "pretrain_exp.eval.state",
+            {
+                "schema": JOB_SCHEMA,
+                "framework": dict(request.framework),
+                "state": str(state),
+                "evaluations": [asdict(task) for task in tasks],
+                "live": str(folder),
+                "threads": 1,
+                **request.inputs,
+                **request.settings,
+            },
+        )
+    else:
+        module, payload = (
+            "pretrain_exp.eval.worker",
+            EvalJob(
+                model=request.model,
+                revision=request.revision,
+                evaluations=tasks,
+                progress=str(folder / "progress.json"),
+                log=str(folder / "log.txt"),
+                **request.inputs,
+                **request.settings,
+            ).to_json(),
+        )
     return Job(
         key=key,
         kind="evaluate",
         title=f"evaluate {request.label}",
         folder=folder,
-        command=(sys.executable, "-m", "pretrain_exp.eval.state", str(folder / "job.json")),
-        environment={"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+        command=(sys.executable, "-m", module, str(folder / "job.json")),
+        environment={"TOKENIZERS_PARALLELISM": "false", **({} if request.model else {"OMP_NUM_THREADS": "1"})},
         needs=frozenset({maker[request.state].id} if request.state in maker else ()),
+        reads=(state / "state.json", state / "checkpoint") if request.model is None else (),
         makes=tuple(spec.folder(store, request.state) / "eval.json" for spec in missing),
         payload=payload,
         total=100,

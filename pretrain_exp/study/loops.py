@@ -70,6 +70,7 @@ def closed(
         "framework": config.framework,
         "device": config.evaluation.device,
         "dtype": config.evaluation.dtype,
+        "placebo": "placebo" in runs,
     }
 
     def of(arm: str, run: Run) -> Run:

@@ -1,6 +1,7 @@
 """Whether what is planted is also asked about: a configuration in, a sentence for each insertion that nothing measures.
 
-The kinds that ship name the evaluations made for them; of a kind of one's own nothing is said.
+Or, for the report, the evaluations that are made for each insertion: one of them answers. The kinds that ship name
+theirs; of a kind of one's own nothing is said.
 """
 
 from __future__ import annotations
@@ -34,6 +35,15 @@ def unmeasured(config: Config) -> list[str]:
             ways = " or ".join(f"eval={each}" for each in wanted)
             found.append(f"insertion.{name} is measured by {ways}, which is not chosen: eval=[...,{wanted[0]}]")
     return found
+
+
+def measuring(config: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Insertion -> names of the chosen evaluations that are made for its kind, of a plain configuration."""
+    chosen = {name: _kind(node) for name, node in config.get("eval", {}).items()}
+    return {
+        name: [own for own, kind in chosen.items() if kind in MEASURED_BY.get(_kind(node), ())]
+        for name, node in config.get("insertion", {}).items()
+    }
 
 
 def _kind(node: Mapping[str, Any]) -> str:

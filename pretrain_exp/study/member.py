@@ -17,6 +17,7 @@ from typing import Any
 
 from pretrain_exp.compose import Composed
 from pretrain_exp.config import Config, training_facts
+from pretrain_exp.control.room import check_room, items_to_come
 from pretrain_exp.data.order import DataOrder
 from pretrain_exp.data.phases import Phase, Phases
 from pretrain_exp.data.prepare import PreparedData, prepare_data
@@ -27,18 +28,19 @@ from pretrain_exp.insertion.base import InsertionContext
 from pretrain_exp.insertion.dynamic_control import loops_of
 from pretrain_exp.plan.compile import compile_plan
 from pretrain_exp.plan.edits import Window
-from pretrain_exp.plan.folder import Plan
-from pretrain_exp.plan.placebo import placebo_plan
+from pretrain_exp.plan.folder import Plan, refuse_failed_audit
+from pretrain_exp.plan.placebo import check_placebo_room, placebo_plan
 from pretrain_exp.plan.replay import export_table, load_table
 from pretrain_exp.plan.restrict import acting_insertions, restricted_plan
-from pretrain_exp.store.claims import claimed
-from pretrain_exp.store.download import check_hosts, download_checkpoint
-from pretrain_exp.store.keys import base_key, digest
+from pretrain_exp.store.download import check_hosts
+from pretrain_exp.store.keys import base_key
+from pretrain_exp.store.transfer import Download
 from pretrain_exp.study.facts import model_facts, run_facts, worker_job
 from pretrain_exp.study.fetch import planning_order
 from pretrain_exp.study.graph import Run, cut_steps
 from pretrain_exp.study.loops import closed
 from pretrain_exp.study.scanning import scanned_holdouts
+from pretrain_exp.study.start import download_folder, fetched, surveyed
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Member:
     plans: dict[str, Plan | None]
     runs: dict[str, Run]
     findings: Sequence[dict[str, str]] = ()  # of scan_holdouts, beside those of the plan's audit
+    needed: Sequence[Download] = ()  # of the checkpoint that it starts from, and not here yet
 
     @property
     def config(self) -> Config:
@@ -84,11 +87,15 @@ def checkpoint_steps(config: Config) -> set[int]:
     return {*grid, *config.training.additional_checkpoint_steps}
 
 
-def prepare(composed: Composed, label: str, seed: int) -> Member:
-    """Prepares the data, compiles the plans and names the states of one member. Raises UserError or Problems."""
+def prepare(composed: Composed, label: str, seed: int, fetch: bool = True) -> Member:
+    """Prepares the data, compiles the plans and names the states of one member. Raises UserError or Problems.
+
+    fetch: whether a checkpoint given by URL is brought here; else only what is small of it, to say how much it is.
+    """
     store, framework = Path(composed.config.store).absolute(), composed.kinds.framework
     data = prepared_data(composed, store)
-    config = fetched(composed.config, framework)
+    start = (fetched if fetch else surveyed)(composed.config, framework)
+    config = start.config
     seeds = config.seed.resolved()
     model = model_facts(config, framework, data)
     order = framework.order(data.files, model, training_facts(config), seeds["order"], store / "data" / "orders")
@@ -96,7 +103,7 @@ def prepare(composed: Composed, label: str, seed: int) -> Member:
     slots = range(phases.first_slot(config.first_step), phases.first_slot(config.last_step))
     if config.training.permute_window:
         order = WindowOrder(order, slots.start, slots.stop, seeds["order"])
-    initial = framework.initial(model)
+    initial = start.initial(framework, model)
     model |= {"revision": initial["revision"]} if initial["kind"] == "hf" else {}
     wrong = framework.check_data(model, data.tokenizer.vocab_size, config.training.sequence_length)
     if wrong:
@@ -104,7 +111,7 @@ def prepare(composed: Composed, label: str, seed: int) -> Member:
     readable = planning_order(composed.kinds.data, data, order, slots, store)
     contexts = insertion_contexts(composed, data, readable, phases, seeds)
     plans = compile_plans(composed, data, readable, phases, seeds, contexts)
-    refuse_unknown_hooks(plans, framework)
+    refuse_unknown_hooks(plans, framework, training_facts(config))
     treated = plans.get("treated")
     findings: Sequence[dict[str, str]] = ()
     if config.scan_holdouts and treated is not None:
@@ -127,7 +134,7 @@ def prepare(composed: Composed, label: str, seed: int) -> Member:
         runs = closed(runs, kinds, contexts, config, treated)
     if config.export_plan is not None and treated is not None:
         export_table(treated, config.export_plan, tokenizer_fingerprint=data.tokenizer.fingerprint)
-    return Member(composed, label, seed, data, order, phases, seeds, initial, plans, runs, findings)
+    return Member(composed, label, seed, data, order, phases, seeds, initial, plans, runs, findings, start.needed)
 
 
 def prepared_data(composed: Composed, store: Path) -> PreparedData:
@@ -145,27 +152,6 @@ def prepared_data(composed: Composed, store: Path) -> PreparedData:
         except UserError as unreachable:
             raise Problems([*found, unreachable.under("model.checkpoint_url")]) from None
         raise
-
-
-def download_folder(config: Config) -> Path:
-    """Where a checkpoint given by URL is brought to."""
-    facts = [config.model.checkpoint_url, config.model.checkpoint_step, config.model.checkpoint_files]
-    return Path(config.store) / "downloads" / digest(facts)
-
-
-def fetched(config: Config, framework: Framework) -> Config:
-    """The configuration with a checkpoint given by URL brought into the store: each (URL, step) is downloaded once."""
-    model = config.model
-    if model.checkpoint_url is None:
-        return config
-    if not model.checkpoint_files:
-        fix = "list the files of the checkpoint's folder, such as [config.json, model.safetensors]"
-        raise UserError("is needed with model.checkpoint_url", key="model.checkpoint_files", value=None, fix=fix)
-    folder = download_folder(config)
-    with claimed(config.store, f"download-{folder.name}"):
-        url, step, names = model.checkpoint_url, model.checkpoint_step, model.checkpoint_files
-        download_checkpoint(url, step, names, folder, named_within=framework.named_files)
-    return config.model_copy(update={"model": model.model_copy(update={"checkpoint": str(folder)})})
 
 
 def insertion_contexts(
@@ -230,6 +216,10 @@ def compile_plans(
         treated = plans["treated"] = compile_plan(
             edits, phases, window, seeds["placement"], "treated", root, order=order, eos_token_id=eos
         )
+        demands = [loop.demand(contexts[name]) for name, loop in loops_of(composed.kinds.insertions).items()]
+        check_room(demands, treated)
+        if demands and config.arms.placebo:
+            check_placebo_room(treated, order.num_sequences, items_to_come(demands))
     if config.arms.control or not edits:
         plans["control"] = None
     if config.arms.placebo and edits:
@@ -259,21 +249,11 @@ def single_plans(treated: Plan, insertions: Mapping[str, Any], root: Path) -> di
     return {f"only_{name}": restricted_plan(treated, [name], root, f"only_{name}") for name in names}
 
 
-def refuse_failed_audit(plan: Plan) -> None:
-    """Raises Problems with what the audit found wrong: a plan that is not what was asked for is never trained."""
-    if not plan.audit["ok"]:
-        found = [finding for finding in plan.audit["findings"] if finding["level"] == "error"]
-        problems = [UserError(finding["message"], key=f"plan.{finding['check']}") for finding in found]
-        raise Problems(problems, f"the plan failed its audit ({plan.folder / 'audit.json'})")
-
-
-def refuse_unknown_hooks(plans: Mapping[str, Plan | None], framework: Framework) -> None:
+def refuse_unknown_hooks(plans: Mapping[str, Plan | None], framework: Framework, training: dict[str, Any]) -> None:
     """UserError where a plan asks for a training hook that the framework's worker cannot put into effect."""
     kinds = {hook["kind"] for plan in plans.values() if plan is not None for hook in plan.hooks}
-    unknown = sorted(kinds - set(framework.hooks))
-    if unknown:
-        fix = "choose another framework or leave this insertion out"
-        raise UserError(f"{framework.name} has no {unknown[0]}", key="insertion", value=unknown[0], fix=fix)
+    for error in framework.check_hooks(kinds, training):
+        raise error
 
 
 def prefix_of(plan: Plan | None) -> Any:

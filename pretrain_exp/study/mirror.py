@@ -1,4 +1,7 @@
-"""`pretrain-exp sync`: fills W&B and TensorBoard from a study's files, one run an arm, and only with what is new."""
+"""`pretrain-exp sync`: fills W&B and TensorBoard from a study's files, one run an arm, and only with what is new.
+
+What the report found (its numbers, tables and pictures) stands with the treated runs.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ def mirror_study(folder: Path, console: Console | None = None) -> int:
     console = console or Console(stderr=True)
     study, sent = read_study(folder), Counter[str]()
     store = Path(study["store"])
-    pictures = {path.stem: path for path in sorted((folder / "report" / "figures").glob("*.png"))}
+    report = folder / "report"
+    pictures = {path.stem: path for path in sorted((report / "figures").glob("*.png"))}
+    tables = {path.stem: path for path in (*sorted(report.glob("*.csv")), *sorted(report.glob("tables/*.csv")))}
+    findings = json.loads(path.read_text()) if (path := report / "tracked.json").is_file() else {}
     members = read_members(study)
     tracking = TrackingConfig.model_validate(members[0]["config"].get("tracking", {}))
     sinks = sinks_of(tracking)  # once: a server that cannot be reached is asked once
@@ -35,7 +41,12 @@ def mirror_study(folder: Path, console: Console | None = None) -> int:
                 group=f"{folder.absolute().parent.name}-{folder.absolute().name}",
                 config=member["config"],
                 metrics=_metrics(store, record["last"]),
-                evaluations=[*_evaluations(store, record), *control_metrics(store, record)],
+                evaluations=[
+                    *_evaluations(store, record),
+                    *control_metrics(store, record),
+                    *([{"step": member["last_step"], **findings}] if findings and arm == "treated" else ()),
+                ],
+                tables=tables if arm == "treated" else {},
                 pictures=pictures if arm == "treated" else {},
             )
             mirrors = store / "mirrors" / f"{digest(str(folder.absolute()))}-{record['last']}"

@@ -50,7 +50,7 @@ def agreed_jobs(
         planning.close()
         where = "the Slurm queue" if local else "a process of executor=inline"
         names = ", ".join(job.title for job in others)
-        console.print(f"waiting for what {where} makes already: {names}", highlight=False)
+        console.print(f"waiting for what {where} makes already: {names}", highlight=False, markup=False)
         await_end(others)
 
 
@@ -83,7 +83,7 @@ def study_jobs(
         return is_complete(store, key) or coming.of(_record(store, key)) is not None
 
     nodes = build_nodes(runs, has_weights, lambda base: known_steps(store, base))
-    to_score = [_without(request, store, coming) for request in requests]
+    to_score = unshared(requests, store, coming)
     unscored = {request.state for request in to_score if missing_specs(request, store)}
     looks = [(run, end) for run in runs if (end := end_path(run, store)) is not None and not end.is_file()]
     unscored |= {run.key(run.last_step) for run, end in looks if coming.of(end) is None}
@@ -113,10 +113,19 @@ def study_jobs(
     return [*coming.with_needs(sorted(wanted)), *own.values()], reused
 
 
-def _without(request: EvaluationRequest, store: Path, coming: Coming) -> EvaluationRequest:
-    """The request, less what a job of another study will score."""
-    specs = zip(request.evaluations, _files(request, store), strict=True)
-    return replace(request, evaluations=tuple(spec for spec, path in specs if coming.of(path) is None))
+def unshared(requests: Sequence[EvaluationRequest], store: Path, coming: Coming) -> list[EvaluationRequest]:
+    """The requests, each less what a job of another study will score, or one before it in this study asks for.
+
+    Members that share a state share what is the same for all of them, such as a loss on held-out documents.
+    """
+    taken: set[Path] = set()
+    left = []
+    for request in requests:
+        specs = zip(request.evaluations, _files(request, store), strict=True)
+        own = {path: spec for spec, path in specs if path not in taken and coming.of(path) is None}
+        taken |= own.keys()
+        left.append(replace(request, evaluations=tuple(own.values())))
+    return left
 
 
 def _files(request: EvaluationRequest, store: Path) -> list[Path]:

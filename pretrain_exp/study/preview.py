@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pretrain_exp.control.loop import Loop, records
 from pretrain_exp.executor.base import Job
@@ -19,13 +20,16 @@ from pretrain_exp.study.member import Member
 
 def print_plan(member: Member, console: Console) -> None:
     """The plan of the treated arm; the placebo's differs only in what its edits hold. Then what is to be fetched."""
-    name = " ".join(part for part in (member.label, f"seed {member.config.seed.all}") if part)
+    name = " ".join(part for part in (member.label, f"seed {member.seed}") if part)
+    if member.needed:
+        what = f"files of the checkpoint at {member.config.model.checkpoint_url}"
+        console.print(Text(sentence(member.needed, what)), soft_wrap=True)
     if hasattr(member.composed.kinds.data, "missing"):
         console.print(sentence(missing(member)), highlight=False, soft_wrap=True)
     if member.plan is None:
-        console.print(f"{name}: no edits", style="bold")
+        console.print(Text(f"{name}: no edits", style="bold"))
         return
-    console.print(f"{name}: plan {member.plan.fingerprint[:16]}", style="bold", highlight=False)
+    console.print(Text(f"{name}: plan {member.plan.fingerprint[:16]}", style="bold"))
     for part in [*preview(member.plan), *finding_lines(member.findings)]:
         console.print(part)
     told = member.runs["treated"].job.get("loop")
@@ -64,9 +68,9 @@ def print_cost(
         about = "unknown" if seconds is None else f"{seconds:,.0f} s"
         if job.kind == "train":
             tokens = (job.total - job.first) * job.tokens_per_step
-            table.add_row(job.title, f"{job.first} to {job.total}", f"{tokens:,}", about)
+            table.add_row(Text(job.title), f"{job.first} to {job.total}", f"{tokens:,}", about)
         else:
-            table.add_row(job.title, "", "", about)
+            table.add_row(Text(job.title), "", "", about)
     console.print(table)
     executor = members[0].composed.kinds.executor
     if hasattr(executor, "describe"):
@@ -78,7 +82,7 @@ def print_cost(
         console.print(f"  {ground}", highlight=False, soft_wrap=True)
     for job in jobs:
         if job.adopted:
-            console.print(f"{job.title} of another study is under way: it is awaited, not run", highlight=False)
+            console.print(Text(f"{job.title} of another study is under way: it is awaited, not run"))
 
 
 def print_detectable(members: Sequence[Member], store: Path, console: Console) -> None:
@@ -89,7 +93,7 @@ def print_detectable(members: Sequence[Member], store: Path, console: Console) -
         return
     for label in dict.fromkeys(member.label for member in members):
         runs = sum(member.label == label and "control" in member.runs for member in members)
-        console.print(f"{f'{label}: ' if label else ''}{floor_sentence(runs)}", highlight=False)
+        console.print(Text(f"{f'{label}: ' if label else ''}{floor_sentence(runs)}"))
 
 
 def duration(seconds: float) -> str:

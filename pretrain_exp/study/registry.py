@@ -19,7 +19,7 @@ from pretrain_exp.control.loop import realised
 from pretrain_exp.errors import UserError
 from pretrain_exp.store.claims import claimed
 from pretrain_exp.store.keys import digest
-from pretrain_exp.store.states import write_json
+from pretrain_exp.store.states import read_json, write_json
 
 if TYPE_CHECKING:
     from pretrain_exp.study.graph import Run
@@ -51,7 +51,7 @@ def read_study(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         fix = "give the folder that a run printed, or no folder for the newest study"
         raise UserError("holds no study (no study.json)", value=str(folder), fix=fix)
-    return json.loads(path.read_text())
+    return read_json(path)
 
 
 def read_members(study: dict[str, Any]) -> list[dict[str, Any]]:
@@ -61,7 +61,7 @@ def read_members(study: dict[str, Any]) -> list[dict[str, Any]]:
         if not path.is_file():
             fix = "run the study again (it trains nothing), or delete the whole study folder"
             raise UserError("a member of the study was deleted", value=str(path.parent), fix=fix)
-    return [realised(Path(study["store"]), json.loads(path.read_text())) for path in paths]
+    return [realised(Path(study["store"]), read_json(path)) for path in paths]
 
 
 def remember_steps(store: Path, runs: Sequence[Run]) -> None:

@@ -28,6 +28,7 @@ from pretrain_exp.data.phases import Phases
 from pretrain_exp.data.tokenizer import Tokenizer, load
 from pretrain_exp.plan.folder import Plan
 from pretrain_exp.store.states import is_complete, read_record, state_dir, write_json
+from pretrain_exp.study.measured import measuring
 from pretrain_exp.study.registry import read_members, read_study
 from pretrain_exp.tracking.metrics import read_metrics
 
@@ -60,7 +61,6 @@ def collect(folder: Path) -> StudyData:
     study = read_study(folder)
     members = read_members(study)
     store = Path(study["store"])
-    status = list(study["failures"])
     proofs = [json.loads(path.read_text()) for path in sorted(folder.glob("proof/*.json"))]
     return StudyData(
         title=study["title"],
@@ -78,7 +78,9 @@ def collect(folder: Path) -> StudyData:
         examples=_examples(members[0]) if members else [],
         varies=_varies(members),
         weight_decay=_weight_decay(members),
-        status=status,
+        status=study["failures"],
+        notes=_notes(members, store),
+        measured_by=measuring(members[0]["config"]) if members else {},
     )
 
 
@@ -125,6 +127,20 @@ def _results(members: list[dict[str, Any]], store: Path) -> pa.Table:
 
         return RESULTS.empty_table()
     return pa.concat_tables(tables, promote_options="default")
+
+
+def _notes(members: list[dict[str, Any]], store: Path) -> list[str]:
+    """What the evaluations of the last states say of their scores, with the arms where it does not hold for all."""
+    arms: dict[str, set[str]] = {}
+    for member in members:
+        for arm, record in arms_of(member):
+            step = max(record["evaluations"], key=int, default=None)
+            for name, fingerprint in record["evaluations"].get(step, {}).items():
+                path = store / "evals" / record["states"][step] / fingerprint / "eval.json"
+                for note in json.loads(path.read_text())["notes"] if path.is_file() else ():
+                    arms.setdefault(f"{name}: {note}", set()).add(arm)
+    every = {arm for member in members for arm, _ in arms_of(member)}
+    return [text if found == every else f"{text} ({', '.join(sorted(found))})" for text, found in arms.items()]
 
 
 def _items(member: dict[str, Any]) -> pa.Table | None:
@@ -201,7 +217,8 @@ def _audit(member: dict[str, Any]) -> dict[str, Any]:
 def _varies(members: list[dict[str, Any]]) -> dict[str, list[int]]:
     """The values that each named seed takes over the study, where it matters to the run at all."""
     names = sorted({name for member in members for name in member["seeds"]})
-    return {name: sorted({member["seeds"][name] for member in members}) for name in names}
+    # one that matters to some members alone (of a model from scratch, say) is absent in the others' records
+    return {name: sorted({m["seeds"][name] for m in members if name in m["seeds"]}) for name in names}
 
 
 def _weight_decay(members: list[dict[str, Any]]) -> dict[str, float]:

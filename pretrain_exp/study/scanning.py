@@ -11,20 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from pretrain_exp.data.order import DataOrder
-from pretrain_exp.insertion.scan import scan
+from pretrain_exp.insertion.scan import scan, searched
 from pretrain_exp.plan.folder import Plan
 from pretrain_exp.plan.holdouts import Holdouts, stream_findings
 from pretrain_exp.plan.overlay import BASE
 
 VERSION = 1  # of the search; raised when it finds something else
-_CHUNK = 256  # sequences
 
 
 def scanned_holdouts(
     plan: Plan, order: DataOrder, slots: range, eos_token_id: int, cache: Path | None
 ) -> list[dict[str, str]]:
     """One finding an insertion that holds items out; none where nothing does. slots: of the run."""
-    holdouts = Holdouts.of(plan.items(), eos_token_id)
+    holdouts = Holdouts.of(plan.stored_items(), eos_token_id)
     if not len(holdouts):
         return []
     found = scan(order, slots, ["holdouts", VERSION, holdouts.identity], holdouts.search, cache)
@@ -32,11 +31,7 @@ def scanned_holdouts(
     arrays = plan.overlay.arrays
     sources = np.unique(np.asarray(arrays["ref"])[np.asarray(arrays["kind"]) == BASE])
     if len(sources):
-        parts = []
-        for low in range(0, len(sources), _CHUNK):
-            some = sources[low : low + _CHUNK]
-            parts.append(holdouts.search(np.stack([order.read(slot) for slot in some.tolist()]), some))
-        put = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        put = searched(order, sources, holdouts.search)
         where = f"the {len(sources):,} sequences that edits put in the place of others"
         findings += stream_findings(holdouts, put, None, len(sources), where)
     return findings

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -51,7 +50,7 @@ def print_status(folder: Path, console: Console | None = None) -> bool:
     for job, state, _, _, _ in rows:
         if state == "failed":
             why = told[job["id"]][1] if job["id"] in told else _failure(job)
-            console.print(f"[bold red]{job['title']}[/]: {escape(why)}", highlight=False)
+            console.print(Text.assemble((job["title"], "bold red"), f": {why}"))
     ended, controller = study.get("ended"), study.get("controller")
     if controller and not ended and process_lives(controller) is False:
         console.print("its process is gone; the same command goes on from what was saved", style="yellow")
@@ -84,7 +83,7 @@ def _print_rows(rows: Sequence[Row], console: Console) -> None:
             step = job["title"].removeprefix(f"{job['kind']} {label}").strip()
             whose = "of another study" if job.get("adopted") and state != "done" else ""
             said = ", ".join(part for part in (step, note, whose) if part)
-            table.add_row(f"  {short_id(job)}", f"[{STYLES[state]}]{state}[/]", so_far, left, said)
+            table.add_row(f"  {short_id(job)}", f"[{STYLES[state]}]{state}[/]", so_far, left, Text(said))
         console.print(table)
 
 
@@ -120,7 +119,7 @@ def _row(job: dict[str, Any], study: dict[str, Any], told: Mapping[str, Standing
     done = total if state == "done" else (found[0] - job["first"] if found else 0)
     note = found[1] if found else ""
     if state not in ("done", "failed") and job["id"] in told:
-        note = ", ".join(part for part in (note, escape(told[job["id"]][1])) if part)
+        note = ", ".join(part for part in (note, told[job["id"]][1]) if part)
     so_far = f"{done}%" if job["unit"] == "percent" else f"{done}/{total} {job['unit']}s"
     return job, state, so_far, note, _time_left(job, state, total - done)
 

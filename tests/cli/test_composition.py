@@ -58,6 +58,10 @@ SWEEPS = {
         ["-m", "insertion.benchmark_contamination.fraction=0.1,0.5"],
         lambda m: [one.kinds.insertions["benchmark_contamination"].fraction for one in m] == [0.1, 0.5],
     ),
+    "a flag behind an override": (
+        ["seed=0,1", "-m", "eval=none"],
+        lambda m: [one.config.eval for one in m] == [{}, {}],
+    ),
     "a study with its own sweep": (["study=dose_response"], lambda m: len(m) == 12),
     "the command line over a study's sweep": (["study=dose_response", "seed=7"], lambda m: len(m) == 4),
 }

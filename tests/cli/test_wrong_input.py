@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+SMALL = ["experiment=smoke", "tracking=none"]
 WRONG = {
     "unknown group choice": (["framework=olmo9"], ["framework", "olmo9", "huggingface"]),
     "unknown insertion": (["insertion=add_text"], ["insertion", "add_texts"]),
@@ -17,6 +18,19 @@ WRONG = {
     "wrong type": (["training.num_steps=many"], ["training.num_steps", "integer", "many"]),
     "negative steps": (["training.num_steps=-5"], ["training.num_steps", "greater than 0", "-5"]),
     "negative seed": (["seed=-1"], ["seed", "-1"]),
+    "a seed that is no number": (["seed=abc"], ["seed: must be a whole number", "(seed=3)", "placement", "'abc'"]),
+    "a named seed that is no number": (["seed.order=x"], ["seed.order", "'x'", "-> seed.order=1, a whole number"]),
+    "vLLM that is not there": (["evaluation.generation=vllm"], ["evaluation.generation", "pretrain-exp[vllm]"]),
+    "true for a number": (["training.num_steps=true"], ["training.num_steps", "neither true nor false", "True"]),
+    "true for a number of a kind": (["executor.parallel=true"], ["executor.parallel", "neither true nor false"]),
+    "a vocabulary of no size": (["model.tokenizer={vocab_size: abc}"], ["model.tokenizer.vocab_size", "'abc'"]),
+    "a vocabulary of half a token": (["model.tokenizer={vocab_size: 300.5}"], ["model.tokenizer.vocab_size", "300.5"]),
+    "a store where nothing can be written": (["store=/proc/none", *SMALL], ["store:", "/proc/none"]),
+    "a push of an arm that is not": (["hub.repo_id=a/b", "insertion=none"], ["hub.arms", "arms are control"]),
+    "a plan's table of two members": (
+        ["-m", "seed=0,1", "export_plan=plan.csv", *SMALL],
+        ["export_plan", "each member"],
+    ),
     "unknown schedule": (["training.schedule.name=cosin"], ["training.schedule.name", "'cosine'", "cosin"]),
     "schedule too short": (["training.schedule.total_steps=10"], ["training.schedule.total_steps", "at least"]),
     "infinite learning rate": (["training.optimizer.lr=inf"], ["training.optimizer.lr", "finite"]),
@@ -25,6 +39,10 @@ WRONG = {
         ["training.additional_checkpoint_steps", "9999"],
     ),
     "batch does not divide": (["training.micro_batch_size=7"], ["training.micro_batch_size", "7"]),
+    "a number for a group": (["insertion=5"], ["insertion: no such choice [got '5']", "add_texts"]),
+    "nothing for a group": (["training=null"], ["training: no such choice [got 'null']", "default"]),
+    "chosen twice in one value of a sweep": (["eval=perplexity,[sciq,sciq]", "-m"], ["eval: sciq is chosen"]),
+    "none beside another": (["insertion=[none,add_texts]"], ["insertion: none is chosen beside add_texts"]),
     "chosen twice": (["insertion=[add_texts,add_texts]"], ["insertion", "+insertion@insertion.second=add_texts"]),
     "required value": (["insertion=add_texts"], ["insertion.add_texts.file", "is required"]),
     "missing file": (["insertion=add_texts", "insertion.add_texts.file=no.jsonl"], ["no such file", "no.jsonl"]),
@@ -57,6 +75,18 @@ def test_wrong_configuration(name, command):
         assert word in said
 
 
+@pytest.mark.parametrize(
+    "default", ["override /insertion: [canaries, canaries]", "override /eval: [sciq, perplexity, sciq]"]
+)
+def test_chosen_twice_in_an_experiment_file(default, command, tmp_path):
+    (tmp_path / "mine/experiment").mkdir(parents=True)
+    (tmp_path / "mine/experiment/twice.yaml").write_text(f"# @package _global_\ndefaults:\n  - {default}\n")
+    status, said = command("plan", "--config-dir", "mine", "experiment=twice")
+    assert status == 2, said
+    assert "is chosen more than once by" in said
+    assert "twice.yaml" in said
+
+
 def test_all_problems_are_reported_at_once(command):
     status, said = command("plan", "training.num_steps=0", "seed=-1", "+typo=1", "executor.parallel=0")
     assert status == 2
@@ -75,9 +105,6 @@ def test_unknown_verb(command):
     assert status == 2
     assert "no such verb" in said
     assert "status" in said
-
-
-SMALL = ["experiment=smoke", "tracking=none"]
 
 
 def test_full_range_states_its_fill(command):

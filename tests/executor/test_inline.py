@@ -89,6 +89,36 @@ def test_the_same_failure_at_the_same_step_is_given_up_however_long_the_log_grew
     assert attempts(tmp_path, "a") == expected
 
 
+def test_a_claim_that_was_lost_between_two_attempts_starts_no_other(tmp_path, monkeypatch):
+    """What another process took over while this one waited to try again is not touched."""
+    real = Inline._child
+
+    def fails_and_loses_later(self, given, attempt, claim, lifeline):
+        def lose():
+            (claim.path.parent / "2.json").write_text(json.dumps({"owner": "another"}))
+            claim.lost.set()
+
+        code = real(self, given, attempt, claim, lifeline)
+        threading.Timer(0.1, lose).start()
+        threading.Timer(0.6, (tmp_path / "a.made").write_text, ("by the other",)).start()
+        return code
+
+    monkeypatch.setattr(Inline, "_child", fails_and_loses_later)
+    slow = replace(job(tmp_path, "a", "raise SystemExit(1)"), retry_seconds=0.3)
+    outcomes = Inline(parallel=1).run([slow], tmp_path)
+    assert outcomes["train-a"].state == "done"
+    assert attempts(tmp_path, "a") == 1
+
+
+def test_a_job_that_cannot_be_started_fails_alone(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/log.txt").mkdir()  # where its log should be
+    jobs = [job(tmp_path, "a", make("a")), job(tmp_path, "b", make("b"))]
+    outcomes = Inline(parallel=1).run(jobs, tmp_path)
+    assert {name: one.state for name, one in outcomes.items()} == {"train-a": "failed", "train-b": "done"}
+    assert "log.txt" in outcomes["train-a"].message
+
+
 def test_the_same_failure_at_the_same_step_is_not_retried_for_ever(tmp_path):
     jobs = [
         job(tmp_path, "a", "print('no such luck'); raise SystemExit(3)", retries=10),
@@ -365,3 +395,25 @@ def test_a_child_that_does_not_save_is_killed_in_time_or_at_a_second_interrupt(t
     sender.join()
     assert not (tmp_path / "a" / "process.json").exists()
     assert f"for at most {seconds:.0f} s; Ctrl-C again" in " ".join(capfd.readouterr().err.split())
+
+
+@pytest.mark.parametrize("end", ["pass", "raise SystemExit(1)"])
+def test_what_reads_a_file_starts_when_it_is_there_while_its_maker_goes_on(tmp_path, end):
+    """An evaluation of a state that training has left behind, whether training ends well or not."""
+    waits = "[time.sleep(0.01) for _ in range(2000) if not (folder / 'eval.made').exists()]"
+    training = f"(folder / 'state').write_text(''); {waits}; {end}"
+    trains = job(tmp_path, "train", make("train", training), retries=0)
+    scores = replace(job(tmp_path, "eval", make("eval"), ["train-train"]), reads=(tmp_path / "state",))
+    outcomes = Inline(parallel=2).run([trains, scores], tmp_path)
+    assert outcomes["train-eval"].state == "done"
+    assert (tmp_path / "train.made").exists() == (end == "pass")
+    if end == "pass":
+        assert (tmp_path / "train.made").stat().st_mtime_ns > (tmp_path / "eval.made").stat().st_mtime_ns
+    assert Job.from_json(scores.to_json()).reads == scores.reads
+
+
+def test_what_reads_a_file_that_a_failed_job_did_not_make_is_skipped(tmp_path):
+    trains = job(tmp_path, "train", "raise SystemExit(1)", retries=0)
+    scores = replace(job(tmp_path, "eval", make("eval"), ["train-train"]), reads=(tmp_path / "state",))
+    outcomes = Inline(parallel=2).run([trains, scores], tmp_path)
+    assert [outcomes[name].state for name in ("train-train", "train-eval")] == ["failed", "skipped"]

@@ -40,7 +40,8 @@ if [ "$1" = --test-only ]; then echo "$@" >>tests; [ ! -f refuse ] || { cat refu
 n=$(($(cat count) + 1)); echo $n >count
 if [ -f fail_at ] && [ $n = $(cat fail_at) ]; then echo "sbatch: error: Node count invalid" >&2; exit 1; fi
 cp "$1" script.$n; env >environment.$n; echo "Submitted batch job $n" """,
-    "squeue": '[ ! -f silent ] || { echo "squeue: error: Unable to contact slurm controller" >&2; exit 1; }; cat queue',
+    "squeue": '[ ! -f busy ] || { rm busy; echo "slurm_load_jobs error: Socket timed out" >&2; exit 1; }\n'
+    '[ ! -f silent ] || { echo "squeue: error: Unable to contact slurm controller" >&2; exit 1; }; cat queue',
     "sinfo": "printf 'gpu|2:00:00\\ncpu|infinite\\n'",
     "scancel": 'echo "$@" >>cancelled',
     "scontrol": 'echo "$@" >>control; [ ! -f refuse ] || { cat refuse >&2; exit 1; }',
@@ -60,6 +61,7 @@ def mock(tmp_path, monkeypatch) -> Path:
     (folder / "count").write_text("0")
     (folder / "queue").write_text("")
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setattr(slurm_site, "RETRY_SECONDS", (0.0,))
     for name in hidden_variables(os.environ):
         monkeypatch.delenv(name)
     return folder
@@ -337,6 +339,13 @@ def test_partitions_and_their_limits(mock):
     assert {name: partition.limit for name, partition in partitions().items()} == {"gpu": 120, "cpu": None}
 
 
+def test_a_busy_controller_is_asked_again(mock):
+    (mock / "queue").write_text("7|RUNNING|None|node1\n")
+    (mock / "busy").touch()
+    assert alive(["7"]) == {"7"}
+    assert not (mock / "busy").exists()
+
+
 def test_the_queue(mock):
     (mock / "queue").write_text("1|RUNNING|None|n[1-2]\n2|COMPLETED|None|n1\n3|SOMETHING_NEW|None|\n")
     assert look(["1"])["1"] == Queued("RUNNING", "None", "n[1-2]")
@@ -371,7 +380,7 @@ def test_status_logs_and_cancel_of_a_study_in_the_queue(mock, tmp_path, capsys):
     assert "Slurm job 2: Dependency" in shown
     (train.folder / "slurm" / "1_0_log.out").write_text("module: command not found\n")
     capsys.readouterr()
-    assert read_verb("logs", ["train-t", "--study", str(tmp_path / "study")]) == 0
+    assert read_verb("logs", [str(tmp_path / "study"), "train-t"]) == 0
     assert capsys.readouterr().out == "module: command not found\n"
     assert read_verb("cancel", [str(tmp_path / "study")]) == 0
     assert (mock / "cancelled").read_text() == "--signal=USR2 1\n2\n"

@@ -55,7 +55,7 @@ def test_two_nodes_of_two_ranks_train_what_four_ranks_of_one_machine_do(slurm, t
         assert torch.equal(tensor, theirs[name]), name
     told = pretrain_exp(cluster, "status", str(study.parent))
     assert told.count("done") >= 3
-    assert pretrain_exp(cluster, "logs", "train", "--study", str(study.parent)).startswith("--- attempt 1, Slurm job")
+    assert pretrain_exp(cluster, "logs", str(study.parent), "train").startswith("--- attempt 1, Slurm job")
 
 
 def test_members_that_run_in_jobs_of_hydras_launcher_submit_and_wait_there_and_are_reported_together(slurm, tmp_path):

@@ -27,17 +27,27 @@ class Server:
     sent: int = 0  # bytes, probes left out
     requests: int = 0  # all
     release: threading.Event = field(default_factory=threading.Event)  # ends a stall
+    lock: threading.Lock = field(default_factory=threading.Lock)  # of what is counted: every request has its thread
+
+
+class _Http(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # of 5, a busy machine lets connections fall, which come again after seconds
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)  # a proxy knows no address of this machine
+
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:
             pass
 
         def do_HEAD(self) -> None:
-            server.requests += 1
-            server.headed.append(self.path)
+            with server.lock:
+                server.requests += 1
+                server.headed.append(self.path)
             if not server.heads or self.path not in server.files:
                 self.send_error(404 if server.heads else 501)
                 return
@@ -50,7 +60,8 @@ def server() -> Iterator[Server]:
             self.end_headers()
 
         def do_GET(self) -> None:
-            server.requests += 1
+            with server.lock:
+                server.requests += 1
             data = server.files.get(self.path)
             header = self.headers.get("Range")
             is_probe = header == "bytes=0-0"
@@ -68,9 +79,10 @@ def server() -> Iterator[Server]:
                     return
             kind, number = "", 0
             if not is_probe:
-                server.asked.append((self.path, start, stop))
-                faults = server.faults.get(self.path, [])
-                kind, number = faults.pop(0) if faults else ("", 0)
+                with server.lock:
+                    server.asked.append((self.path, start, stop))
+                    faults = server.faults.get(self.path, [])
+                    kind, number = faults.pop(0) if faults else ("", 0)
             if kind == "status":
                 self.send_error(number)
                 return
@@ -87,14 +99,14 @@ def server() -> Iterator[Server]:
             if kind in ("drop", "short", "stall"):
                 body = body[:number]
             if not is_probe:
-                server.sent += len(body)
+                with server.lock:
+                    server.sent += len(body)
             self.wfile.write(body)
             if kind == "stall":
                 self.wfile.flush()
                 server.release.wait(30)
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.daemon_threads = True
+    http = _Http(("127.0.0.1", 0), Handler)
     server = Server(f"http://127.0.0.1:{http.server_address[1]}")
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

@@ -59,10 +59,17 @@ def test_only_states_that_nobody_asked_for_go(tmp_path, store):
     assert collect(store, [folder], apply=True) == []
 
 
-def test_nothing_goes_that_a_study_under_way_may_start_from(tmp_path, store):
-    ended = study(tmp_path, store, "one", {"control": arm("c", [])}, ended=True)
-    under_way = study(tmp_path, store, "two", {"treated": arm("z", [], **{"2": "b", "9": "z"})}, ended=False)
-    assert collect(store, [ended, under_way], apply=True) == ["a"]
+@pytest.mark.parametrize("ended", [False, True], ids=["under way", "interrupted"])
+def test_nothing_goes_that_an_untrained_arm_may_start_from(tmp_path, store, ended):
+    whole = study(tmp_path, store, "one", {"control": arm("c", [])}, ended=True)
+    to_train = study(tmp_path, store, "two", {"treated": arm("z", [], **{"2": "b", "9": "z"})}, ended=ended)
+    assert collect(store, [whole, to_train], apply=True) == ["a"]
+
+
+def test_what_is_no_store_is_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no states"):
+        collect(tmp_path / "typo", [], apply=True)
+    assert not (tmp_path / "typo").exists()
 
 
 def test_a_study_that_lost_a_member_stops_it(tmp_path, store):
@@ -73,15 +80,16 @@ def test_a_study_that_lost_a_member_stops_it(tmp_path, store):
     assert can_start(store, "a")
 
 
-def test_nothing_goes_from_which_a_planned_job_starts_on_another_studys_way(tmp_path, store):
-    """The last state of the study under way is not there, so that no record leads back from it to b."""
+@pytest.mark.parametrize("over", [False, True], ids=["under way", "interrupted"])
+def test_nothing_goes_from_which_a_planned_job_starts_on_another_studys_way(tmp_path, store, over):
+    """The last state of the other study is not there, so that no record leads back from it to b."""
     ended = study(tmp_path, store, "one", {"control": arm("c", [])}, ended=True)
     start = {"start": {"state": str(state_dir(store, "b")), "step": 2}}
     fields = {"folder": store / "jobs/train-j", "command": (), "environment": {}, "needs": frozenset()}
     job = Job(key="j", kind="train", title="j", makes=(state_dir(store, "z") / "state.json",), payload=start, **fields)
     announce(store, [job], tmp_path / "two", None)
-    under_way = study(tmp_path, store, "two", {"treated": arm("z", [], **{"9": "z"})}, ended=False, jobs=[job])
-    assert collect(store, [ended, under_way], apply=True) == ["a"]
+    to_train = study(tmp_path, store, "two", {"treated": arm("z", [], **{"9": "z"})}, ended=over, jobs=[job])
+    assert collect(store, [ended, to_train], apply=True) == ["a"]
 
 
 def test_nothing_goes_while_a_study_is_planned(tmp_path, store):

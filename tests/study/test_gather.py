@@ -78,6 +78,17 @@ def test_what_a_member_did_not_come_to_is_said_and_mended_when_it_has(sweep):
     assert (study["status"], study["failures"]) == ("done", [])
 
 
+def test_a_record_of_another_version_names_its_file_and_what_it_lacks(sweep):
+    folder = member(sweep, 0)
+    record = json.loads((folder / "member.json").read_text())
+    write_member(folder, {name: value for name, value in record.items() if name != "seeds"})
+    with pytest.raises(UserError, match=r"0/member\.json was written by another version: it has no seeds"):
+        gathered(sweep)
+    (folder / "study.json").write_text('{"title": ')
+    with pytest.raises(UserError, match=r"study\.json is damaged"):
+        read_study(folder)
+
+
 def test_a_study_of_one_controller_stays_as_it_is(sweep):
     """Its members lie in numbered folders too, which hold no study of their own."""
     write_member(sweep / "0", {"label": "x"})

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from pretrain_exp.errors import Problems
+from pretrain_exp.plan.folder import refuse_failed_audit
 from pretrain_exp.study.facts import init_matters, schedule_facts
-from pretrain_exp.study.member import refuse_failed_audit
 from pretrain_exp.study.records import seeds_that_matter
+from pretrain_exp.study.results import _varies
 
 SCHEDULE = {"name": "cosine", "warmup_steps": 5, "total_steps": 100, "decay_steps": 10, "min_lr_ratio": 0.1}
 
@@ -46,7 +47,7 @@ def test_a_field_that_it_reads_is(name, field, value):
     [({"attention_dropout": 0.0}, False), ({"resid_pdrop": 0.1}, True), ({"hidden_dropout": 0.1}, True), ({}, False)],
 )
 def test_the_init_seed_of_a_checkpoint_matters_where_there_is_dropout(config, matters, tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps(config, indent="\t"))  # which is no YAML
     assert init_matters({"kind": "hf", "checkpoint": str(tmp_path)}) is matters
 
 
@@ -54,6 +55,12 @@ def test_the_init_seed_of_a_checkpoint_matters_where_there_is_dropout(config, ma
 def test_the_same_of_a_trainers_own_checkpoint(residual, matters, tmp_path):
     (tmp_path / "config.yaml").write_text(f"model:\n  residual_dropout: {residual}\n  drop_last: true\n")
     assert init_matters({"kind": "hf", "checkpoint": str(tmp_path)}) is matters
+
+
+def test_a_seed_that_matters_to_some_members_varies_by_what_these_have():
+    """A model from scratch beside one from a checkpoint without dropout, whose record names no seed.init."""
+    members = [{"seeds": {"order": 0, "init": 3}}, {"seeds": {"order": 1}}]
+    assert _varies(members) == {"order": [0, 1], "init": [3]}
 
 
 def test_the_init_seed_matters_from_scratch():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from pretrain_exp.executor.base import Job
+from pretrain_exp.executor.progress import Board
 from pretrain_exp.study.registry import write_study
 from pretrain_exp.study.status import print_status, run_label
 
@@ -55,6 +57,20 @@ def test_labels_ids_and_progress_stay_in_one_piece(tmp_path, width):
         assert " 0%" in score
         assert "step 1000" in score
     assert len([line for line in lines if line.startswith("treated")]) == len(labels)
+
+
+def test_brackets_of_a_label_and_of_a_message_stay(tmp_path):
+    """To Rich `[a,b]` would be a style, which it drops, and `[/a]` the end of one, which it refuses."""
+    label = "treated insertion=[a,b] seed 0"
+    failed = job(tmp_path, "train", "0abcdef", f"train {label}")
+    (failed.folder / "error.json").write_text(json.dumps({"message": "no such file [got '/a'] [/b]"}))
+    lines = "\n".join(shown(tmp_path, [failed], 200))
+    assert lines.count("insertion=[a,b]") == 2
+    assert "no such file [got '/a'] [/b]" in lines
+    with (board := Board(Console(force_terminal=True, file=StringIO()))), board.follow(failed) as line:
+        line.failed("no such file [got '/a'] [/b]")
+        board.progress.refresh()
+    assert "[/b]" in board.console.file.getvalue()
 
 
 def test_the_jobs_of_a_run_stand_together_and_those_of_other_studies_are_named(tmp_path):

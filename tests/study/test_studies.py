@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import HealthCheck, given, settings
@@ -240,6 +241,43 @@ def test_what_is_said_before_anything_is_known() -> None:
     assert assumed_spread(25, False).seeds == pytest.approx(0.15 / 5)
     assert "0.45 to 31.9" in floor_sentence(2)
     assert "two seeds" in floor_sentence(1)
+
+
+DOSES = "insertion.benchmark_contamination.repetitions"
+WINDOWS = "insertion.benchmark_contamination.range={start: 0, end: 0.5, unit: share},{start: 0.5, end: 1, unit: share}"
+WIDTHS = [
+    "model=tiny_64,tiny", "training.num_steps=6", "training.schedule.warmup_steps=1", "tracking=none",
+    "data.limit_tokens=60000", "data.domains=[sciq,boolq]", "model.sequence_length=192",
+    "model.tokenizer.vocab_size=1024", f"{DOSES}=[0,2]", "insertion.benchmark_contamination.limit=40",
+]  # fmt: skip
+ALONE = "arms.control=false"
+SWEPT = {  # the line of each study that trains every member, what tells its members apart, seeds, arms
+    "seeds": ([*SMALL, "seed=0,1"], {""}, {0, 1}, 2),
+    "dose_response": ([*SMALL, f"{DOSES}=1,2", "seed=0", ALONE], {"repetitions=1", "repetitions=2"}, {0}, 1),
+    "schedule": (
+        [*SMALL, WINDOWS, "seed=0", ALONE],
+        {"range={start:0,end:0.5,unit:share}", "range={start:0.5,end:1,unit:share}"},
+        {0},
+        1,
+    ),
+    "scaling": ([*WIDTHS, "seed=0", ALONE], {"model=tiny_64", "model=tiny"}, {0}, 1),
+}
+
+
+@pytest.mark.parametrize("name", SWEPT)
+def test_a_swept_study_from_end_to_end(name: str, command: Any, tmp_path: Path) -> None:
+    line, members, seeds, arms = SWEPT[name]
+    status, said = command(f"study={name}", *line, "eval=multiple_choice", "hydra.sweep.dir=study")
+    assert status == 0, said
+    proofs = [json.loads(path.read_text()) for path in (tmp_path / "study/proof").glob("*.json")]
+    assert [(proof["ok"], proof["rows_checked"]) for proof in proofs] == [(True, 6 * 8)] * (
+        arms * len(members) * len(seeds)
+    )
+    scores = pq.read_table(tmp_path / "study/report/results.parquet")
+    assert set(scores["arm"].to_pylist()) == {"treated", *(["control"] if arms == 2 else [])}
+    assert (set(scores["member"].to_pylist()), set(scores["seed"].to_pylist())) == (members, seeds)
+    assert json.loads((tmp_path / "study/report/effects.json").read_text())
+    assert (tmp_path / "study/report/report.html").is_file()
 
 
 def test_dependence_from_end_to_end(command: Any, tmp_path: Path) -> None:

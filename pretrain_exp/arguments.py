@@ -1,0 +1,106 @@
+"""The words of a command line before Hydra reads them: overrides, flags, checkpoints, and choices that stand twice.
+
+[a=1, -m, b=2, --config-dir, mine] --flags_last--> [a=1, b=2, -m, --config-dir, mine]
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep
+from hydra.errors import HydraException
+
+from pretrain_exp.errors import UserError
+
+WITH_VALUE = (
+    "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c",
+    "--experimental-rerun",
+)  # fmt: skip
+SEVERAL = ("insertion", "eval")  # the groups of which several choices may stand
+
+
+def flags_last(arguments: Sequence[str]) -> list[str]:
+    """The same words with overrides first: Hydra takes no override behind a flag that follows another override."""
+    values = _values_of_flags(arguments)
+    flags = [i for i, word in enumerate(arguments) if word.startswith("-") or i in values]
+    return [word for i, word in enumerate(arguments) if i not in flags] + [arguments[i] for i in flags]
+
+
+def split_targets(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """`evaluate A B eval=x` -> ([A, B], [eval=x]): what holds no `=` and is no flag is a checkpoint."""
+    values = _values_of_flags(arguments)
+    targets = [
+        i
+        for i, word in enumerate(arguments)
+        if i not in values and "=" not in word and not word.startswith(("-", "~", "+"))
+    ]
+    if not targets:
+        fix = "pretrain-exp evaluate FOLDER_OR_HUB_NAME[@REVISION]... [overrides]"
+        raise UserError("evaluate needs at least one checkpoint", fix=fix)
+    return [arguments[i] for i in targets], [word for i, word in enumerate(arguments) if i not in targets]
+
+
+def named_seeds(overrides: Sequence[str]) -> list[str]:
+    """Beside `seed.order=5`, a plain `seed=3` means `seed.all=3`: Hydra would replace the mapping by the number."""
+    if not any(re.match(r"^\+*seed\.", override) for override in overrides):
+        return list(overrides)
+    return [re.sub(r"^seed=", "seed.all=", override) for override in overrides]
+
+
+def refuse_duplicates(overrides: Sequence[str]) -> None:
+    """`insertion=[a,a]` would be merged into one by Hydra, in silence; so would it in one value of a sweep."""
+    for word in overrides:
+        if word.lstrip("+").startswith(SEVERAL):
+            try:
+                override = OverridesParser.create().parse_override(word)
+            except HydraException:  # which Hydra says better
+                continue
+            value = override._value
+            for one in value.list if isinstance(value, ChoiceSweep) else [value]:
+                _refuse_twice(override.key_or_group, one, "")
+
+
+def refuse_duplicates_in_files(choices: Mapping[str, Any], folders: Iterable[Path]) -> None:
+    """The same in the `defaults` of the files that were chosen. choices: by group; folders: Hydra's search path."""
+    places = list(folders)
+    for group, choice in choices.items():
+        path = next((path for folder in places if (path := folder / group / f"{choice}.yaml").is_file()), None)
+        for name, chosen in _defaults(path) if path is not None else ():
+            _refuse_twice(name, chosen, f" by {path}")
+
+
+def _defaults(path: Path) -> Iterator[tuple[str, Any]]:
+    """(group, what is chosen of it) of a file's `defaults`; Hydra has read the file before, so it is YAML."""
+    content = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    listed = content.get("defaults") if isinstance(content, Mapping) else None
+    for entry in listed or ():
+        for key, chosen in entry.items() if isinstance(entry, Mapping) else ():
+            yield str(key).removeprefix("override").strip().lstrip("/").partition("@")[0], chosen
+
+
+def _refuse_twice(group: str, chosen: Any, where: str) -> None:
+    if group not in SEVERAL or not isinstance(chosen, list):
+        return
+    others = [str(name) for name in chosen if name != "none"]
+    if others and len(others) < len(chosen):
+        problem = f"none is chosen beside {others[0]}{where}"
+        raise UserError(problem, key=group, value=[*map(str, chosen)], fix=f"leave none out, or set {group}=none")
+    for name, count in Counter(map(str, chosen)).items():
+        if count > 1:
+            fix = f"give the second a name of its own: +{group}@{group}.second={name}"
+            raise UserError(f"{name} is chosen more than once{where}", key=group, value=[*map(str, chosen)], fix=fix)
+
+
+def _values_of_flags(arguments: Sequence[str]) -> set[int]:
+    """Where the values of flags stand."""
+    found = {i + 1 for i, word in enumerate(arguments) if word in WITH_VALUE}
+    # of --info alone the value may be left out
+    return found | {
+        i + 1 for i, word in enumerate(arguments[:-1]) if word in ("--info", "-i") and "=" not in arguments[i + 1]
+    }
