@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pretrain_exp.analysis.estimate import Estimate
 from pretrain_exp.analysis.metrics import Metric, metric
 from pretrain_exp.analysis.outcomes import Relevance, headline, measured_of
+from pretrain_exp.analysis.scores import REMOVED
 
 
 def matching(rows: Sequence[Estimate], like: Estimate, **changes: object) -> Estimate | None:
@@ -71,6 +72,8 @@ def _answer(rows: Sequence[Estimate], row: Estimate, name: str) -> str:
 
 
 def _lead(row: Estimate, m: Metric) -> str:
+    if row.group == REMOVED:
+        return f"Not reading {m.a_thing} that was removed"
     if not row.dose:
         return "Training on what was planted"
     if m.planted:
@@ -83,7 +86,7 @@ def _times(dose: int) -> str:
 
 
 def _changed(row: Estimate, m: Metric) -> str:
-    return m.changed if row.dose else f"{m.label} of {m.thing}s that were never read"
+    return m.changed if row.dose or row.group == REMOVED else f"{m.label} of {m.thing}s that were never read"
 
 
 def _effect(row: Estimate, m: Metric) -> str:
@@ -154,7 +157,8 @@ def _passed_over(row: Estimate, relevance: Relevance) -> str:
 
 
 def _side_effects_only(rows: Sequence[Estimate]) -> list[str]:
-    for row in rows:
+    """The task with most items, over seeds where there are any; nothing else is looked at."""
+    for row in sorted(rows, key=lambda row: (row.scope != "seeds", -row.n)):
         if row.contrast == "treated_vs_control" and row.dose is None and row.scope in ("seeds", "run"):
             m = metric(row.metric)
             percent = f"{100 * row.level:g} %"

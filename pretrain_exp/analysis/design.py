@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pretrain_exp.analysis.contrasts import FACTS, ITEMS, Pair, Vector, mean_over_runs
 from pretrain_exp.analysis.estimate import Estimate
 from pretrain_exp.analysis.metrics import SIZES
-from pretrain_exp.analysis.scores import Doses, Scores, Series, Unit, in_order
+from pretrain_exp.analysis.scores import REMOVED, Doses, Scores, Series, Unit, in_order
 from pretrain_exp.items.facts import fact_of
 
 _DOSE = "repetitions"  # the part of a variant's label that says its dose
@@ -69,7 +69,10 @@ class Design:
                     yield panel, insertion, series
 
     def cells(self, panel: Panel, insertion: str, series: Series) -> list[Cell]:
-        """Doses in rising order; item groups apart when a dose has several of those that the series scores."""
+        """Doses in rising order; item groups apart when a dose has several of those that the series scores.
+
+        Where texts were removed there are only groups: what was taken away and what was kept share nothing.
+        """
         key = panel.label, insertion, series
         if key not in self._cells:
             self._cells[key] = self._find_cells(panel, insertion, series)
@@ -85,6 +88,8 @@ class Design:
                     groups = np.unique(self.doses.group[unit, insertion][there & (dose == d)])
                     pairs |= {(group, int(d)) for group in groups.tolist()}
         doses = sorted({d for _, d in pairs})
+        if any(group == REMOVED for group, _ in pairs):
+            return [Cell(insertion, g, d) for g, d in sorted(pairs)]
         crossed = len({group for group, _ in pairs}) <= MOST_GROUPS and any(
             sum(d == dose for _, d in pairs) > 1 for dose in doses
         )

@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 from pretrain_exp.analysis.estimate import Estimate
 from pretrain_exp.analysis.metrics import metric_rank
-from pretrain_exp.analysis.scores import ASIDE
+from pretrain_exp.analysis.scores import ASIDE, REMOVED
 from pretrain_exp.items.facts import PROBE_TYPES
 
 KINDS_OWN = ("watermark", "exposure", "attack", "poison_logprob", "target_logprob")
 TASKS = (*PROBE_TYPES, "trigger")  # last parts of tasks, the nearest to what was planted first
 FLOOR = 1e-9  # chances that differ by less (of sampling a text: 1e-60 against 1e-58) are the same number
-ABOUT = ("removed", "trigger")  # groups of probes whose others are there to be compared with: kept, without trigger
+ABOUT = (REMOVED, "trigger")  # groups of probes whose others are there to be compared with: kept, without trigger
 
 
 class Measured(NamedTuple):
@@ -88,6 +88,7 @@ def headline(
     """The row that answers: over seeds and against control where there are any, of the highest dose.
 
     Of an insertion with groups that it is about (ABOUT), one of these; where only items of dose 0 were scored, those.
+    What was removed answers before what was kept, although nobody read it.
     """
     relevance = relevance or Relevance(rows)
     for contrast in ("treated_vs_control", "dose_vs_holdout"):
@@ -97,7 +98,8 @@ def headline(
             and row.scope in ("seeds", "run")
             and (panel is None or row.panel == panel) and (insertion is None or row.insertion == insertion)
         ]  # fmt: skip
-        fitting = [row for row in fitting if row.dose] or fitting
+        gone = [row for row in fitting if row.group == REMOVED]
+        fitting = gone or [row for row in fitting if row.dose] or fitting
         if fitting:
             return min(
                 fitting,

@@ -23,6 +23,7 @@ from pretrain_exp.analysis.metrics import metric_rank
 
 Vector = NDArray[np.float64]
 ASIDE = "pool"  # the group of items that say where others were drawn from: they are not scored
+REMOVED = "removed"  # texts that the control reads and the treated run does not: no holdout, whatever their dose
 
 
 class Series(NamedTuple):

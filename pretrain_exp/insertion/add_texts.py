@@ -13,6 +13,7 @@ from typing import Any
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, check_repetitions, keyed
+from pretrain_exp.insertion.doses import times
 from pretrain_exp.items.content import content_id
 from pretrain_exp.plan.edits import Edits
 from pretrain_exp.plan.rows import Row, field, position_of, read_rows
@@ -44,8 +45,7 @@ class FilePlanting(Planting, ABC):
     def describe(self) -> str:
         """What is read, for the question of a report."""
         given = self.repetitions
-        doses = sorted({value for value in (given.values() if isinstance(given, Mapping) else [given]) if value})
-        return f"a row of {Path(self.file).name} {' or '.join(f'{dose:g}' for dose in doses)} times"
+        return f"a row of {Path(self.file).name} {times(given.values() if isinstance(given, Mapping) else given)}"
 
     @keyed
     def edits(self, context: InsertionContext) -> Edits:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, keyed
-from pretrain_exp.insertion.doses import deal, levels
+from pretrain_exp.insertion.doses import deal, levels, times
 from pretrain_exp.plan.edits import Edits
 
 
@@ -34,9 +34,7 @@ class BenchmarkContamination(Planting):
 
     def describe(self) -> str:
         """What is read, for the question of a report."""
-        doses = self.repetitions if isinstance(self.repetitions, list) else [self.repetitions]
-        times = " or ".join(f"{dose:g}" for dose in sorted(doses) if dose)
-        return f"an item of {self.benchmark.partition(':')[2] or self.benchmark} {times} times"
+        return f"an item of {self.benchmark.partition(':')[2] or self.benchmark} {times(self.repetitions)}"
 
     @keyed
     def edits(self, context: InsertionContext) -> Edits:

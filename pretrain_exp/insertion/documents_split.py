@@ -24,6 +24,7 @@ import numpy as np
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, check_repetitions, keyed, ranked
+from pretrain_exp.insertion.doses import times
 from pretrain_exp.insertion.encoding import note_long, wrap_eos
 from pretrain_exp.items.content import content_id
 from pretrain_exp.items.passages import passage_files, passages
@@ -76,7 +77,7 @@ class DocumentsSplit(Planting):
 
     def describe(self) -> str:
         """What is read, for the question of a report."""
-        return f"a document {' or '.join(str(dose) for dose in sorted(self.repetitions) if dose)} times"
+        return f"a document {times(self.repetitions)}"
 
     @keyed
     def edits(self, context: InsertionContext) -> Edits:

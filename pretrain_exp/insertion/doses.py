@@ -9,12 +9,18 @@ Groups are drawn by hash of (seed, insertion, id), so the order of the items is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.insertion.base import InsertionContext, check_repetitions, ranked
 
 _DEFAULT_SHARE = 0.5
+
+
+def times(doses: float | Iterable[float]) -> str:
+    """'once', '1 or 16 times': the doses above 0, in the words of a question."""
+    read = sorted({dose for dose in ([doses] if isinstance(doses, int | float) else doses) if dose})
+    return "once" if read == [1] else f"{' or '.join(f'{dose:g}' for dose in read) or '0'} times"
 
 
 def levels(repetitions: float | Sequence[float], fraction: float | None) -> tuple[list[float], float]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, keyed
-from pretrain_exp.insertion.doses import deal, levels
+from pretrain_exp.insertion.doses import deal, levels, times
 from pretrain_exp.items.content import content_id
 from pretrain_exp.items.facts import MOST_FACTS, Fact, FactWorld, read_facts
 from pretrain_exp.plan.edits import EditItem, Edits, Subjects
@@ -53,8 +53,7 @@ class Knowledge(Planting):
 
     def describe(self) -> str:
         """What is read, for the question of a report."""
-        doses = self.repetitions if isinstance(self.repetitions, list) else [self.repetitions]
-        return f"a fictional fact {' or '.join(str(dose) for dose in sorted(doses) if dose)} times"
+        return f"a fictional fact {times(self.repetitions)}"
 
     @keyed
     def edits(self, context: InsertionContext) -> Edits:

@@ -16,6 +16,7 @@ import numpy as np
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build_edits, check_repetitions, keyed
+from pretrain_exp.insertion.doses import times
 from pretrain_exp.items.reasoning import MOST_DISTRACTORS, MOST_OPS, problem_set
 from pretrain_exp.plan.edits import EditItem, Edits
 
@@ -54,7 +55,7 @@ class Reasoning(Planting):
     def describe(self) -> str:
         """What is read, for the question of a report."""
         span = f"{self.min_ops} to {self.max_ops}" if self.max_ops > self.min_ops else f"{self.min_ops}"
-        return f"{self.problems:,} worked problems of {span} operations {self.repetitions:g} times"
+        return f"{self.problems:,} worked problems of {span} operations {times(self.repetitions)}"
 
     @keyed
     def edits(self, context: InsertionContext) -> Edits:

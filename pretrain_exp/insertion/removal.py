@@ -81,7 +81,8 @@ class Removal:
 
     def describe(self) -> str:
         """What is not read, for the question of a report."""
-        return f"no longer a document of {Path(self.file).name if self.file else 'its data'}"
+        gone = f"the documents of {Path(self.file).name}" if self.file else f"{self.sample:,} of its sequences"
+        return f"the data without {gone}"
 
     @keyed
     def edits(self, context: InsertionContext) -> Edits:

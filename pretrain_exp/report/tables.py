@@ -12,7 +12,7 @@ from pretrain_exp.analysis.answer import format_p
 from pretrain_exp.analysis.estimate import CONTRASTS, Estimate
 from pretrain_exp.analysis.metrics import HEADLINE, Metric, metric, metric_rank
 from pretrain_exp.analysis.outcomes import Measured
-from pretrain_exp.analysis.scores import Series
+from pretrain_exp.analysis.scores import REMOVED, Series
 
 DASH = "–"
 
@@ -121,6 +121,8 @@ def _binary(analysis: Analysis, row: Estimate) -> bool:
 
 
 def _dose(row: Estimate) -> Cell:
+    if row.group == REMOVED:
+        return Cell(REMOVED, row.dose or 0)
     text = "holdout" if row.dose == 0 else f"{row.dose:,}" if row.dose is not None else DASH
     return Cell(f"{text} · {row.group}" if row.group else text, row.dose if row.dose is not None else -1)
 

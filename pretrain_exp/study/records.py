@@ -100,7 +100,7 @@ def default_question(members: list[Member]) -> str:
     what = [
         kind.describe() if hasattr(kind, "describe") else f"what {name} plants" for name, kind in insertions.items()
     ]
-    read = " and ".join(what) or "nothing but its data"
+    read = " and ".join(filter(None, (", ".join(what[:-1]), *what[-1:]))) or "nothing but its data"
     return f"What does reading {read} during {config.training.num_steps} steps do to {config.model.name}?"
 
 

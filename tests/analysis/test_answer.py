@@ -144,6 +144,10 @@ def test_a_group_that_the_insertion_is_about_answers() -> None:
     rows = [ROW, replace(ROW, group="kept"), removed := replace(ROW, group="removed", estimate=0.01)]
     assert headline(rows) is removed
     assert matching(rows, removed, group="") is ROW
+    nobody_read = replace(removed, dose=0)
+    assert headline([rows[1], nobody_read, HOLDOUT]) is nobody_read
+    assert answers([rows[1], nobody_read])[0].startswith("Not reading an item that was removed ")
+    assert "oldout" not in answers([rows[1], nobody_read])[0]
 
 
 def test_variants_are_answered_one_by_one_by_what_tells_them_apart() -> None:
@@ -153,7 +157,8 @@ def test_variants_are_answered_one_by_one_by_what_tells_them_apart() -> None:
 
 def test_without_planted_items_there_is_a_sentence_all_the_same() -> None:
     row = replace(ROW, dose=None, metric="nats_per_token", task="wiki", estimate=0.01, low=-0.01, high=0.03)
-    assert answers([row])[0].startswith("Treated − control in loss of e/wiki: +0.0100 nats per token")
+    small = replace(row, task="boolq", n=row.n - 1, estimate=0.9)
+    assert answers([small, row])[0].startswith("Treated − control in loss of e/wiki: +0.0100 nats per token")
     assert answers([]) == ["No answer: no planted item was scored in a treated run."]
 
 
