@@ -26,11 +26,12 @@ _MOST_TABLES = 2  # the rest stands on the page
 
 def print_report(study: StudyData, console: Console, analysis: Analysis | None = None) -> None:
     """Prints the short form; analyses unless that is done already."""
-    for part in parts(study, analysis or analyse(study)):
+    for part in parts(study, analysis or analyse(study), console.width):
         console.print(part, highlight=False)
 
 
-def parts(study: StudyData, analysis: Analysis) -> Iterator[RenderableType]:
+def parts(study: StudyData, analysis: Analysis, width: int) -> Iterator[RenderableType]:
+    """What is printed, in so many columns of the terminal."""
     yield Text(study.title, style="bold")
     if study.question:
         yield Text(study.question, style="italic")
@@ -43,14 +44,14 @@ def parts(study: StudyData, analysis: Analysis) -> Iterator[RenderableType]:
     covered = {table.key for table in by_dose}
     shown = [table for table in effect_tables(analysis) if not table.folded and table.key not in covered]
     for table in shown[: _MOST_TABLES - len(covered)]:
-        yield Padding(rich_table(table), (1, 0, 0, 0))
+        yield Padding(rich_table(table, width), (1, 0, 0, 0))
     matrices = [dependence_table(matrix) for matrix in analysis.matrices]
     for table in filter(None, (*matrices, floor_table(analysis.floors))):
-        yield Padding(rich_table(table), (1, 0, 0, 0))
+        yield Padding(rich_table(table, width), (1, 0, 0, 0))
     for tables in finding_tables(analysis).values():
         for table in tables:
             if not table.folded:
-                yield Padding(rich_table(_shortened(table)), (1, 0, 0, 0))
+                yield Padding(rich_table(_shortened(table), width), (1, 0, 0, 0))
     yield Padding(_proof(study), (1, 0, 0, 0))
     for remark in analysis.remarks:
         if remark.severity != "error":
@@ -65,8 +66,52 @@ def _shortened(table: Table) -> Table:
     return replace(table, rows=table.rows[:_MOST_ROWS], caption=caption)
 
 
-def rich_table(table: Table) -> RichTable:
-    """The same cells as on the page, without small print."""
+def narrowed(table: Table, width: int) -> Table:
+    """The table in so many columns of the terminal: first what is the same in every row goes into the caption.
+
+    Then columns go from the right, and the caption names them; the first and the widest stay.
+    """
+    said: list[str] = []
+    for i in reversed(range(len(table.columns))):
+        texts = {row[i].text for row in table.rows}
+        if _width(table) > width and len(texts) == 1:
+            said.insert(0, f"{table.columns[i].label}: {texts.pop()}.")
+            table = _without(table, i)
+    left: list[str] = []
+    while _width(table) > width and len(table.columns) > 2:
+        widths = column_widths(table)
+        last = len(widths) - 1
+        gone = last if widths.index(max(widths)) != last else last - 1
+        left.insert(0, table.columns[gone].label)
+        table = _without(table, gone)
+    if left:
+        said.append(f"Not shown in so narrow a terminal: {', '.join(left)}.")
+    return replace(table, caption=" ".join([*said, table.caption]))
+
+
+def _without(table: Table, i: int) -> Table:
+    return replace(
+        table,
+        columns=[*table.columns[:i], *table.columns[i + 1 :]],
+        rows=[[*row[:i], *row[i + 1 :]] for row in table.rows],
+    )
+
+
+def _width(table: Table) -> int:
+    return sum(column_widths(table)) + len(table.columns) + 1  # and the edges
+
+
+def column_widths(table: Table) -> list[int]:
+    """Of each column; headings wrap between words, values not at all."""
+    return [
+        max(len(word) for word in [*column.label.split(), *(row[i].text for row in table.rows)])
+        for i, column in enumerate(table.columns)
+    ]
+
+
+def rich_table(table: Table, width: int) -> RichTable:
+    """The same cells as on the page, without small print, in so many columns of the terminal."""
+    table = narrowed(table, width)
     rich = RichTable(
         title=escape(table.title),
         caption=escape(table.caption),
@@ -78,11 +123,8 @@ def rich_table(table: Table) -> RichTable:
         pad_edge=False,
         padding=0,
     )
-    for i, column in enumerate(table.columns):
-        # headings wrap between words, values not at all
-        words = [*column.label.split(), *(row[i].text for row in table.rows)]
-        width = max(len(word) for word in words)
-        rich.add_column(escape(column.label), justify="right" if column.number else "left", width=width)
+    for column, wide in zip(table.columns, column_widths(table), strict=True):
+        rich.add_column(escape(column.label), justify="right" if column.number else "left", width=wide)
     for row in table.rows:
         rich.add_row(*(Text(cell.text, style="bold" if cell.strong else "") for cell in row))
     return rich
