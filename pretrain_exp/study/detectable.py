@@ -98,10 +98,14 @@ def assumed_spread(items: int, choice: bool) -> Spread:
 
 
 def stored_spread(store: Path, member: Member, insertion: str, dose: int) -> Spread | None:
-    """What the newest study of the store saw of this kind of insertion at this dose on this model; None: nothing."""
+    """What the newest study of the store saw of this kind of insertion at this dose on this model; None: nothing.
+
+    By an evaluation that is chosen here too: what another measures says nothing about this study's outcome.
+    """
     node = member.config.insertion.get(insertion)
     if node is None:  # of a table that is replayed
         return None
+    chosen = {each["_target_"] for each in member.config.eval.values()}
     for folder in all_studies(store)[:NEWEST]:
         path = folder / "report" / "power.json"
         if not path.is_file():
@@ -113,11 +117,13 @@ def stored_spread(store: Path, member: Member, insertion: str, dose: int) -> Spr
         names = {name for name, other in config["insertion"].items() if other.get("_target_") == node["_target_"]}
         if not names or config["model"]["name"] != member.config.model.name:
             continue
-        best = _best([row for row in json.loads(path.read_text()) if row["insertion"] in names and row["dose"] == dose])
+        known = {name for name, other in config["eval"].items() if other.get("_target_") in chosen}
+        rows = [row for row in json.loads(path.read_text()) if row["insertion"] in names and row["dose"] == dose]
+        best = _best([row for row in rows if row.get("evaluation") in known])
         if best is not None:
             between = best["sd_seeds"] or best["sd_items"] / math.sqrt(best["n"])
             from_seeds = f"{best['seeds']} seeds" if best["sd_seeds"] else "one seed, so items stand for runs"
-            ground = f"as in {folder.name}, {from_seeds}"
+            ground = f"as in {folder.name}, {config['training']['num_steps']:,} steps, {from_seeds}"
             return Spread(best["metric"], best["sd_items"], between, ground)
     return None
 
