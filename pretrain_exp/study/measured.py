@@ -11,7 +11,10 @@ from typing import Any
 
 from pretrain_exp.config import Config
 
+_TEXTS = ("planted_texts", "multiple_choice", "verbatim", "membership", "exposure", "olmes", "lm_eval", "perplexity")
 MEASURED_BY = {
+    "add_texts": _TEXTS,
+    "add_tokens": _TEXTS,
     "benchmark_contamination": ("multiple_choice", "olmes", "lm_eval"),
     "knowledge": ("knowledge",),
     "reasoning": ("reasoning",),
@@ -32,7 +35,7 @@ def unmeasured(config: Config) -> list[str]:
     for name, node in config.insertion.items():
         wanted = MEASURED_BY.get(_kind(node), ())
         if wanted and not chosen & {"script", *wanted}:
-            ways = " or ".join(f"eval={each}" for each in wanted)
+            ways = " or ".join(f"eval={each}" for each in wanted[:3])
             found.append(f"insertion.{name} is measured by {ways}, which is not chosen: eval=[...,{wanted[0]}]")
     return found
 

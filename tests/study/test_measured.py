@@ -26,6 +26,8 @@ def config(insertions: list[str], evaluations: list[str]) -> Any:
         (["knowledge", "canaries"], ["exposure"], ["knowledge"]),
         (["canaries"], ["script"], []),
         (["my_own"], [], []),
+        (["add_texts"], ["knowledge"], ["add_texts"]),
+        (["add_texts"], ["perplexity"], []),
     ],
 )
 def test_what_nothing_measures_is_named(insertions: list[str], evaluations: list[str], named: list[str]) -> None:
