@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import build
 from every_kind import NAMES, kinds, write_inputs
+from tiny_models import build
 
 from pretrain_exp.config import EvaluationConfig
 from pretrain_exp.errors import UserError

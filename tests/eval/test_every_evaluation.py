@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import build
 from every_kind import CONTEXT, NAMES, kinds, write_inputs
+from tiny_models import build
 
 from pretrain_exp.eval.base import EvalContext, LoadedModel, Shard, instantiate
 from pretrain_exp.items.planned import planted_items

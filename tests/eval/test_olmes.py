@@ -119,9 +119,9 @@ def test_a_set_whose_own_metric_is_not_computed_is_refused(monkeypatch: pytest.M
 def test_mmlu_is_that_of_olmo_eval(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same metrics without examples; with five, the very prompts, less the line that names the subject."""
     import lm_eval.evaluator
-    from conftest import build
     from olmo_eval.metrics import ICLMetric
     from olmo_eval.tasks import MMLU
+    from tiny_models import build
 
     model = LoadedModel(build("rotary", len(tokenizer), 1024), tokenizer)
     like: Any = {"dataset_name": "anatomy", "split": "test", "model_ctx_len": 1024}
