@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -51,6 +52,31 @@ def named_seeds(overrides: Sequence[str]) -> list[str]:
     if not any(re.match(r"^\+*seed\.", override) for override in overrides):
         return list(overrides)
     return [re.sub(r"^seed=", "seed.all=", override) for override in overrides]
+
+
+def refuse_unreadable(arguments: Sequence[str]) -> None:
+    """UserError for the first override that Hydra's grammar cannot read, with the same one quoted."""
+    values = _values_of_flags(arguments)
+    for i, word in enumerate(arguments):
+        if i in values or word.startswith("-"):
+            continue
+        try:
+            OverridesParser.create().parse_override(word)
+        except HydraException:
+            name, equals, value = word.partition("=")
+            if not equals:
+                raise UserError("is no override", value=word, fix="write key=value") from None
+            fix = f"quote the value, for the shell and within: {as_text(name, value)}"
+            if value.startswith("~"):
+                fix = f'~ is not read as your home here: write {name}="$HOME"{value[1:]}, or an absolute path'
+            elif value.startswith(("[", "{")):
+                fix = f"a list is {name}=[a,b], a mapping '{name}={{a: 1, b: 2}}'; texts within may need quotes"
+            raise UserError("cannot be read", key=name.lstrip("+"), value=value, fix=fix) from None
+
+
+def as_text(name: str, value: str) -> str:
+    """The override whose value is this very text, as it is typed in a shell: 'file="my file (1).jsonl"'."""
+    return shlex.quote(f'{name}="{value}"')
 
 
 def refuse_duplicates(overrides: Sequence[str]) -> None:

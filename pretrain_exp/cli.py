@@ -5,8 +5,11 @@ The verb is taken off here, before Hydra parses the rest. Help and the verbs tha
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
+from itertools import pairwise
 
 from pretrain_exp.errors import Problems, UserError
 from pretrain_exp.paths import conf_dir, group_choices
@@ -25,6 +28,7 @@ READING = {
     "sync": "fill W&B or TensorBoard from a study's files: sync [STUDY]",
     "gc": "release weights that no study needs: gc [--store DIR] [--apply]",
 }
+SWEEP = ("-m", "--multirun")
 EXAMPLES = """\
   pretrain-exp                                            the default experiment, on a laptop
   pretrain-exp plan insertion=add_texts insertion.add_texts.file=my.jsonl
@@ -53,14 +57,14 @@ def help_text() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit status: 0 done, 1 something failed, 2 the input is wrong, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    verb = arguments.pop(0) if arguments and arguments[0] in COMPOSING | READING else "run"
-    if any(flag in arguments for flag in ("--help", "-h")):
-        print(help_text())
-        return 0
     try:
-        unknown = arguments[0] if arguments and verb == "run" and _looks_like_a_verb(arguments[0]) else None
-        if unknown:
-            raise UserError("no such verb", value=unknown, fix=f"verbs: {', '.join(COMPOSING | READING)}")
+        verb = _take_verb(arguments)
+        if any(flag in arguments for flag in ("--help", "-h")):
+            print(_verb_help(verb) if verb in READING else help_text())
+            return 0
+        if "--version" in arguments:
+            print(f"pretrain-exp {version('pretrain-exp')}")
+            return 0
         if verb in COMPOSING:
             from pretrain_exp.compose import compose_and_run
 
@@ -78,5 +82,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _looks_like_a_verb(argument: str) -> bool:
-    return argument.isidentifier()
+def _take_verb(arguments: list[str]) -> str:
+    """Takes the verb off: the first word, flags of a sweep aside. UserError for a verb elsewhere, or an unknown one."""
+    verbs = COMPOSING | READING
+    first = next((i for i, word in enumerate(arguments) if word not in SWEEP), len(arguments))
+    if first == len(arguments):
+        return "run"
+    if arguments[first] in verbs:
+        return arguments.pop(first)
+    for before, word in pairwise(arguments):
+        if word in verbs and (before in SWEEP or not before.startswith("-")):  # else it may be the value of a flag
+            rest = [one for one in arguments if one != word]
+            fix = shlex.join(["pretrain-exp", word, *rest])
+            raise UserError("the verb comes first", value=word, fix=fix)
+    if arguments[first].isidentifier():
+        raise UserError("no such verb", value=arguments[first], fix=f"verbs: {', '.join(verbs)}")
+    return "run"
+
+
+def _verb_help(verb: str) -> str:
+    from pretrain_exp.verbs import verb_help
+
+    return f"{READING[verb]}\n\n{verb_help(verb)}".rstrip()

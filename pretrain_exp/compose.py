@@ -11,31 +11,31 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from pretrain_exp.arguments import (
     flags_last,
     named_seeds,
     refuse_duplicates,
     refuse_duplicates_in_files,
+    refuse_unreadable,
     split_targets,
 )
 from pretrain_exp.config import Config, Kinds, plain, validate
 from pretrain_exp.errors import Problems, UserError
+from pretrain_exp.explain import explain, version_base
 from pretrain_exp.official_file import with_official
 from pretrain_exp.paths import conf_dir, group_choices
 
@@ -64,6 +64,7 @@ def compose_and_run(verb: str, arguments: Sequence[str]) -> int:
 def _compose_and_run(verb: str, arguments: Sequence[str], where: list[str]) -> int:
     """where: overrides that say where Hydra has its folders."""
     targets, overrides = split_targets(arguments) if verb == "evaluate" else ([], list(arguments))
+    refuse_unreadable(overrides)
     refuse_duplicates(overrides)
     members: list[Composed] = []
     failures: list[tuple[str, Problems]] = []
@@ -137,7 +138,7 @@ def _call_hydra(task: Any, overrides: list[str]) -> None:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            hydra.main(config_path=str(conf_dir()), config_name="config", **_version_base())(task)()
+            hydra.main(config_path=str(conf_dir()), config_name="config", **version_base())(task)()
     except SystemExit as end:
         if end.code:
             raise explain(said.getvalue(), overrides) from None
@@ -146,56 +147,10 @@ def _call_hydra(task: Any, overrides: list[str]) -> None:
     sys.stderr.write(said.getvalue())
 
 
-def explain(said: str, overrides: Sequence[str]) -> UserError:
-    """What Hydra said when it could not compose, in our form: the choices of a group, or the nearest known key."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    lines = [line for line in lines if not line.startswith(("Set the environment variable", "See https://"))]
-    if key := re.search(r"Could not override '([^']+)'", said):
-        close = get_close_matches(key[1], known_keys(overrides), n=3, cutoff=0.6)
-        fix = f"did you mean {' or '.join(close)}?" if close else "look the key up: pretrain-exp --cfg job"
-        return UserError("unknown key", key=key[1], fix=fix)
-    if group := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", said):
-        choices = group_choices(conf_dir()).get(group[1].split("/")[0], [])
-        return UserError("no such choice", key=group[1], value=group[2], fix=f"choices: {', '.join(choices)}")
-    if "Config group override must be a string or a list" in said:
-        for override in overrides:
-            name, _, value = override.lstrip("+").partition("=")
-            choices = group_choices(conf_dir()).get(name, [])
-            if choices and value not in choices and not value.startswith("["):
-                return UserError("no such choice", key=name, value=value, fix=f"choices: {', '.join(choices)}")
-    return UserError("\n  ".join(lines) or "the configuration cannot be composed", fix="pretrain-exp --help")
-
-
-def known_keys(overrides: Sequence[str]) -> list[str]:
-    """Every key of the composition, as far as the choices of groups among the overrides are right."""
-    groups = group_choices(conf_dir())
-    chosen = [override for override in overrides if override.partition("=")[0] in groups and "," not in override]
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(config_dir=str(conf_dir()), **_version_base()):
-        try:
-            composed = hydra.compose("config", overrides=chosen)
-        except HydraException:  # what is chosen is not known either, so there is nothing to compare with
-            return []
-    return sorted(_flat(OmegaConf.to_container(composed, resolve=False)))
-
-
-def _flat(node: Any, key: str = "") -> Iterator[str]:
-    if key:
-        yield key
-    for name, inner in node.items() if isinstance(node, dict) else ():
-        yield from _flat(inner, f"{key}.{name}" if key else str(name))
-
-
-def _version_base() -> dict[str, Any]:
-    """Hydra 1.3 wants to be told which version's behaviour is meant; 1.4 deprecates the question."""
-    major, minor = (int(part) for part in hydra.__version__.split(".")[:2])
-    return {} if (major, minor) >= (1, 4) else {"version_base": "1.3"}
-
-
 def _run(verb: str, members: list[Composed], folder: Path, arguments: Sequence[str], targets: list[str]) -> int:
     from pretrain_exp import experiment
 
-    command = " ".join(["pretrain-exp", *([] if verb == "run" else [verb]), *arguments])
+    command = shlex.join(["pretrain-exp", *([] if verb == "run" else [verb]), *arguments])
     if verb == "plan":
         return experiment.preview(members, folder, command)
     if verb == "evaluate":

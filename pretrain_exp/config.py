@@ -83,6 +83,17 @@ class ModelConfig(Strict):
     data_mix: str | None = None  # the official list of its token files: the default of data=official
     data_seed: int | None = Field(None, ge=0)  # of the official data order; null: seed.order takes its place
 
+    @model_validator(mode="before")
+    @classmethod
+    def _begins_somewhere(cls, value: object) -> object:
+        sources = ("checkpoint", "checkpoint_url", "config", "tokenizer")
+        if isinstance(value, dict) and not any(value.get(name) for name in sources):
+            name = f"model={value.get('name')}"
+            raise ValueError(
+                f"{name} needs model.checkpoint=FOLDER_OR_HUB_NAME, and model.tokenizer= where that holds none"
+            )
+        return value
+
     @model_validator(mode="after")
     def _source(self) -> ModelConfig:
         if self.checkpoint is None and self.checkpoint_url is None and self.config is None:

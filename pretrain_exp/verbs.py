@@ -14,6 +14,8 @@ from pretrain_exp.errors import UserError
 from pretrain_exp.store.process import process_lives
 from pretrain_exp.study.registry import all_studies, find_study, last_store, read_study
 
+NEWEST = "its folder; else the newest"
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -27,10 +29,17 @@ def read_verb(verb: str, arguments: Sequence[str]) -> int:
     return handler(parser.parse_args(list(arguments)))
 
 
+def verb_help(verb: str) -> str:
+    """Usage and options of a reading verb."""
+    parser = _Parser(prog=f"pretrain-exp {verb}", add_help=False)
+    _VERBS[verb](parser)
+    return parser.format_help()
+
+
 def _status(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
-    parser.add_argument("study", nargs="?")
-    parser.add_argument("--watch", action="store_true")
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("study", nargs="?", help=NEWEST)
+    parser.add_argument("--watch", action="store_true", help="again and again, until it has ended")
+    parser.add_argument("--seconds", type=float, default=2.0, help="between two looks of --watch")
 
     def show(given: argparse.Namespace) -> int:
         from pretrain_exp.study.status import print_status
@@ -45,7 +54,7 @@ def _status(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], i
 
 def _logs(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
     parser.add_argument("names", nargs="*", metavar="STUDY JOB")
-    parser.add_argument("--lines", type=int, default=200)
+    parser.add_argument("--lines", type=int, default=200, help="how many, from the end; 200")
 
     def show(given: argparse.Namespace) -> int:
         study, wanted = _study_and_job(given.names)
@@ -81,7 +90,7 @@ def _study_and_job(names: Sequence[str]) -> tuple[str | None, str | None]:
 
 
 def _cancel(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
-    parser.add_argument("study", nargs="?")
+    parser.add_argument("study", nargs="?", help=NEWEST)
 
     def cancel(given: argparse.Namespace) -> int:
         import json
@@ -126,39 +135,44 @@ def _signal(process: dict[str, Any], number: int) -> bool:
 
 
 def _report(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
-    parser.add_argument("study", nargs="*")
-    parser.add_argument("--to", default="outputs/comparison")
-    parser.add_argument("--export")
-    parser.add_argument("--member", type=int, default=0)
+    parser.add_argument("study", nargs="*", help=NEWEST)
+    parser.add_argument("--to", metavar="DIR", help="where the comparison of several goes; else outputs/comparison")
+    parser.add_argument("--export", metavar="DIR", help="write the ground truth of one study there instead")
+    parser.add_argument("--member", type=int, help="the member of a sweep that is exported; else 0")
 
     def report(given: argparse.Namespace) -> int:
         from pretrain_exp.study.gather import gathered
         from pretrain_exp.study.results import report_study
 
+        if given.to is not None and (len(given.study) < 2 or given.export is not None):
+            problem = "a comparison is of several studies"
+            raise UserError(problem, key="--to", value=given.to, fix="pretrain-exp report STUDY STUDY... --to DIR")
+        if given.member is not None and given.export is None:
+            raise UserError("is for --export only", key="--member", value=given.member, fix="leave it out")
         folders = [find_study(str(gathered(Path(one)))) for one in given.study] or [find_study(None)]
         if given.export is not None:
             from pretrain_exp.study.export import export_study
 
             if len(folders) > 1:
                 raise UserError("exports one study at a time", key="--export", value=given.export)
-            print(f"export: {export_study(folders[0], Path(given.export), given.member)}")
+            print(f"export: {export_study(folders[0], Path(given.export), given.member or 0)}")
             return 0
         reports = [report_study(folder) for folder in folders]
         if len(folders) > 1:
             from pretrain_exp.study.compare import compare_studies
 
-            print(f"comparison: {compare_studies(reports, Path(given.to))}")
+            print(f"comparison: {compare_studies(reports, Path(given.to or 'outputs/comparison'))}")
         return 0
 
     return report
 
 
 def _inspect(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
-    parser.add_argument("study", nargs="?")
-    parser.add_argument("--step", type=int, required=True)
-    parser.add_argument("--row", type=int)
-    parser.add_argument("--arm", default="treated")
-    parser.add_argument("--member", type=int, default=0)
+    parser.add_argument("study", nargs="?", help=NEWEST)
+    parser.add_argument("--step", type=int, required=True, help="of training")
+    parser.add_argument("--row", type=int, help="of the step's batch; else all that hold edits")
+    parser.add_argument("--arm", default="treated", help="whose reads; else treated")
+    parser.add_argument("--member", type=int, default=0, help="of a sweep; else 0")
 
     def inspect(given: argparse.Namespace) -> int:
         from pretrain_exp.study.inspect import print_rows
@@ -170,7 +184,7 @@ def _inspect(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], 
 
 
 def _sync(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
-    parser.add_argument("study", nargs="?")
+    parser.add_argument("study", nargs="?", help=NEWEST)
 
     def sync(given: argparse.Namespace) -> int:
         from pretrain_exp.study.mirror import mirror_study
@@ -182,8 +196,8 @@ def _sync(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int
 
 
 def _gc(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
-    parser.add_argument("--store")
-    parser.add_argument("--apply", action="store_true")
+    parser.add_argument("--store", metavar="DIR", help="else the one that was used last")
+    parser.add_argument("--apply", action="store_true", help="release; without it only what would be is said")
 
     def gc(given: argparse.Namespace) -> int:
         from pretrain_exp.store.gc import collect

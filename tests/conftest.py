@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
+from absl import logging as absl_logging
 from hydra.core.global_hydra import GlobalHydra
 
 from pretrain_exp.cli import main
@@ -10,6 +13,12 @@ from pretrain_exp.cli import main
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--screenshots", help="folder in which the browser's pictures of the report are kept")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _capture_stays_open():
+    """Hydra sets logging up anew, which closes the handler of absl (of ROUGE-L), which closes the stream it was made with."""
+    absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -71,10 +71,12 @@ def analyse(study: StudyData, level: float = 0.95, resamples: int = 2000, rng_se
     rows = effects(design) + side_effects(design) + [row for fit in fits for row in fit.rows]
     estimates = adjust(rows)
     relevance = Relevance(estimates, study.measured_by)
+    found = find(study, design)
     floors = [] if scores.units("treated") else noise_floor(scores, level)
     return Analysis(
-        floor_answers(floors) or answers(estimates, relevance), headline(estimates, relevance), estimates,
-        levels(design), trajectories(design), fits, _power(design), limits(study, design), find(study, design), design,
+        floor_answers(floors) or answers(estimates, relevance, scores.at_several_steps()),
+        headline(estimates, relevance), estimates,
+        levels(design), trajectories(design), fits, _power(design), limits(study, design, found.scant), found, design,
         relevance, matrices(study, design), floors,
     )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """The answer in a sentence: rows of the result in, what a colleague would be told out. Verbs follow the intervals.
 
     Reading a fact 16 times raised <outcome> by 2.05 nats in knowledge/memorization (95 % <method>: ..., n = ...; ...).
-    Holdout facts, never read: +1.62 nats (...); beyond them: +0.43 nats (...).
+    Holdout facts, never read: +1.62 nats (...); beyond them: +0.43 nats (...). Treated − placebo: +1.98 nats (...).
 
 A verb says that reading did it only where the change exceeds that of holdout items, or these did not move.
 """
@@ -9,12 +9,12 @@ A verb says that reading did it only where the change exceeds that of holdout it
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pretrain_exp.analysis.estimate import Estimate
 from pretrain_exp.analysis.metrics import Metric, metric
 from pretrain_exp.analysis.outcomes import Relevance, headline, measured_of
-from pretrain_exp.analysis.scores import REMOVED
+from pretrain_exp.analysis.scores import REMOVED, Series
 
 
 def matching(rows: Sequence[Estimate], like: Estimate, **changes: object) -> Estimate | None:
@@ -24,19 +24,27 @@ def matching(rows: Sequence[Estimate], like: Estimate, **changes: object) -> Est
     return next((row for row in rows if all(getattr(row, key) == value for key, value in wanted.items())), None)
 
 
-def answers(rows: Sequence[Estimate], relevance: Relevance | None = None) -> list[str]:
-    """One passage for each panel and insertion; a single sentence that says why when nothing can be answered."""
+def answers(
+    rows: Sequence[Estimate], relevance: Relevance | None = None, several_steps: Collection[Series] = ()
+) -> list[str]:
+    """One passage for each panel and insertion; a single sentence that says why when nothing can be answered.
+
+    several_steps: what was scored at more than one step, so that the sentence says at which.
+    """
     relevance = relevance or Relevance(rows)
     places = dict.fromkeys(
         (row.panel, row.insertion) for row in rows if row.dose is not None and row.contrast != "member_vs_member"
     )
     varied = [len({place[i] for place in places}) > 1 for i in (0, 1)]
     found = [
-        _answer(rows, row, ", ".join(part for part, named in zip(place, varied, strict=True) if named and part))
+        _answer(
+            rows, row, ", ".join(part for part, named in zip(place, varied, strict=True) if named and part),
+            _where(rows, row, several_steps),
+        )
         + _passed_over(row, relevance)
         for place in places
         if (row := headline(rows, relevance, *place))
-    ]
+    ]  # fmt: skip
     return found or _side_effects_only(rows)
 
 
@@ -45,30 +53,52 @@ def outcome_name(evaluation: str, task: str) -> str:
     return task if task == evaluation or task.startswith(f"{evaluation}/") else f"{evaluation}/{task}"
 
 
-def _answer(rows: Sequence[Estimate], row: Estimate, name: str) -> str:
-    m = metric(row.metric, True)
+def _answer(rows: Sequence[Estimate], row: Estimate, name: str, where: str) -> str:
+    m = metric(row.metric, any(r.b is not None for r in rows if r.metric == row.metric))
     holdout = matching(rows, row, dose=0) if row.dose and row.contrast == "treated_vs_control" else None
     moved = holdout is not None and not _holds_zero(holdout)
     beyond = matching(rows, row, contrast="difference_in_differences") if moved else None
     if moved and (beyond is None or _holds_zero(beyond) or (beyond.estimate > 0) != (row.estimate > 0)):
-        sentence = _compared(row, m)
+        sentence = _compared(row, m, where)
     else:
-        sentence = f"{_lead(row, m)} {_effect(row, m)} in {_where(rows, row)} "
+        sentence = f"{_lead(row, m)} {_effect(row, m)} in {where} "
     against = "control" if row.contrast == "treated_vs_control" else f"holdout {m.thing}s of the same run"
     sentence = f"{name}: {sentence[0].lower()}{sentence[1:]}" if name else sentence
-    sentence = sentence.replace("<where>", _where(rows, row))
     sentence += (
-        f"({_interval(row, m)}, n = {row.n:,} {row.counted}; {against} {m.level(row.reference)} → treated "
+        f"({_interval(row, m)}, n = {_count(rows, row)}; {against} {m.level(row.reference)} → treated "
         f"{m.level(row.value)}{_tests(rows, row)})."
     )
-    if holdout is None:
-        return sentence
-    interval = f"no interval: {holdout.flag}" if math.isnan(holdout.low) else m.interval(holdout.low, holdout.high)
-    sentence += f" Holdout {m.thing}s, never read: {_signed(holdout, m)} ({interval})"
-    if beyond is None:
-        return f"{sentence}."
-    told = ", which this study cannot tell from no effect" if _holds_zero(beyond) else ""
-    return f"{sentence}; beyond them: {_signed(beyond, m)} ({m.interval(beyond.low, beyond.high)}){told}."
+    if holdout:
+        sentence += f" Holdout {m.thing}s, never read: {_with_interval(holdout, m)}"
+        sentence += f"; beyond them: {_told(beyond, m)}." if beyond else "."
+    placebo = matching(rows, row, contrast="treated_vs_placebo") if row.contrast == "treated_vs_control" else None
+    return f"{sentence} Treated − placebo: {_told(placebo, m)}." if placebo else sentence
+
+
+def _with_interval(row: Estimate, m: Metric) -> str:
+    interval = f"no interval: {row.flag}" if math.isnan(row.low) else m.interval(row.low, row.high)
+    return f"{_signed(row, m)} ({interval})"
+
+
+def _told(row: Estimate, m: Metric) -> str:
+    return _with_interval(row, m) + (", which this study cannot tell from no effect" if _holds_zero(row) else "")
+
+
+def _count(rows: Sequence[Estimate], row: Estimate) -> str:
+    """'5 items × 2 seeds' where each seed has as many, else their sum."""
+    each = [r.n for r in _runs(rows, row)] if row.scope == "seeds" else []
+    if len(each) == row.seeds and len(set(each)) == 1:
+        return f"{each[0]:,} {row.counted} × {row.seeds} seeds"
+    return f"{row.n:,} {row.counted}"
+
+
+def _runs(rows: Sequence[Estimate], row: Estimate) -> list[Estimate]:
+    """The rows of single runs that a row over seeds is made of."""
+    return [
+        r for r in rows
+        if r.scope == "run" and (r.contrast, r.group, r.dose) == (row.contrast, row.group, row.dose)
+        and measured_of(r) == measured_of(row)
+    ]  # fmt: skip
 
 
 def _lead(row: Estimate, m: Metric) -> str:
@@ -93,23 +123,26 @@ def _effect(row: Estimate, m: Metric) -> str:
     if math.isnan(row.low):
         return f"changed {_changed(row, m)} by {_signed(row, m)}"
     if _holds_zero(row):
-        return f"changed {_changed(row, m)} by {_signed(row, m)}, which this study cannot tell from no effect,"
+        return f"had no effect on {_changed(row, m)} that this study can tell: {_signed(row, m)}"
     verb = "raised" if row.estimate > 0 else "lowered"
     return f"{verb} {_changed(row, m)} by {m.difference(abs(row.estimate), sign=False)} {m.unit}".rstrip()
 
 
-def _compared(row: Estimate, m: Metric) -> str:
+def _compared(row: Estimate, m: Metric, where: str) -> str:
     """Where holdout items moved as much: what is seen, and not that reading did it."""
     planted = f"after {row.dose:,} {m.planted}s" if m.planted else f"{m.thing}s read {_times(row.dose or 0)}"
     size = f"{m.difference(abs(row.estimate), sign=False)} {m.unit}".rstrip()
     label = m.label[:1].upper() + m.label[1:]
     side = "higher" if row.estimate > 0 else "lower"
-    return f"{label} ({planted}) is {size} {side} than in control in <where>, and so it is for holdout {m.thing}s "
+    return f"{label} ({planted}) is {size} {side} than in control in {where}, and so it is for holdout {m.thing}s "
 
 
-def _where(rows: Sequence[Estimate], row: Estimate) -> str:
+def _where(rows: Sequence[Estimate], row: Estimate, several_steps: Collection[Series]) -> str:
     tasks = {r.task for r in rows if measured_of(r)._replace(task=row.task) == measured_of(row)}
-    return outcome_name(row.evaluation, row.task) + (f", one of {len(tasks)} tasks" if len(tasks) > 1 else "")
+    name = outcome_name(row.evaluation, row.task) + (f", one of {len(tasks)} tasks," if len(tasks) > 1 else "")
+    if row.step is not None and (row.evaluation, row.task, row.metric) in several_steps:
+        return f"{name} at step {row.step:,}"
+    return name.removesuffix(",")
 
 
 def _signed(row: Estimate, m: Metric) -> str:
@@ -131,14 +164,7 @@ def _tests(rows: Sequence[Estimate], row: Estimate) -> str:
     """Exact tests within each run beside the interval over seeds: the weakest of them."""
     if row.scope == "run":
         return f"; {row.p_method} p {format_p(row.p)}" if not math.isnan(row.p) else ""
-    each = [
-        r
-        for r in rows
-        if r.scope == "run"
-        and not math.isnan(r.p)
-        and (r.contrast, r.group, r.dose) == (row.contrast, row.group, row.dose)
-        and measured_of(r) == measured_of(row)
-    ]
+    each = [r for r in _runs(rows, row) if not math.isnan(r.p)]
     if not each:
         return ""
     low, high = min(r.p for r in each), max(r.p for r in each)

@@ -33,6 +33,7 @@ from pretrain_exp.items.facts import fact_of
 
 MOST_BINS = 8
 FEWEST_IN_BIN = 10  # item effects
+FEWEST = 3 * FEWEST_IN_BIN, 4  # item effects a seed, distances: below them nothing is fitted
 _SIGHT = 100
 BEYOND = "beyond the distances that were seen: an extrapolation"
 FLAT = "not determined: no fading at all fits as well"
@@ -96,10 +97,17 @@ class _Sample(NamedTuple):
     fact: Vector
 
 
-def fading(study: StudyData, design: Design) -> tuple[list[FadedPoint], list[Fade]]:
-    """Points and curves of every insertion, headline metric and dose above 0 that has three bins or more."""
+Scant = dict[str, tuple[int, int]]  # insertion -> item effects a seed and distances that it has, too few for a curve
+
+
+def fading(study: StudyData, design: Design) -> tuple[list[FadedPoint], list[Fade], Scant]:
+    """Points and curves of every insertion, headline metric and dose above 0 that has three bins or more.
+
+    Third, insertions without any curve although several states were evaluated.
+    """
     points: list[FadedPoint] = []
     fades: list[Fade] = []
+    scant: Scant = {}
     last = last_reads(study)
     clocks = {unit: Clock.of(study, unit) for unit in design.scores.units("treated")}
     in_tokens = bool(clocks) and all(clock.tokens for clock in clocks.values())
@@ -115,12 +123,21 @@ def fading(study: StudyData, design: Design) -> tuple[list[FadedPoint], list[Fad
             }
             edges = _edges(samples)
             if edges is None:
+                if samples and any(len(design.scores.steps(series, unit)) > 1 for unit in panel.units):
+                    scant[insertion] = max(scant.get(insertion, (0, 0)), _there(samples))
                 continue
             where = {"panel": panel.label, "insertion": insertion, **series._asdict(), "dose": cell.dose}
             where["unit"] = unit_name
             points += _points(where, samples, edges, design.level, design.counted(series, insertion))
             fades += _fades(where, samples, design.level)
-    return points, fades
+    for insertion in {point.insertion for point in points}:
+        scant.pop(insertion, None)
+    return points, fades, scant
+
+
+def _there(samples: dict[int, _Sample]) -> tuple[int, int]:
+    """Of the seed that has fewest."""
+    return min((len(sample.x), len(np.unique(sample.x))) for sample in samples.values())
 
 
 def _sample(

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pretrain_exp.analysis.codes import CodeRecurrence, CodeShare, codes, recurrences
 from pretrain_exp.analysis.design import Design
-from pretrain_exp.analysis.fading import Fade, FadedPoint, fading
+from pretrain_exp.analysis.fading import Fade, FadedPoint, Scant, fading
 from pretrain_exp.analysis.knowledge import KnowledgeTable, knowledge_tables
 from pretrain_exp.analysis.separations import Separated, separations
 from pretrain_exp.analysis.study import StudyData
@@ -23,7 +23,7 @@ from pretrain_exp.analysis.watermarks import Watermarked, watermarks
 
 @dataclass(frozen=True)
 class Findings:
-    """Rows of each kind; see the rooms that they come from."""
+    """Rows of each kind; see the rooms that they come from. scant: what has too few states for a curve of fading."""
 
     separations: list[Separated]
     faded: list[FadedPoint]
@@ -32,6 +32,7 @@ class Findings:
     recurrences: list[CodeRecurrence]
     watermarks: list[Watermarked]
     knowledge: list[KnowledgeTable]
+    scant: Scant
 
     def tables(self) -> dict[str, pa.Table]:
         """Name -> table, of the kinds that have rows."""
@@ -49,10 +50,10 @@ class Findings:
 
 def find(study: StudyData, design: Design) -> Findings:
     """Everything that the study has data for."""
-    faded, fades = fading(study, design)
+    faded, fades, scant = fading(study, design)
     return Findings(
         separations(design), faded, fades, codes(design), recurrences(design), watermarks(design),
-        knowledge_tables(study.results, study.ledger, level=design.level),
+        knowledge_tables(study.results, study.ledger, level=design.level), scant,
     )  # fmt: skip
 
 

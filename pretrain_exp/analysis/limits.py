@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from pretrain_exp.analysis.design import Design
+from pretrain_exp.analysis.fading import FEWEST, Scant
 from pretrain_exp.analysis.study import StudyData
 
 SEVERITIES = ("error", "warning", "note")
@@ -26,9 +27,9 @@ class Remark:
     text: str
 
 
-def limits(study: StudyData, design: Design) -> list[Remark]:
-    """The remarks, the worst first."""
-    found = [*_integrity(study), *_arms(design), *_seeds(study, design), *_coverage(study, design)]
+def limits(study: StudyData, design: Design, scant: Scant) -> list[Remark]:
+    """The remarks, the worst first. scant: see fading.py."""
+    found = [*_integrity(study), *_arms(design), *_seeds(study, design), *_coverage(study, design), *_fading(scant)]
     return sorted(found, key=lambda remark: SEVERITIES.index(remark.severity))
 
 
@@ -164,6 +165,17 @@ def _coverage(study: StudyData, design: Design) -> Iterator[Remark]:
         yield Remark("note", "Variants that differ in their doses alone are analysed together as one dose-response.")
     if study.varies and len(study.results) == 0:
         yield Remark("error", "No evaluation gave a result.")
+
+
+def _fading(scant: Scant) -> Iterator[Remark]:
+    for insertion, (effects, distances) in scant.items():
+        if effects < FEWEST[0] or distances < FEWEST[1]:
+            yield Remark(
+                "note",
+                f"How the effect of {insertion} fades is not shown: it needs {FEWEST[0]} scores of items after their "
+                f"last reading in each seed, at {FEWEST[1]} distances from it; there are {effects:,}, at "
+                f"{distances:,}. Add evaluation.steps after the last reading.",
+            )
 
 
 def _unpaired(design: Design) -> Iterator[Remark]:

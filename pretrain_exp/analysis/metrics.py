@@ -119,6 +119,7 @@ METRICS = {
         "inner product with its noise", "standard deviations", thing="text", of_it="its inner product with its noise"
     ),
     "watermark_fresh": Metric("inner product with noise that was not planted", "standard deviations", thing="text"),
+    "nll": Metric("negative log-likelihood", "nats", 1, 2, -1, 2, "text", "its negative log-likelihood"),
     "nats_per_token": Metric("loss", "nats per token", better=-1, digits=4, difference_digits=4),
     "bits_per_byte": Metric("bits per byte", "bits per byte", better=-1, digits=4, difference_digits=4),
 }

@@ -89,6 +89,9 @@ class Scores:
             return same_seed[0]
         return units[0] if len(units) == 1 else None
 
+    def at_several_steps(self) -> set[Series]:
+        return {series for (series, _, _), steps in self._steps.items() if len(steps) > 1}
+
     def get(self, series: Series, unit: Unit, arm: str, step: int) -> Vector | None:
         run = self.run_of(arm, unit)
         return None if run is None else self.vectors.get((series, arm, run, step))

@@ -51,6 +51,9 @@ class FilePlanting(Planting, ABC):
     def edits(self, context: InsertionContext) -> Edits:
         """The edits of all rows. UserErrors carry the full key, insertion.<name>.<field>."""
         entries = [self._entry(row) for row in read_rows(self.file)]
+        if not entries:
+            fix = "give at least one row"
+            raise UserError("holds no row: there is nothing to plant", key="file", value=self.file, fix=fix)
         self._check_groups(entries)
         return build_edits(context, self, entries)
 
@@ -66,15 +69,21 @@ class FilePlanting(Planting, ABC):
         explicit = self.mode == "explicit"
         position = position_of(row, self.position_key, self.file, "position_key") if explicit else None
         content = self.content(field(row, self.key, self.file, "key"), origin)
-        return Entry(origin=origin, group=group, repetitions=self._repetitions(group), position=position, **content)
+        return Entry(
+            origin=origin, group=group, repetitions=self._repetitions(group, row), position=position, **content
+        )
 
-    def _repetitions(self, group: str) -> float:
+    def _repetitions(self, group: str, row: Row) -> float:
         given = self.repetitions
         if not isinstance(given, Mapping):
             return given
         if group not in given:
             problem = f"group {group!r} has no repetitions"
-            raise UserError(problem, key="repetitions", value=dict(given), fix="name every group")
+            fix = "name every group"
+            if self.group_key is None:
+                fields = ", ".join(str(name) for name in row[1] if name != self.key) or "none beside the content"
+                fix = f"set group_key to the field that holds the group of a row; fields there: {fields}"
+            raise UserError(problem, key="repetitions", value=dict(given), fix=fix)
         return given[group]
 
     def _check_groups(self, entries: list[Entry]) -> None:

@@ -19,7 +19,7 @@ from pretrain_exp.data.order import DataOrder
 from pretrain_exp.data.phases import Phases
 from pretrain_exp.errors import UserError
 from pretrain_exp.insertion.encoding import encoded, note_long, pieces
-from pretrain_exp.insertion.ranges import Range, check_range, span_of
+from pretrain_exp.insertion.ranges import RangeField, check_range, span_of
 from pretrain_exp.insertion.scan import Find, Runs, find_runs, scan
 from pretrain_exp.insertion.schedules import Density, check_density, spans_of
 from pretrain_exp.plan.edits import EditItem, Edits, OnFull, Skipped, Window
@@ -88,7 +88,7 @@ class Planting:
     """The fields that all kinds share; conf/insertion/*.yaml explains them in a line each."""
 
     mode: Literal["random", "range", "explicit"] = "random"
-    range: Range | None = None
+    range: RangeField | None = None
     density: Density = "uniform"
     too_long: Literal["error", "split", "truncate", "skip"] = "error"
     on_full: OnFull = "error"
@@ -189,6 +189,8 @@ def build_edits(context: InsertionContext, planting: Planting, entries: Sequence
             value=max(entry.repetitions for entry in entries),
             fix="plant more items, or repeat them more often",
         )
+    if not any(entry.repetitions for entry in entries):
+        notes.append(f"all {len(entries):,} items have 0 repetitions: nothing is planted")
     table = np.array(rows, dtype=np.int64).reshape(-1, 3)
     span = (0, 0) if explicit else planting.span(context)
     return Edits(

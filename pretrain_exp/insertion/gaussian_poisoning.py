@@ -21,7 +21,7 @@ import numpy as np
 from pretrain_exp.errors import UserError
 from pretrain_exp.insertion.base import InsertionContext, keyed
 from pretrain_exp.insertion.gradient_noise import check_sigma
-from pretrain_exp.insertion.ranges import Range, check_range, span_of
+from pretrain_exp.insertion.ranges import RangeField, check_range, span_of
 from pretrain_exp.insertion.steps import Every, check_steps, steps_of
 from pretrain_exp.insertion.unseen import scored_names
 from pretrain_exp.plan.edits import EditItem, Edits, OnFull
@@ -38,7 +38,7 @@ class GaussianPoisoning:
     steps: list[int] | Every | None = None
     sequences: int | None = None
     length: int | None = None
-    range: Range | None = None
+    range: RangeField | None = None
     score: int | None = 64
     on_full: OnFull = "error"
 

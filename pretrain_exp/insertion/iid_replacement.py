@@ -16,7 +16,7 @@ import numpy as np
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.insertion.base import InsertionContext, keyed
-from pretrain_exp.insertion.ranges import Range, check_range, span_of
+from pretrain_exp.insertion.ranges import RangeField, check_range, span_of
 from pretrain_exp.insertion.unseen import Place, check_counts, replace_sequences
 from pretrain_exp.plan.edits import Edits, OnFull
 
@@ -27,7 +27,7 @@ class IidReplacement:
 
     sequences: int
     windows: int = 10
-    range: Range | None = None
+    range: RangeField | None = None
     score: int | None = 64
     holdout: int = 64
     on_full: OnFull = "error"

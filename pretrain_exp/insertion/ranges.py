@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 from pretrain_exp.data.phases import Phases
 from pretrain_exp.errors import UserError
@@ -24,6 +26,17 @@ class Range:
     start: float
     end: float
     unit: Literal["tokens", "steps", "share"] = "tokens"
+
+
+def _no_list(given: Any) -> Any:
+    """A list of two bounds is a range without its unit: ValueError that shows what was meant."""
+    if isinstance(given, list | tuple) and len(given) == 2:
+        unit = "share" if all(isinstance(bound, int | float) and bound <= 1 for bound in given) else "steps"
+        raise ValueError(f"is written {{start: {given[0]}, end: {given[1]}, unit: {unit}}}")
+    return given
+
+
+RangeField = Annotated[Range, BeforeValidator(_no_list)]
 
 
 def check_range(given: Range | Mapping[str, Any]) -> Range:
@@ -53,11 +66,18 @@ def span_of(given: Range | None, context: InsertionContext) -> tuple[int, int]:
             f"(steps {window.first_step:,} to {window.last_step:,})",
             key="range",
             value=asdict(given),
-            fix="choose bounds inside the run, or unit: share",
+            fix=_way_in(given),
         )
     if low == high:
         raise UserError("the range holds no token", key="range", value=asdict(given), fix="widen it")
     return low, high
+
+
+def _way_in(given: Range) -> str:
+    if given.unit != "share":
+        return "choose bounds inside the run, or unit: share"
+    ways = f": {{start: {given.start / 100:g}, end: {given.end / 100:g}, unit: share}}"
+    return f"shares go from 0 to 1{ways if given.start >= 0 and 2 <= given.end <= 100 else ''}"
 
 
 def _to_position(value: float, unit: str, phases: Phases, first: int, stop: int) -> int:

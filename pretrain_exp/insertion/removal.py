@@ -23,7 +23,7 @@ import numpy as np
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.insertion.base import InsertionContext, keyed, ranked
-from pretrain_exp.insertion.ranges import Range, check_range, span_of
+from pretrain_exp.insertion.ranges import RangeField, check_range, span_of
 from pretrain_exp.insertion.scan import Runs
 from pretrain_exp.insertion.unseen import Place, replace_sequences
 from pretrain_exp.items.content import content_id
@@ -51,7 +51,7 @@ class Removal:
 
     file: str | None = None
     sample: int | None = None
-    range: Range | None = None
+    range: RangeField | None = None
     key: str = "tokens"
     ngram: int | None = None
     keep: float = 0.0

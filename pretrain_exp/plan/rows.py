@@ -20,6 +20,8 @@ Row = tuple[int, dict[str, Any]]
 
 def check_file(path: str, key: str) -> None:
     """UserError where the file is missing or of a kind that `read_rows` does not know."""
+    if Path(path).is_dir():
+        raise UserError("is a folder", key=key, value=path, fix="give the path of a file")
     if not Path(path).is_file():
         raise UserError("there is no such file", key=key, value=path, fix="give the path of an existing file")
     if not path.endswith(SUFFIXES):
@@ -51,7 +53,7 @@ def field(row: Row, name: str, path: str, key: str) -> Any:
             f"row {number} of {path} has no {name!r}; it has: {there}",
             key=key,
             value=name,
-            fix="name a field of the file",
+            fix=f"add a {name!r} to each row" + (f", or name the field that holds it in {key}" if "key" in key else ""),
         )
     return fields[name]
 

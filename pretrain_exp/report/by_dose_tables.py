@@ -73,9 +73,9 @@ def _table(analysis: Analysis, rows: Sequence[Estimate]) -> Table:
             ]
         )  # fmt: skip
     methods = ", ".join(dict.fromkeys(row.method for row in shown))
-    caption = f"{_CAPTIONS[first.metric]} Interval: {methods}."
+    caption = f"{_CAPTIONS[first.metric]} Interval: {methods}; bold: it excludes 0."
     if against:
-        caption += " Beyond holdout: the difference less that of the holdout, bold where its own interval excludes 0."
+        caption += " Beyond holdout: the difference less that of the holdout, with its own interval."
     return Table(_TITLES[first.metric], columns, cells, caption, key=first.metric)
 
 

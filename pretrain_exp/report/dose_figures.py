@@ -36,6 +36,7 @@ from pretrain_exp.report.axes import (
 from pretrain_exp.report.item_figures import every_item, over_steps
 from pretrain_exp.report.pictures import ARM_COLOUR, INK, VARIANT_COLOURS, VARIANT_MARKERS, Picture, slug, table
 from pretrain_exp.report.rows import main_rows
+from pretrain_exp.report.tables import metric_of
 
 MOST_LINES = 7  # variants that a picture by dose can hold
 
@@ -78,8 +79,8 @@ def _dose_response(analysis: Analysis, place: Place, name: str, own: Sequence[st
     several = any(r.seed is None for r in rows)
     means = [r for r in rows if (r.seed is None) == several]
     fit = next((f for f in analysis.responses if (f.panel, f.insertion, *f.series) == (*place, name)), None)
-    m = metric(name, True)
     binary = analysis.design.scores.binary[Series(*place[2:], name)]
+    m = metric(name, binary)
 
     def draw(all_axes: Sequence[Axes]) -> None:
         axes = all_axes[0]
@@ -100,7 +101,7 @@ def _dose_response(analysis: Analysis, place: Place, name: str, own: Sequence[st
             shown = [v for r in means for v in (r.low, r.high, r.mean) if not np.isnan(v)]
             axes.set_ylim(max(-0.03, min(0.0, *shown) - 0.03), min(1.03, max(1.0, *shown) + 0.03))
         dose_axis(axes, doses)
-        axes.set_ylabel(m.label if binary else f"{m.label}\n[{m.unit}]")
+        axes.set_ylabel(m.label if binary or not m.unit else f"{m.label}\n[{m.unit}]")
         axes.legend(loc="best", ncols=len(arms))
 
     seeds = len({r.seed for r in rows} - {None})
@@ -132,7 +133,7 @@ def _effects(analysis: Analysis, place: Place, metrics: Sequence[str], own: Sequ
 
     def draw(all_axes: Sequence[Axes]) -> None:
         for axes, name in zip(all_axes, shown, strict=True):
-            m = metric(name, True)
+            m = next(metric_of(analysis, r) for r in means if r.metric == name)
             axes.axhline(0, color=INK, lw=0.9)
             arms = [arm for contrast, arm in contrasts.items() if any(r.contrast == contrast for r in means)]
             for contrast, arm in contrasts.items():
@@ -149,8 +150,9 @@ def _effects(analysis: Analysis, place: Place, metrics: Sequence[str], own: Sequ
                 points(axes, beside, [r.estimate for r in single], arm)
             difference_axis(axes.yaxis, m)
             dose_axis(axes, doses)
-            axes.set_xlabel("times read")
-            axes.set_title(f"{m.label}\n[{m.unit}]" if len(shown) > 1 else f"{m.label} [{m.unit}]")
+            axes.set_xlabel("times read (log scale)")
+            axes.set_ylabel(f"{' or '.join(arms)} − control" + (f"\n[{m.unit}]" if m.unit else ""))
+            axes.set_title(wrapped(m.label))
             if len(arms) > 1:
                 axes.legend(loc="best")
 
@@ -176,7 +178,7 @@ def _variants(analysis: Analysis, place: Sequence[str], own: Sequence[str]) -> I
     means = main_rows([r for r in rows if r.metric == name], lambda r: (r.panel, r.dose))
     doses = sorted({r.dose for r in means if r.dose is not None})
     labels = list(dict.fromkeys(r.panel for r in means))
-    m = metric(name, True)
+    m = metric_of(analysis, means[0])
     planted = [d for d in doses if d]
     lines = len(labels) <= MOST_LINES and len(planted) > 1
     listed = [r for label in labels for r in _listed(means, label, len(planted) > 1)]

@@ -169,8 +169,8 @@ def _fading(rows: list[FadedPoint], own: list[str]) -> Picture:
     bound = " Dotted: what the optimizer's weight decay alone leaves, from the nearest point of the highest dose."
     return Picture(
         slug("forgetting", *own), "forgetting", f"Effect by time since the last exposure{named(own)}",
-        f"Means of items in bins of their distance, 95 % {shown[0].method}; curves: least squares through the "
-        "points, drawn also where no fading fits as well (see the table)."
+        f"Means of items in bins of their distance, 95 % {shown[0].method}; curves: least squares through these "
+        "points (those of the table: through the items of each seed), drawn also where no fading fits as well."
         + (bound if any(row.weight_left == row.weight_left for row in shown) else ""),
         rows_to_table(shown), draw,
     )  # fmt: skip

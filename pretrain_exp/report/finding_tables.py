@@ -14,6 +14,7 @@ import numpy as np
 
 from pretrain_exp.analysis.analyse import Analysis
 from pretrain_exp.analysis.codes import CodeShare
+from pretrain_exp.analysis.fading import BEYOND
 from pretrain_exp.analysis.findings import Findings
 from pretrain_exp.analysis.knowledge import Effect, KnowledgeTable
 from pretrain_exp.analysis.metrics import metric
@@ -119,7 +120,7 @@ def _curves(found: Findings) -> Table:
         "a + b log₁₀ x, half-life where half of the effect at the smallest distance is left, zero at 10^(−a/b). "
         "Over seeds: geometric mean with a t interval on the logarithms; of one run no interval is given. A dash: the "
         "curve never gets there, or no fading at all fits as well. What holdout items moved by is not taken off."
-    )
+    ) + (f" † {BEYOND}." if any(row.flag == BEYOND for row in rows) else "")
     return Table("How the effect fades", columns, cells, caption)
 
 
@@ -127,8 +128,9 @@ def _distance(value: float, low: float = math.nan, high: float = math.nan, flag:
     """A distance in tokens or steps, three digits of it."""
     if not math.isfinite(value):
         return Cell(DASH, math.inf, note=flag)
+    mark = " †" if flag == BEYOND else ""
     text = short(value) + ("" if math.isnan(low) else f" ({short(low)} to {short(high)})")
-    return Cell(text, value, note=flag)
+    return Cell(text + mark, value, note=flag)
 
 
 def _distances(found: Findings) -> Table:

@@ -16,9 +16,11 @@ from pretrain_exp.errors import UserError
 def replaced(folder: Path) -> Iterator[Path]:
     """A fresh folder to write to, which then takes the place of `folder`; on an error what stood there stays.
 
-    Raises UserError when `folder` holds something that has no summary.json, so was not written by this.
+    Raises UserError when `folder` is a file, or holds something that has no summary.json, so was not written by this.
     """
     folder = folder.absolute()
+    if folder.exists() and not folder.is_dir():
+        raise UserError("is a file, where a folder is to be written", value=str(folder), fix="name another folder")
     if folder.exists() and not (folder / "summary.json").is_file() and any(folder.iterdir()):
         raise UserError(
             "a report replaces its folder, and this one holds something else",

@@ -50,7 +50,7 @@ def response_table(analysis: Analysis) -> Table | None:
         )
     caption = (
         "Slope: log-odds of a right answer per unit of log(1 + dose). r50: the dose at which the fitted accuracy is "
-        "one half. Trend: Cochran-Armitage with scores log(1 + dose)."
+        "one half. Trend: Cochran-Armitage with scores log(1 + dose). Bold: over seeds, the one to conclude from."
     )
     return Table("Fit of the dose-response", columns, cells, caption)
 

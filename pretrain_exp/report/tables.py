@@ -113,11 +113,13 @@ def effect_tables(analysis: Analysis) -> Iterator[Table]:
         yield replace(_effect_table(title, main, _SIDES[contrast], folded, analysis), key=name)
         if several:
             rest = [row for row in rows if row.scope != "seeds"]
-            yield _seed_table(f"Each seed. {title}", rest)
+            yield _seed_table(f"Each seed. {title}", rest, metric_of(analysis, rest[0]))
 
 
-def _binary(analysis: Analysis, row: Estimate) -> bool:
-    return analysis.design.scores.binary.get(Series(row.evaluation, row.task, row.metric), False)
+def metric_of(analysis: Analysis, row: Estimate) -> Metric:
+    """How the row's numbers are written: as points only where every score is right or wrong, or the metric says so."""
+    series = Series(row.evaluation, row.task, row.metric)
+    return metric(row.metric, analysis.design.scores.binary.get(series, False))
 
 
 def _dose(row: Estimate) -> Cell:
@@ -130,7 +132,7 @@ def _dose(row: Estimate) -> Cell:
 def _effect_table(
     title: str, rows: Sequence[Estimate], sides: tuple[str, str], folded: bool, analysis: Analysis
 ) -> Table:
-    m = metric(rows[0].metric, _binary(analysis, rows[0]))
+    m = metric_of(analysis, rows[0])
     change = "change" in sides[0]
     side: Callable[[float], str] = m.difference if change else m.level
     columns = [
@@ -159,12 +161,14 @@ def _caption(rows: Sequence[Estimate], analysis: Analysis) -> str:
     tests = ", ".join(dict.fromkeys(row.p_method for row in rows if row.p_method))
     family = sum(1 for row in analysis.estimates if row.family() == rows[0].family() and not math.isnan(row.p))
     contrast = CONTRASTS[rows[0].contrast]
-    adjusted = f"p: {tests or 'none'}; adjusted over {family} comparisons."
-    return f"{contrast[0].upper()}{contrast[1:]}. Interval: {methods}. {adjusted}"
+    over = "not adjusted: one comparison"
+    if family > 1:
+        over = f"adjusted over {family:,} comparisons (all tasks, metrics, doses and groups)"
+    adjusted = f"p: {tests or 'none'}; {over}."
+    return f"{contrast[0].upper()}{contrast[1:]}. Interval: {methods}; bold: it excludes 0. {adjusted}"
 
 
-def _seed_table(title: str, rows: Sequence[Estimate]) -> Table:
-    m = metric(rows[0].metric, True)
+def _seed_table(title: str, rows: Sequence[Estimate], m: Metric) -> Table:
     paired = any(row.b is not None for row in rows)
     columns = [
         Column("Scope", number=False),
@@ -228,7 +232,7 @@ def side_effect_table(analysis: Analysis) -> Table | None:
     ]
     cells = []
     for row in rows:
-        m = metric(row.metric, _binary(analysis, row))
+        m = metric_of(analysis, row)
         task = ", ".join(filter(None, (row.panel, f"{row.evaluation}: {row.task}")))
         cells.append(
             [

@@ -7,6 +7,7 @@ import pytest
 from pretrain_exp.analysis.answer import answers, format_p, matching, outcome_name
 from pretrain_exp.analysis.estimate import Estimate
 from pretrain_exp.analysis.outcomes import Relevance, headline
+from pretrain_exp.analysis.scores import Series
 
 ROW = Estimate(
     contrast="treated_vs_control", evaluation="e", task="t", metric="acc", insertion="plant", dose=64, scope="seeds",
@@ -44,7 +45,7 @@ def test_a_text_is_not_called_an_item() -> None:
 
 def test_what_cannot_be_told_from_none_is_said_so() -> None:
     (answer,) = answers([replace(ROW, estimate=0.02, low=-0.03, high=0.07)])
-    assert "changed accuracy on it by +2.0 points, which this study cannot tell from no effect" in answer
+    assert "had no effect on accuracy on it that this study can tell: +2.0 points in e/t (95 % t interval" in answer
     assert "raised" not in answer
     assert "−3.0 to +7.0" in answer
 
@@ -83,7 +84,26 @@ def test_one_run_is_said_to_be_one() -> None:
 )
 def test_tests_within_each_seed_stand_beside_the_interval(p: list[float], words: str) -> None:
     each = [replace(ROW, scope="run", seed=s, p=value, p_method="exact McNemar") for s, value in enumerate(p)]
-    assert words in answers([*each, ROW])[0]
+    answer = answers([*each, replace(ROW, n=900)])[0]
+    assert words in answer
+    assert "n = 300 items × 3 seeds;" in answer
+
+
+def test_a_placebo_arm_and_the_step_are_in_the_sentence() -> None:
+    placebo = replace(ROW, contrast="treated_vs_placebo", estimate=0.02, low=-0.05, high=0.09)
+    step = replace(ROW, step=1200)
+    told = "Treated − placebo: +2.0 points (−5.0 to +9.0), which this study cannot tell from no effect."
+    assert answers([ROW, HOLDOUT, placebo])[0].endswith(
+        f"Holdout items, never read: +1.0 points (−4.0 to +6.0). {told}"
+    )
+    assert " in e/t at step 1,200 (95 %" in answers([step], several_steps={Series("e", "t", "acc")})[0]
+    assert " in e/t (95 %" in answers([step], several_steps={Series("e", "t", "ce")})[0]
+
+
+def test_a_metric_that_is_not_known_is_in_points_only_where_items_are_right_or_wrong() -> None:
+    own = replace(ROW, metric="own")
+    assert "by 0.610 in" in answers([own])[0]
+    assert "by 61.0 points in" in answers([own, replace(own, scope="run", seed=0, b=3, c=1)])[0]
 
 
 def test_headline_prefers_control_accuracy_seeds_and_the_highest_dose() -> None:
@@ -99,7 +119,7 @@ def test_headline_prefers_control_accuracy_seeds_and_the_highest_dose() -> None:
     assert headline([*others, ROW]) is ROW
     assert headline(others[:1]) is others[0]
     assert headline([HOLDOUT]) is HOLDOUT  # where nothing that was read is asked about: what generalises
-    assert answers([HOLDOUT])[0].startswith("Training on what was planted changed accuracy of items that were never")
+    assert answers([HOLDOUT])[0].startswith("Training on what was planted had no effect on accuracy of items that were")
     assert headline([]) is None
 
 

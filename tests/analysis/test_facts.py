@@ -122,8 +122,9 @@ def test_a_bin_of_forgetting_counts_facts_also_where_they_are_seen_at_several_st
         schema=LEDGER,
     )
     data = study(pa.concat_tables(tables), _named(items({("", 0): DOSES})), ledger=ledger)
-    points, fades = fading(data, design(data))
+    points, fades, scant = fading(data, design(data))
     assert points
+    assert scant == {}
     assert all(point.n <= FACTS // 2 and point.counted == "facts" for point in points)
     assert {(fade.n, fade.counted) for fade in fades} == {(FACTS // 2 * PROBES * len(states), FACTS // 2)}
     assert all(fade.flag and np.isnan(fade.half_life) for fade in fades), "nothing fades here"

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 from tiny import PROOF, design, items, results, study
 
+from pretrain_exp.analysis.fading import Scant
 from pretrain_exp.analysis.limits import limits
 
 DOSES = [0, 0, 4, 4]
@@ -19,6 +20,7 @@ def remarks(
     seeds: tuple[int, ...] = (0, 1, 2),
     doses: list[int] = DOSES,
     shared_control: bool = False,
+    scant: Scant | None = None,
     **fields: Any,
 ) -> dict[str, str]:
     """text -> severity of a study that is whole but for what is asked."""
@@ -29,7 +31,7 @@ def remarks(
     }
     varies = {"placement": list(seeds), "order": list(seeds), "init": [0]}
     data = study(results(scores), items({("", s): doses for s in seeds}), **({"varies": varies} | fields))
-    return {remark.text: remark.severity for remark in limits(data, design(data))}
+    return {remark.text: remark.severity for remark in limits(data, design(data), scant or {})}
 
 
 def severity(found: dict[str, str], words: str) -> str | None:
@@ -43,6 +45,7 @@ def severity(found: dict[str, str], words: str) -> str | None:
         ({"arms": ("control",)}, "No treated run", "error"),
         ({"arms": ("treated", "control")}, "No placebo arm", "note"),
         ({"notes": ["verbatim: 3 texts are too short"]}, "verbatim: 3 texts are too short.", "note"),
+        ({"scant": {"plant": (10, 4)}}, "needs 30 scores of items after their last reading in each seed", "note"),
         ({"seeds": (0,)}, "no between-run interval can be given", "warning"),
         ({"seeds": (0, 1)}, "one degree of freedom", "note"),
         ({"varies": {"placement": [0, 1, 2], "order": [0]}}, "Only the placement varies", "warning"),
@@ -87,7 +90,7 @@ def test_skipped_edits_scores_without_partner_and_scores_that_are_not_finite() -
     )  # fmt: skip
     scores = results({("", "treated", 0): [1, 0, float("nan"), 1], ("", "control", 0): [1, 0, 1]})
     data = study(scores, items({("", 0): DOSES}), ledger=ledger)
-    found = {remark.text: remark.severity for remark in limits(data, design(data))}
+    found = {remark.text: remark.severity for remark in limits(data, design(data), {})}
     assert severity(found, "skipped by policy: 1;") == "warning"
     assert severity(found, "in no effect: 2.") == "warning"
     assert severity(found, "not finite, left out: 1.") == "warning"

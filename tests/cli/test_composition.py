@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,16 @@ def test_members_are_told_apart_by_what_differs_between_them(composed):
     )
     pairs = [("repetitions=1", 0), ("repetitions=4", 0), ("repetitions=1", 1), ("repetitions=4", 1)]
     assert sorted(compose.labels(members)) == sorted(pairs)
+
+
+def test_the_command_can_be_pasted(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    given = []
+    monkeypatch.setattr(experiment, "run", lambda members, folder, command: given.append(command) or 0)
+    words = ["model.tokenizer={vocab_size: 300}", "+study.title=more than one word"]
+    GlobalHydra.instance().clear()
+    assert compose.compose_and_run("run", words) == 0
+    assert shlex.split(given[0]) == ["pretrain-exp", *words]
 
 
 NAMED = {

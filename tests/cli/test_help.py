@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,17 @@ def test_help_names_every_group_every_choice_and_five_commands(command):
             assert choice.stem in said
     examples = said.partition("examples:")[2].splitlines()
     assert sum(line.strip().startswith("pretrain-exp") for line in examples) == 5
+
+
+def test_a_verb_that_reads_has_help_of_its_own(command):
+    status, said = command("report", "--help")
+    assert status == 0
+    assert "usage: pretrain-exp report" in said
+    assert "--export DIR" in said
+
+
+def test_the_version_is_the_package_s_own(command):
+    assert command("--version") == (0, f"pretrain-exp {version('pretrain-exp')}\n")
 
 
 def test_a_wheel_holds_the_configuration_and_finds_it(tmp_path):

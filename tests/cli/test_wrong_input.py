@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 SMALL = ["experiment=smoke", "tracking=none"]
+TEXTS = [*SMALL, "insertion=add_texts", "insertion.add_texts.file=my.jsonl"]
 WRONG = {
     "unknown group choice": (["framework=olmo9"], ["framework", "olmo9", "huggingface"]),
     "unknown insertion": (["insertion=add_text"], ["insertion", "add_texts"]),
@@ -61,13 +62,52 @@ WRONG = {
     "executor without room": (["executor.parallel=0"], ["executor", "parallel", "0"]),
     "not an override": (["foo"], ["foo"]),
     "a step of a model from scratch": (["model.checkpoint_step=5"], ["checkpoint_step", "from scratch"]),
+    "several values without -m": (["seed=0,1"], ["seed: several values", "-m seed=0,1"]),
+    "the end of a key": (["steps=50"], ["steps: unknown key", "training.num_steps"]),
+    "the end of a deep key": (["lr=0.1"], ["did you mean training.optimizer.lr"]),
+    "nearly a choice": (["eval=planted_text"], ["did you mean eval=planted_texts? choices:"]),
+    "a field of what is not chosen": (["insertion.add_texts.file=a"], ["not chosen", "add insertion=add_texts"]),
+    "a field that one of several chosen has not": (
+        ["insertion=[add_texts,canaries]", "insertion.add_texts.fil=a"],
+        ["unknown key", "did you mean insertion.add_texts.file"],
+    ),
+    "a study that sweeps what is not chosen": (
+        [*TEXTS[2:], "study=dose_response"],
+        ["study=dose_response sweeps this key", "-m insertion.add_texts.repetitions="],
+    ),
+    "a model without its checkpoint": (["model=hf"], ["1 problem", "model=hf needs model.checkpoint="]),
+    "a path with brackets": (
+        ["insertion.add_texts.file=my file (1).jsonl"],
+        ["insertion.add_texts.file: cannot be read", """'insertion.add_texts.file="my file (1).jsonl"'"""],
+    ),
+    "a path with =": (["insertion.add_texts.file=a=b,c.jsonl"], ["""'insertion.add_texts.file="a=b,c.jsonl"'"""]),
+    "a path from ~": (["insertion.add_texts.file=~/x.jsonl"], ['insertion.add_texts.file="$HOME"/x.jsonl']),
+    "a list that does not end": (["insertion=[add_texts"], ["insertion: cannot be read", "insertion=[a,b]"]),
+    "a range of two numbers": (
+        [*TEXTS, "insertion.add_texts.mode=range", "insertion.add_texts.range=[0.3,0.6]"],
+        ["insertion.add_texts.range", "{start: 0.3, end: 0.6, unit: share}"],
+    ),
+    "a folder for a file": ([*TEXTS[:-1], "insertion.add_texts.file=."], ["insertion.add_texts.file: is a folder"]),
+    "a range in per cent": (
+        [*TEXTS, "insertion.add_texts.mode=range", "insertion.add_texts.range={start: 80, end: 100, unit: share}"],
+        ["shares go from 0 to 1: {start: 0.8, end: 1, unit: share}"],
+    ),
+    "explicit without positions": (
+        [*TEXTS, "insertion.add_texts.mode=explicit"],
+        ["add a 'position' to each row", "position_key"],
+    ),
+    "repetitions by group without groups": (
+        [*TEXTS, "insertion.add_texts.repetitions={none: 0, few: 2}"],
+        ["set group_key to the field", "fields there: dose"],
+    ),
     "values for what is no kind": (["+insertion.mine.text=a"], ["insertion.mine", "_target_", "~insertion.mine"]),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_configuration(name, command):
+def test_wrong_configuration(name, command, tmp_path):
     overrides, words = WRONG[name]
+    (tmp_path / "my.jsonl").write_text('{"text": "the fox jumps", "dose": "few"}\n')
     status, said = command("plan", *overrides)
     assert status == 2, said
     assert "Traceback" not in said
@@ -107,6 +147,26 @@ def test_unknown_verb(command):
     assert "status" in said
 
 
+WORDS = {
+    "a verb behind an override": (["seed=0", "plan"], ["the verb comes first", "pretrain-exp plan seed=0"]),
+    "a verb behind the flag of a sweep": (["-m", "plan", "seed=-1"], ["seed", "-1"]),
+    "a verb that is not, behind the flag of a sweep": (["-m", "trian"], ["no such verb", "status"]),
+    "a comparison of one study": (["report", "mine", "--to", "x"], ["--to", "several studies"]),
+    "a comparison beside an export": (["report", "a", "b", "--export", "x", "--to", "y"], ["--to"]),
+    "a member of what is not exported": (["report", "mine", "--member", "1"], ["--member", "--export"]),
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_wrong_words(name, command):
+    words, expected = WORDS[name]
+    status, said = command(*words)
+    assert status == 2, said
+    assert "Traceback" not in said
+    for word in expected:
+        assert word in said
+
+
 def test_full_range_states_its_fill(command):
     many = "insertion.benchmark_contamination.repetitions=[0,400]"
     status, said = command("plan", *SMALL, many)
@@ -116,6 +176,7 @@ def test_full_range_states_its_fill(command):
 
 
 DAMAGED = {
+    "no row": ("", ["insertion.add_texts.file: holds no row", "texts.jsonl"]),
     "broken line": ('{"text": "a"}\n{"text": ', ["texts.jsonl", "2"]),
     "missing field": ('{"text": "a"}\n{"body": "b"}', ["texts.jsonl", "text"]),
     "not text": ('{"text": 3}', ["texts.jsonl"]),

@@ -155,6 +155,8 @@ def test_the_command_writes_it_and_replaces_only_its_own(
     (tmp_path / "other" / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="holds something else"):
         export_study(study, tmp_path / "other")
+    with pytest.raises(UserError, match="is a file"):
+        export_study(study, tmp_path / "other" / "notes.txt")
     with pytest.raises(UserError, match="no such member"):
         export_study(study, tmp_path / "truth", 2)
     with pytest.raises(UserError, match="no plan"):

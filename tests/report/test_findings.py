@@ -16,6 +16,7 @@ from rich.console import Console
 from studies import simulated_study
 
 from pretrain_exp.analysis.analyse import Analysis, analyse
+from pretrain_exp.analysis.fading import BEYOND
 from pretrain_exp.analysis.membership import auc
 from pretrain_exp.analysis.separations import MINUS
 from pretrain_exp.analysis.study import StudyData
@@ -87,6 +88,19 @@ def test_a_half_life_is_found_again(half_life: float) -> None:
         left = (1 - 1e-3 * 0.1) ** (point.distance / TOKENS_A_STEP)
         assert point.weight_left == pytest.approx(left, rel=1e-3)
     assert max(p.distance for p in points) <= STEPS * TOKENS_A_STEP
+
+
+def test_a_half_life_that_was_not_seen_is_marked() -> None:
+    (table, *_) = finding_tables(analyse(fading(half_life=10 * STEPS * TOKENS_A_STEP), resamples=0))["forgetting"]
+    beyond = [cell for row in table.rows for cell in row if cell.note == BEYOND]
+    assert beyond
+    assert all(cell.text.endswith(" †") for cell in beyond)
+    assert table.caption.endswith(f"† {BEYOND}.")
+
+
+def test_a_curve_that_needs_more_states_is_asked_for() -> None:
+    remarks = analyse(simulated_study(**(LEAN | {"items": 50}), steps=(0, 300)), resamples=0).remarks
+    assert any("How the effect of benchmark_contamination fades is not shown" in remark.text for remark in remarks)
 
 
 def test_without_a_log_distances_are_steps_and_no_bound_is_given() -> None:

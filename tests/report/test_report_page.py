@@ -13,8 +13,10 @@ from rich.console import Console
 from studies import simulated_study
 
 from pretrain_exp.analysis.analyse import analyse
+from pretrain_exp.analysis.metrics import metric as metric_named
 from pretrain_exp.analysis.study import RESULTS, StudyData
 from pretrain_exp.report.html import render
+from pretrain_exp.report.tables import effect_tables
 from pretrain_exp.report.terminal import print_report
 from pretrain_exp.report.write import write_report
 
@@ -84,6 +86,24 @@ def test_every_kind_of_study_has_a_whole_page(name: str, tmp_path: Path) -> None
     shown = printed(study).replace("\n", " ")
     assert re.sub(r"\s+", " ", analysis.answers[0]) in re.sub(r"\s+", " ", shown)
     assert ">nan<" not in text
+
+
+@pytest.mark.parametrize(("name", "unit"), [("nll", " [nats]"), ("own", "")])
+def test_a_loss_is_no_proportion_in_any_table(name: str, unit: str) -> None:
+    """In the tables of each seed as in those over seeds."""
+    study = simulated_study(**SMALL, seeds=(0, 1))
+    names = [name if metric == "margin" else metric for metric in study.results["metric"].to_pylist()]
+    at = study.results.column_names.index("metric")
+    analysis = analyse(dataclasses.replace(study, results=study.results.set_column(at, "metric", [names])))
+    label = metric_named(name).label
+    tables = [table for table in effect_tables(analysis) if table.title.endswith(f": {label}")]
+    assert {table.title.startswith("Each seed") for table in tables} == {True, False}
+    sizes = {row.estimate for row in analysis.estimates if row.metric == name}
+    for table in tables:
+        (column,) = (i for i, column in enumerate(table.columns) if column.label == f"Difference{unit}")
+        for row in table.rows:
+            assert float(row[column].text.replace("−", "-")) == pytest.approx(row[column].sort, abs=0.006)
+            assert row[column].sort in sizes
 
 
 @pytest.fixture(scope="module")
