@@ -17,7 +17,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _capture_stays_open():
-    """Hydra sets logging up anew, which closes the handler of absl (of ROUGE-L), which closes the stream it was made with."""
+    """Hydra sets logging up anew, which closes absl's handler (of ROUGE-L), which closes the stream it writes to."""
     absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
