@@ -15,6 +15,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--screenshots", help="folder in which the browser's pictures of the report are kept")
 
 
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Bytes are no name of a test: those of gzip hold the second they were made in, another one in each worker."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _capture_stays_open():
     """Hydra sets logging up anew, which closes absl's handler (of ROUGE-L), which closes the stream it writes to."""

@@ -44,6 +44,7 @@ class OlmoOrder:
 
     kind: ClassVar[str] = "olmo2"
     first_epoch: ClassVar[int] = 0
+    chunk: int = 1  # instances in a row that stay together
 
     def __init__(
         self, files: TokenFiles, sequence_length: int, batch_size: int, seed: int, cache: Path | str | None = None
@@ -72,25 +73,22 @@ class OlmoOrder:
             raise UserError(f"{self.num_instances:,} sequences are more than {self.kind} counts in 32 bits")
         self._documents: np.ndarray | None = None
         self._window: tuple[tuple[int, int], np.ndarray, np.ndarray] | None = None
-        self._epoch: tuple[int, np.ndarray] | None = None  # and its chunks
-
-    @property
-    def chunk(self) -> int:
-        """Instances in a row that stay together."""
-        return 1
+        self._epoch: tuple[int, np.ndarray] | None = None  # the first slot of the one in use, and its chunks
 
     def prepare(self, first_slot: int, last_slot: int) -> None:
         """Makes the index of each epoch that slots [first_slot, last_slot) lie in, for all who share `cache`."""
         for epoch in range(first_slot // self.num_sequences, max(last_slot - 1, first_slot) // self.num_sequences + 1):
-            self._chunks(epoch)
+            self._chunks(epoch * self.num_sequences)
 
     def sequence(self, slot: int) -> int:
         """Which instance of the files a slot reads, in [0, num_instances)."""
-        if slot < 0:
-            raise IndexError(f"slots are counted from 0, got {slot}")
-        epoch, place = divmod(slot, self.num_sequences)
-        chunk, inside = divmod(place, self.chunk)
-        return int(self._chunks(epoch)[chunk]) * self.chunk + inside
+        known = self._epoch  # looked at here and not in a call: a loader asks for each item, within a microsecond
+        if known is None or not 0 <= slot - known[0] < self.num_sequences:
+            known = self._chunks(slot)
+        if self.chunk == 1:
+            return known[1].item(slot - known[0])
+        chunk, inside = divmod(slot - known[0], self.chunk)
+        return known[1].item(chunk) * self.chunk + inside
 
     def sequences(self, slots: np.ndarray) -> np.ndarray:
         """Which instance each slot reads: int64 (n,) -> int64 (n,)."""
@@ -102,7 +100,8 @@ class OlmoOrder:
         found = np.empty_like(slots)
         for epoch in np.unique(epochs):
             here = epochs == epoch
-            found[here] = self._chunks(int(epoch))[chunks[here]].astype(np.int64) * self.chunk + inside[here]
+            _, shuffled = self._chunks(int(epoch) * self.num_sequences)
+            found[here] = shuffled[chunks[here]].astype(np.int64) * self.chunk + inside[here]
         return found
 
     def read(self, slot: int) -> np.ndarray:
@@ -169,13 +168,16 @@ class OlmoOrder:
     def _facts(self) -> dict[str, int]:
         return {"sequence_length": self.sequence_length, "batch_size": self.batch_size, "seed": self.seed}
 
-    def _chunks(self, epoch: int) -> np.ndarray:
-        """uint32 (num_instances / chunk,): the chunks in the order of this epoch, counted from 0."""
+    def _chunks(self, slot: int) -> tuple[int, np.ndarray]:
+        """The first slot of the epoch that a slot lies in, and the epoch's chunks in order: uint32, counted from 0."""
+        if slot < 0:
+            raise IndexError(f"slots are counted from 0, got {slot}")
+        epoch = slot // self.num_sequences
         known = self._epoch
-        if known is None or known[0] != epoch:
+        if known is None or known[0] != epoch * self.num_sequences:
             found = _shuffled(self.num_instances // self.chunk, self.seed + self.first_epoch + epoch, self.cache)
-            known = self._epoch = epoch, found
-        return known[1]
+            known = self._epoch = epoch * self.num_sequences, found
+        return known
 
     def _start(self, instance: int) -> int:
         """The stream's offset of an instance's first token."""
@@ -238,11 +240,8 @@ class OlmoCoreOrder(OlmoOrder):
                 f"max_target_sequence_length must be a multiple of the sequence length, {sequence_length}",
                 value=max_target_sequence_length,
             )
+        self.chunk = self.max_target_sequence_length // max(1, sequence_length)
         super().__init__(files, sequence_length, batch_size, seed, cache)
-
-    @property
-    def chunk(self) -> int:
-        return self.max_target_sequence_length // self.sequence_length
 
     def _facts(self) -> dict[str, int]:
         return {**super()._facts(), "max_target_sequence_length": self.max_target_sequence_length}
