@@ -23,6 +23,7 @@ from scipy.stats import t as student
 Vector = NDArray[np.float64]
 WINDOW = 50  # steps after an injection in which its peak is looked for
 OUTLIER_FACTOR = 2.0
+ONE_FACT = "one fact: no standard error"
 
 
 class Peaks(NamedTuple):
@@ -132,7 +133,7 @@ def fit_decay(since: ArrayLike, share: ArrayLike, cluster: ArrayLike) -> Decay:
     bread = np.linalg.inv(design.T @ design)
     intercept, slope = bread @ design.T @ y
     if size < 2 or n < 3:
-        return Decay(float(-slope), nan, float(intercept), n, size, "one fact: no standard error")
+        return Decay(float(-slope), nan, float(intercept), n, size, ONE_FACT)
     scores = np.zeros((size, 2))
     np.add.at(scores, groups, design * (y - design @ [intercept, slope])[:, None])
     covariance = bread @ (scores.T @ scores) @ bread * size / (size - 1) * (n - 1) / (n - 2)

@@ -29,7 +29,7 @@ class Power(Place):
     """What would have been seen with 80 % power at the spread that was observed. NaN where there is no spread.
 
     sd_items: of paired differences within a run; sd_seeds: of per-seed effects; all in units of the metric. n: of what
-    `counted` says, a seed.
+    `counted` says, a seed. binary: whether the metric is right or wrong in the whole study, so that its unit is points.
     """
 
     n: int
@@ -39,6 +39,7 @@ class Power(Place):
     sd_seeds: float
     mde_run: float
     mde_seeds: float
+    binary: bool
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,10 @@ def analyse(study: StudyData, level: float = 0.95, resamples: int = 2000, rng_se
     found = find(study, design)
     floors = [] if scores.units("treated") else noise_floor(scores, level)
     return Analysis(
-        floor_answers(floors) or answers(estimates, relevance, scores.at_several_steps()),
+        floor_answers(floors, scores) or answers(estimates, scores, relevance),
         headline(estimates, relevance), estimates,
         levels(design), trajectories(design), fits, _power(design), limits(study, design, found.scant), found, design,
-        relevance, matrices(study, design), floors,
+        relevance, matrices(study, design, relevance), floors,
     )  # fmt: skip
 
 
@@ -87,7 +88,7 @@ def _power(design: Design) -> list[Power]:
         for cell in design.cells(panel, insertion, series):
             pairs = design.pairs(panel, series, ("treated", "control"), cell)
             pairs = [pair for pair in pairs if len(pair.item) > 1]
-            if cell.group or not pairs:
+            if not (cell.main and pairs):
                 continue
             variance = sum(float(p.difference.var(ddof=1)) for p in pairs) / len(pairs)
             n = round(sum(len(p.item) for p in pairs) / len(pairs))
@@ -96,9 +97,10 @@ def _power(design: Design) -> list[Power]:
             over_seeds = mde_seeds(spread, len(pairs), level=design.level)
             found.append(
                 Power(
-                    panel=panel.label, insertion=insertion, **series._asdict(), dose=cell.dose, n=n,
+                    panel=panel.label, insertion=insertion, **series._asdict(), group=cell.group, dose=cell.dose, n=n,
                     counted=design.counted(series, insertion), seeds=len(pairs), sd_items=math.sqrt(variance),
                     sd_seeds=spread, mde_run=in_a_run, mde_seeds=over_seeds,
+                    binary=design.scores.right_or_wrong(series.metric),
                 )
             )  # fmt: skip
     return found

@@ -9,12 +9,12 @@ A verb says that reading did it only where the change exceeds that of holdout it
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from pretrain_exp.analysis.estimate import Estimate
-from pretrain_exp.analysis.metrics import Metric, metric
+from pretrain_exp.analysis.metrics import Metric
 from pretrain_exp.analysis.outcomes import Relevance, headline, measured_of
-from pretrain_exp.analysis.scores import REMOVED, Series
+from pretrain_exp.analysis.scores import REMOVED, Scores
 
 
 def matching(rows: Sequence[Estimate], like: Estimate, **changes: object) -> Estimate | None:
@@ -24,12 +24,11 @@ def matching(rows: Sequence[Estimate], like: Estimate, **changes: object) -> Est
     return next((row for row in rows if all(getattr(row, key) == value for key, value in wanted.items())), None)
 
 
-def answers(
-    rows: Sequence[Estimate], relevance: Relevance | None = None, several_steps: Collection[Series] = ()
-) -> list[str]:
+def answers(rows: Sequence[Estimate], scores: Scores, relevance: Relevance | None = None) -> list[str]:
     """One passage for each panel and insertion; a single sentence that says why when nothing can be answered.
 
-    several_steps: what was scored at more than one step, so that the sentence says at which.
+    scores: what the rows are of: the units of their metrics, and what was scored at more than one step, so that the
+    sentence says at which.
     """
     relevance = relevance or Relevance(rows)
     places = dict.fromkeys(
@@ -38,14 +37,15 @@ def answers(
     varied = [len({place[i] for place in places}) > 1 for i in (0, 1)]
     found = [
         _answer(
-            rows, row, ", ".join(part for part, named in zip(place, varied, strict=True) if named and part),
-            _where(rows, row, several_steps),
+            rows, row, scores.metric(row.metric),
+            ", ".join(part for part, named in zip(place, varied, strict=True) if named and part),
+            _where(rows, row, scores),
         )
-        + _passed_over(row, relevance)
+        + _passed_over(row, relevance, scores)
         for place in places
         if (row := headline(rows, relevance, *place))
     ]  # fmt: skip
-    return found or _side_effects_only(rows)
+    return found or _side_effects_only(rows, scores)
 
 
 def outcome_name(evaluation: str, task: str) -> str:
@@ -53,16 +53,20 @@ def outcome_name(evaluation: str, task: str) -> str:
     return task if task == evaluation or task.startswith(f"{evaluation}/") else f"{evaluation}/{task}"
 
 
-def _answer(rows: Sequence[Estimate], row: Estimate, name: str, where: str) -> str:
-    m = metric(row.metric, any(r.b is not None for r in rows if r.metric == row.metric))
+def _answer(rows: Sequence[Estimate], row: Estimate, m: Metric, name: str, where: str) -> str:
     holdout = matching(rows, row, dose=0) if row.dose and row.contrast == "treated_vs_control" else None
     moved = holdout is not None and not _holds_zero(holdout)
     beyond = matching(rows, row, contrast="difference_in_differences") if moved else None
-    if moved and (beyond is None or _holds_zero(beyond) or (beyond.estimate > 0) != (row.estimate > 0)):
-        sentence = _compared(row, m, where)
+    against = "control" if row.contrast == "treated_vs_control" else f"holdout {m.thing}s of the same run"
+    beyond_tells = beyond is not None and not _holds_zero(beyond) and (beyond.estimate > 0) == (row.estimate > 0)
+    if math.isnan(row.low):
+        seen = f"{_seen(row, m)}: {_signed(row, m)} against {against} in {where}"
+        others = "runs" if row.scope == "seeds" else f"{m.thing}s"
+        sentence = f"{seen}; no interval, so nothing can be concluded about other {others} "
+    elif holdout and moved and not beyond_tells and not _holds_zero(row):
+        sentence = _compared(row, holdout, m, where)
     else:
         sentence = f"{_lead(row, m)} {_effect(row, m)} in {where} "
-    against = "control" if row.contrast == "treated_vs_control" else f"holdout {m.thing}s of the same run"
     sentence = f"{name}: {sentence[0].lower()}{sentence[1:]}" if name else sentence
     sentence += (
         f"({_interval(row, m)}, n = {_count(rows, row)}; {against} {m.level(row.reference)} → treated "
@@ -107,8 +111,12 @@ def _lead(row: Estimate, m: Metric) -> str:
     if not row.dose:
         return "Training on what was planted"
     if m.planted:
-        return f"Reading {row.dose:,} {m.planted}{'' if row.dose == 1 else 's'}"
+        return f"Reading {_planted(row.dose, m)}"
     return f"Reading {m.a_thing} {_times(row.dose)}"
+
+
+def _planted(dose: int, m: Metric) -> str:
+    return f"{dose:,} {m.planted}{'' if dose == 1 else 's'}"
 
 
 def _times(dose: int) -> str:
@@ -120,27 +128,36 @@ def _changed(row: Estimate, m: Metric) -> str:
 
 
 def _effect(row: Estimate, m: Metric) -> str:
-    if math.isnan(row.low):
-        return f"changed {_changed(row, m)} by {_signed(row, m)}"
     if _holds_zero(row):
         return f"had no effect on {_changed(row, m)} that this study can tell: {_signed(row, m)}"
     verb = "raised" if row.estimate > 0 else "lowered"
     return f"{verb} {_changed(row, m)} by {m.difference(abs(row.estimate), sign=False)} {m.unit}".rstrip()
 
 
-def _compared(row: Estimate, m: Metric, where: str) -> str:
-    """Where holdout items moved as much: what is seen, and not that reading did it."""
-    planted = f"after {row.dose:,} {m.planted}s" if m.planted else f"{m.thing}s read {_times(row.dose or 0)}"
+def _seen(row: Estimate, m: Metric) -> str:
+    """What was measured and on what: 'Accuracy (items read 4 times)'."""
+    if row.group == REMOVED:
+        what = f"{m.thing}s that were removed"
+    elif not row.dose:
+        what = f"{m.thing}s that were never read"
+    else:
+        what = f"after {_planted(row.dose, m)}" if m.planted else f"{m.thing}s read {_times(row.dose)}"
+    return f"{m.label[:1].upper()}{m.label[1:]} ({what})"
+
+
+def _compared(row: Estimate, holdout: Estimate, m: Metric, where: str) -> str:
+    """Where holdout items moved too and not less: what is seen, and not that reading did it."""
     size = f"{m.difference(abs(row.estimate), sign=False)} {m.unit}".rstrip()
-    label = m.label[:1].upper() + m.label[1:]
     side = "higher" if row.estimate > 0 else "lower"
-    return f"{label} ({planted}) is {size} {side} than in control in {where}, and so it is for holdout {m.thing}s "
+    alike = (holdout.estimate > 0) == (row.estimate > 0)
+    others = f"and so it is for holdout {m.thing}s" if alike else f"while holdout {m.thing}s moved the other way"
+    return f"{_seen(row, m)} is {size} {side} than in control in {where}, {others} "
 
 
-def _where(rows: Sequence[Estimate], row: Estimate, several_steps: Collection[Series]) -> str:
+def _where(rows: Sequence[Estimate], row: Estimate, scores: Scores) -> str:
     tasks = {r.task for r in rows if measured_of(r)._replace(task=row.task) == measured_of(row)}
     name = outcome_name(row.evaluation, row.task) + (f", one of {len(tasks)} tasks," if len(tasks) > 1 else "")
-    if row.step is not None and (row.evaluation, row.task, row.metric) in several_steps:
+    if row.step is not None and (row.evaluation, row.task, row.metric) in scores.at_several_steps():
         return f"{name} at step {row.step:,}"
     return name.removesuffix(",")
 
@@ -152,7 +169,7 @@ def _signed(row: Estimate, m: Metric) -> str:
 def _interval(row: Estimate, m: Metric) -> str:
     percent = f"{100 * row.level:g} %"
     if math.isnan(row.low):
-        return f"no interval: {row.flag or 'it cannot be computed'}"
+        return row.flag or "it cannot be computed"
     low, high = row.low, row.high
     if row.estimate < 0 and high < 0:  # said as "lowered by": turned round
         low, high = -high, -low
@@ -175,18 +192,18 @@ def _tests(rows: Sequence[Estimate], row: Estimate) -> str:
     )
 
 
-def _passed_over(row: Estimate, relevance: Relevance) -> str:
+def _passed_over(row: Estimate, relevance: Relevance, scores: Scores) -> str:
     """Outcomes that come first and are the same number everywhere."""
-    names = [metric(name, True).label for name in relevance.passed_over(measured_of(row))]
+    names = [scores.metric(name).label for name in relevance.passed_over(measured_of(row))]
     said = " and ".join(names)
     return f" {said[:1].upper()}{said[1:]}: the same in both arms for every item, so it says nothing." if names else ""
 
 
-def _side_effects_only(rows: Sequence[Estimate]) -> list[str]:
+def _side_effects_only(rows: Sequence[Estimate], scores: Scores) -> list[str]:
     """The task with most items, over seeds where there are any; nothing else is looked at."""
     for row in sorted(rows, key=lambda row: (row.scope != "seeds", -row.n)):
         if row.contrast == "treated_vs_control" and row.dose is None and row.scope in ("seeds", "run"):
-            m = metric(row.metric)
+            m = scores.metric(row.metric)
             percent = f"{100 * row.level:g} %"
             what = f"Treated − control in {m.label} of {outcome_name(row.evaluation, row.task)}: {_signed(row, m)}"
             return [f"{what} ({percent} {row.method}: {m.interval(row.low, row.high)}; n = {row.n:,})."]

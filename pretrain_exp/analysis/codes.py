@@ -15,7 +15,7 @@ import numpy as np
 from pretrain_exp.analysis.contrasts import Vector
 from pretrain_exp.analysis.design import Design, Panel
 from pretrain_exp.analysis.learned import describe, learned_at, recurrence
-from pretrain_exp.analysis.metrics import HEADLINE
+from pretrain_exp.analysis.metrics import shown_metrics
 from pretrain_exp.analysis.place import Place
 from pretrain_exp.analysis.scores import Series, Unit
 from pretrain_exp.analysis.study import ARMS
@@ -58,8 +58,7 @@ def codes(design: Design) -> list[CodeShare]:
     """Shares for every run and dose, of right-or-wrong metrics that were scored at two steps or more."""
     return [
         row
-        for panel, insertion, series in design.measured()
-        if design.scores.binary[series] and series.metric in HEADLINE
+        for panel, insertion, series in design.shown(lambda series: design.scores.binary[series])
         for row in _shares(design, panel, insertion, series)
     ]
 
@@ -73,25 +72,28 @@ def _shares(design: Design, panel: Panel, insertion: str, series: Series) -> Ite
             found = learned_at(answers, steps)
             scored = ~np.isnan(answers).all(axis=1)
             for cell in design.cells(panel, insertion, series):
-                mine = found[scored & design.mask(unit, cell)] if not cell.group else np.empty(0)
+                mine = found[scored & design.mask(unit, cell)] if cell.main else np.empty(0)
                 for code in np.unique(mine).tolist():
                     n = int((mine == code).sum())
                     words = describe(int(code))
                     step = int(words.rpartition(" ")[2]) if " at " in words else None
                     yield CodeShare(
                         panel=panel.label, insertion=insertion, evaluation=series.evaluation, task=series.task,
-                        metric=series.metric, dose=cell.dose, arm=arm, member=unit.member, seed=unit.seed, code=words,
-                        step=step, items=n, share=n / len(mine),
+                        metric=series.metric, group=cell.group, dose=cell.dose, arm=arm, member=unit.member,
+                        seed=unit.seed, code=words, step=step, items=n, share=n / len(mine),
                     )  # fmt: skip
 
 
 def recurrences(design: Design) -> list[CodeRecurrence]:
     """For every right-or-wrong metric that two control runs or more were scored on at the same steps."""
     rows = []
-    for series in design.scores.series:
-        if not design.scores.binary[series] or series.metric not in HEADLINE:
+    binary = [series for series in design.scores.series if design.scores.binary[series]]
+    names = shown_metrics(series.metric for series in binary)
+    for series in binary:
+        if series.metric not in names:
             continue
-        found = [_answers(design, series, unit, "control") for unit in design.scores.units("control")]
+        controls = dict.fromkeys(design.scores.originals.values())
+        found = [_answers(design, series, unit, "control") for unit in controls]
         steps = found[0][0] if found else []
         runs = [answers for own, answers in found if own == steps]
         if len(steps) < 2 or len(runs) < 2:

@@ -7,7 +7,7 @@ over seeds    mean of per-seed effects, t on S - 1 degrees of freedom
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,6 +25,12 @@ NO_VARIANCE = "no variance"
 ONE_ITEM = "one item only"
 DESCRIPTIVE = "descriptive: runs are not the unit here"
 ITEMS, FACTS = "items", "facts"  # what is counted: a fact's score is the mean over its probes
+
+
+def flags_of_runs(flags: Iterable[str], own: Sequence[str] = (NO_VARIANCE, ONE_ITEM)) -> list[str]:
+    """What the flags of single runs say of their mean too, each once. own: why a run has no interval of its own."""
+    said = dict.fromkeys(part for flag in flags for part in flag.split("; ") if part)
+    return [part for part in said if part not in own]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ a cell holds several of a fact, its score is their mean, and facts are counted.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from pretrain_exp.analysis.contrasts import FACTS, ITEMS, Pair, Vector, mean_over_runs
 from pretrain_exp.analysis.estimate import Estimate
-from pretrain_exp.analysis.metrics import SIZES
-from pretrain_exp.analysis.scores import REMOVED, Doses, Scores, Series, Unit, in_order
+from pretrain_exp.analysis.metrics import SIZES, shown_metrics
+from pretrain_exp.analysis.scores import MAIN, REMOVED, Doses, Scores, Series, Unit, in_order
 from pretrain_exp.items.facts import fact_of
 
 _DOSE = "repetitions"  # the part of a variant's label that says its dose
@@ -49,6 +49,11 @@ class Cell:
     group: str
     dose: int
 
+    @property
+    def main(self) -> bool:
+        """Whether it stands for the insertion at this dose: all its items or, where texts were removed, these."""
+        return self.group in MAIN
+
 
 class Design:
     """Scores joined to doses: hands out aligned scores of a cell. level: of intervals; rng_seed: of the resampling."""
@@ -67,6 +72,14 @@ class Design:
             for insertion in self.doses.insertions:
                 for series in self.series(panel, insertion):
                     yield panel, insertion, series
+
+    def shown(self, of: Callable[[Series], bool] = lambda series: True) -> Iterator[tuple[Panel, str, Series]]:
+        """Of `measured`, and of what `of` takes, the metrics of each insertion that are shown first (metrics.py)."""
+        for panel in self.panels:
+            for insertion in self.doses.insertions:
+                found = [series for series in self.series(panel, insertion) if of(series)]
+                names = shown_metrics(series.metric for series in found)
+                yield from ((panel, insertion, series) for series in found if series.metric in names)
 
     def cells(self, panel: Panel, insertion: str, series: Series) -> list[Cell]:
         """Doses in rising order; item groups apart when a dose has several of those that the series scores.
@@ -89,12 +102,23 @@ class Design:
                     pairs |= {(group, int(d)) for group in groups.tolist()}
         doses = sorted({d for _, d in pairs})
         if any(group == REMOVED for group, _ in pairs):
-            return [Cell(insertion, g, d) for g, d in sorted(pairs)]
+            return [Cell(insertion, g, d) for g, d in sorted(pairs) if g]
         crossed = len({group for group, _ in pairs}) <= MOST_GROUPS and any(
             sum(d == dose for _, d in pairs) > 1 for dose in doses
         )
         cells = [Cell(insertion, "", dose) for dose in doses]
-        return cells + ([Cell(insertion, g, d) for g, d in sorted(pairs)] if crossed else [])
+        return cells + ([Cell(insertion, g, d) for g, d in sorted(pairs) if g] if crossed else [])
+
+    def ungrouped(self, panel: Panel, insertion: str, series: Series) -> int:
+        """How many scored items of a run have no group at a dose where groups are apart: no group's cell holds them."""
+        doses = {cell.dose for cell in self.cells(panel, insertion, series) if cell.group}
+        most = 0
+        for unit in panel.units if doses else ():
+            vector, group = self.at_end(series, unit, "treated"), self.doses.group.get((unit, insertion))
+            if vector is not None and group is not None:
+                apart = np.isin(self.doses.dose[unit, insertion], list(doses)) & ~np.isnan(vector)
+                most = max(most, int((apart & (group == "")).sum()))
+        return most
 
     def counted(self, series: Series, insertion: str) -> str:
         """What is independent here: `facts` where several items of one fact are scored, else `items`."""
@@ -156,6 +180,15 @@ class Design:
         if not len(chosen) or self.counted(series, cell.insertion) == ITEMS:
             return vector[chosen]
         return self.by_fact(Pair(unit.seed, chosen, vector[chosen], vector[chosen])).first
+
+    def of_runs(self, units: Sequence[Unit], arm: str, cell: Cell) -> list[Unit]:
+        """One of these units for each run that is their arm (variants may share a control) and each choice of items."""
+        found: dict[tuple[Unit, bytes], Unit] = {}
+        for unit in units:
+            if (run := self.scores.run_of(arm, unit)) is not None:
+                original = self.scores.originals[run] if arm == "control" else run
+                found.setdefault((original, self.mask(unit, cell).tobytes()), unit)
+        return list(found.values())
 
     def pair(self, series: Series, unit: Unit, arms: tuple[str, str], cell: Cell | None) -> Pair:
         """Items, or means over facts, in both arms at the last step; cell None: items that no insertion holds."""
@@ -229,7 +262,7 @@ def panels_of(doses: Doses, treated: Sequence[Unit]) -> list[Panel]:
 def _but_dose(label: str) -> tuple[str, ...]:
     """("lr=1e-3",) of "lr=1e-3, repetitions=4". A comma inside a value, as in "[0, 4]", parts nothing."""
     parts = re.split(r", (?=[\w@/.]+=)", label)
-    return tuple(part for part in parts if part.partition("=")[0] != _DOSE)
+    return tuple(part for part in parts if part.partition("=")[0].rpartition(".")[2] != _DOSE)
 
 
 def _doses_differ(doses: Doses, members: Sequence[str]) -> bool:

@@ -91,7 +91,8 @@ def fit_logit(right: ArrayLike, dose: ArrayLike, cluster: ArrayLike) -> LogitFit
 def r50(fit: LogitFit, level: float = 0.95) -> R50:
     """Dose of fitted accuracy 1/2, with Fieller's interval (1954) for -a / b on the scale of log(1 + dose).
 
-    Where the slope's own interval holds 0 the set is not bounded: all three are NaN and the flag says so.
+    No bound lies below dose 0. Where the slope's own interval holds 0 the set is not bounded: all three are NaN and the
+    flag says so.
     """
     if fit.flag:
         return R50(np.nan, np.nan, np.nan, fit.flag)
@@ -103,8 +104,14 @@ def r50(fit: LogitFit, level: float = 0.95) -> R50:
     if quadratic <= 0 or root < 0:
         return R50(np.nan, np.nan, np.nan, "not determined: the slope's interval holds 0")
     low, high = (-linear - np.sqrt(root)) / quadratic, (-linear + np.sqrt(root)) / quadratic
+    low = from_dose_0(low, -a / b)
     flag = "above one half already at dose 0" if a > 0 < b else ""
     return R50(_dose(-a / b), _dose(low), _dose(high), flag)
+
+
+def from_dose_0(low: float, x: float) -> float:
+    """The lower bound of x = log(1 + dose): no dose lies below 0, unless x itself does."""
+    return max(low, 0.0) if x >= 0 else low
 
 
 def _dose(x: float) -> float:

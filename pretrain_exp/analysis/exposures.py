@@ -95,7 +95,7 @@ def _tokens_before(steps: Vector, tokens: Vector) -> Callable[[Vector], Vector]:
 
 
 def _left(steps: Vector, rates: Vector, decay: float) -> Callable[[Vector, int], Vector]:
-    """Share of a weight that is left at a state after decay from each of these steps on."""
+    """Share of a weight that decay alone leaves at a state, from each of these steps on: prod(1 - lr decay) (AdamW)."""
 
     def left(first: Vector, state: int) -> Vector:
         begin = int(min(first))

@@ -24,10 +24,9 @@ from pretrain_exp.analysis.design import Cell, Design, Panel
 from pretrain_exp.analysis.exposures import Clock, last_reads
 from pretrain_exp.analysis.forgetting import Decay, exponential, logarithmic
 from pretrain_exp.analysis.means import t_interval
-from pretrain_exp.analysis.metrics import HEADLINE
 from pretrain_exp.analysis.place import Place
 from pretrain_exp.analysis.scores import Series, Unit
-from pretrain_exp.analysis.seeds import over_seeds
+from pretrain_exp.analysis.seeds import TOO_WIDE, UNDETERMINED, over_seeds
 from pretrain_exp.analysis.study import StudyData
 from pretrain_exp.items.facts import fact_of
 
@@ -37,7 +36,6 @@ FEWEST = 3 * FEWEST_IN_BIN, 4  # item effects a seed, distances: below them noth
 _SIGHT = 100
 BEYOND = "beyond the distances that were seen: an extrapolation"
 FLAT = "not determined: no fading at all fits as well"
-UNDETERMINED = 1e6  # ratio of the bounds of a half-life, from which on it is not determined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +99,7 @@ Scant = dict[str, tuple[int, int]]  # insertion -> item effects a seed and dista
 
 
 def fading(study: StudyData, design: Design) -> tuple[list[FadedPoint], list[Fade], Scant]:
-    """Points and curves of every insertion, headline metric and dose above 0 that has three bins or more.
+    """Points and curves of every insertion, metric that is shown first and dose above 0 that has three bins or more.
 
     Third, insertions without any curve although several states were evaluated.
     """
@@ -112,8 +110,8 @@ def fading(study: StudyData, design: Design) -> tuple[list[FadedPoint], list[Fad
     clocks = {unit: Clock.of(study, unit) for unit in design.scores.units("treated")}
     in_tokens = bool(clocks) and all(clock.tokens for clock in clocks.values())
     unit_name = "tokens" if in_tokens else "steps"
-    for panel, insertion, series in design.measured():
-        for cell in design.cells(panel, insertion, series) if series.metric in HEADLINE else ():
+    for panel, insertion, series in design.shown():
+        for cell in design.cells(panel, insertion, series):
             if cell.dose == 0 or cell.group:
                 continue
             samples = {
@@ -268,7 +266,7 @@ def _over_seeds(rows: Sequence[Fade], largest: float, level: float) -> Fade:
         low, high = np.exp([interval.low, interval.high]).tolist()
     half = float(np.exp(interval.mean))
     if not interval.degenerate and not (low > 0 and high / low < UNDETERMINED):
-        return replace(mean, flag="not determined: its interval spans more than six orders of magnitude")
+        return replace(mean, flag=TOO_WIDE)
     return replace(
         mean, half_life=half, low=low, high=high,
         flag=NO_VARIANCE if interval.degenerate else BEYOND if half > largest else "",

@@ -3,8 +3,7 @@
     exponential   effect = a exp(-x / tau)      half-life = tau ln 2
     logarithmic   effect = a + b log10 x        half-life where it is half of its value at `origin`; zero at 10^(-a/b)
 
-x is the distance from the last exposure [tokens or steps]. Beside them the bound that the optimizer itself sets: what
-is left of a weight that only decays (AdamW, Loshchilov and Hutter 2019), which has nothing to do with other data.
+x is the distance from the last exposure [tokens or steps].
 """
 
 from __future__ import annotations
@@ -84,11 +83,6 @@ def logarithmic(x: ArrayLike, effect: ArrayLike, origin: float = 1.0) -> Decay:
         "logarithmic", (float(a), float(b)), (float(errors[0]), float(errors[1])), float(half), float(zero),
         _spread(residual), len(x),
     )  # fmt: skip
-
-
-def weight_left(rates: ArrayLike, weight_decay: float) -> float:
-    """prod(1 - lr_t weight_decay) over the steps with these learning rates: the share of a weight that decay leaves."""
-    return float(np.exp(np.log1p(-np.asarray(rates, float) * weight_decay).sum()))
 
 
 def _power(exponent: float) -> float:

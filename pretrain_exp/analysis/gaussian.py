@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
+from pretrain_exp.analysis.means import t_interval
 from pretrain_exp.analysis.proportions import wilson
 
 
 @dataclass(frozen=True, kw_only=True)
 class WatermarkTest:
-    """What n inner products say. low, high: 95 % t interval of the mean; NaN where fewer than two values are there.
+    """What n inner products say. low, high: 95 % t interval of the mean; NaN for one value, or where all are equal.
 
     z_p: one-sided p of the mean under the null. ks_p: two-sided p of Kolmogorov-Smirnov against N(0, 1). tpr: share of
     values beyond the null's quantile of `fpr` on the side of the alternative, with its Wilson interval.
@@ -47,17 +48,15 @@ def watermark_test(values: ArrayLike, fpr: float = 0.01) -> WatermarkTest:
         raise ValueError(f"{len(x)} values, all of which must be finite, are no sample")
     if not 0 < fpr < 1:
         raise ValueError(f"a false positive rate lies between 0 and 1, got {fpr}")
-    n, mean = len(x), float(x.mean())
-    half = math.nan
-    if n > 1:
-        half = float(stats.t.ppf(0.975, n - 1) * x.std(ddof=1) / math.sqrt(n))
+    n, interval = len(x), t_interval(x)
+    mean = float(interval.mean)
     found = int((x < special.ndtri(fpr)).sum())
     tpr_low, tpr_high = (float(end) for end in wilson(found, n))
     return WatermarkTest(
         n=n,
         mean=mean,
-        low=mean - half,
-        high=mean + half,
+        low=float(interval.low),
+        high=float(interval.high),
         z_p=float(special.ndtr(mean * math.sqrt(n))),
         ks_p=float(stats.kstest(x, "norm").pvalue),
         fpr=fpr,

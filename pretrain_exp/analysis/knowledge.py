@@ -20,7 +20,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pretrain_exp.analysis.acquisition import WINDOW, Vector, fit_decay, peaks, retainability, without_outliers
+from pretrain_exp.analysis.acquisition import (
+    ONE_FACT,
+    WINDOW,
+    Vector,
+    fit_decay,
+    peaks,
+    retainability,
+    without_outliers,
+)
+from pretrain_exp.analysis.contrasts import NO_VARIANCE, flags_of_runs
 from pretrain_exp.analysis.means import MeanInterval, t_interval
 from pretrain_exp.analysis.scores import Scores, Series, Unit, read_scores
 from pretrain_exp.analysis.seeds import over_seeds
@@ -246,14 +255,15 @@ def _over_seeds(rows: Sequence[Effect], level: float) -> Iterator[Effect]:
     """The mean over seeds of each number that two seeds or more have."""
     groups: dict[tuple[Any, ...], list[Effect]] = defaultdict(list)
     for row in rows:
-        if not np.isnan(row.estimate):
-            groups[row.member, row.insertion, row.type, row.dose, row.against, row.outliers].append(row)
-    for (member, insertion, kind, dose, against, outliers), of in groups.items():
+        groups[row.member, row.insertion, row.type, row.dose, row.against, row.outliers].append(row)
+    for (member, insertion, kind, dose, against, outliers), seeds in groups.items():
+        of = [row for row in seeds if not np.isnan(row.estimate)]
         if len(of) > 1:
+            numbers = _numbers(over_seeds([row.estimate for row in of], level), len(of))
+            flags = [*flags_of_runs((row.flag for row in seeds), (NO_VARIANCE, ONE_FACT)), numbers.pop("flag")]
             yield Effect(
                 member=member, seed=None, insertion=insertion, type=kind, dose=dose, against=against, outliers=outliers,
-                n=sum(row.n for row in of), facts=len(of),
-                **_numbers(over_seeds([row.estimate for row in of], level), len(of)),
+                n=sum(row.n for row in of), facts=len(of), **numbers, flag="; ".join(filter(None, flags)),
             )  # fmt: skip
 
 
@@ -263,5 +273,5 @@ def _numbers(interval: MeanInterval, n: int) -> dict[str, Any]:
         "se": float(interval.sd) / n**0.5,
         "low": float(interval.low),
         "high": float(interval.high),
-        "flag": "no variance: no interval" if interval.degenerate else "",
+        "flag": NO_VARIANCE if interval.degenerate else "",
     }

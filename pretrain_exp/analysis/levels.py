@@ -39,7 +39,7 @@ def levels(design: Design) -> list[Level]:
         row
         for panel, insertion, series in design.measured()
         for cell in design.cells(panel, insertion, series)
-        for arm in (ARMS if not cell.group else ())
+        for arm in (ARMS if cell.main else ())
         for row in _cell(design, panel, series, cell, arm, None)
     ]
 
@@ -50,7 +50,7 @@ def trajectories(design: Design) -> list[Level]:
     for panel, insertion, series in design.measured():
         steps = sorted({step for unit in panel.units for step in design.scores.steps(series, unit)})
         for cell in design.cells(panel, insertion, series) if len(steps) > 1 else []:
-            for step in steps if not cell.group else []:
+            for step in steps if cell.main else []:
                 for arm in ARMS:
                     rows += _cell(design, panel, series, cell, arm, step)
     return rows
@@ -62,7 +62,8 @@ def _cell(design: Design, panel: Panel, series: Series, cell: Cell, arm: str, st
     counted = design.counted(series, cell.insertion)
     shown = step if step is not None else design.template("treated_vs_control", panel, series, cell).step
     for seed in panel.seeds:
-        runs = [design.values(series, unit, arm, cell, step) for unit in panel.of_seed(seed)]
+        units = design.of_runs(panel.of_seed(seed), arm, cell)
+        runs = [design.values(series, unit, arm, cell, step) for unit in units]
         runs = [run for run in runs if len(run)]
         if not runs:
             continue
@@ -89,6 +90,6 @@ def _level(
 ) -> Level:  # fmt: skip
     return Level(
         evaluation=series.evaluation, task=series.task, metric=series.metric, panel=panel.label,
-        insertion=cell.insertion, arm=arm, dose=cell.dose, seed=seed, step=step,
+        insertion=cell.insertion, group=cell.group, arm=arm, dose=cell.dose, seed=seed, step=step,
         n=n, counted=counted, mean=mean, low=low, high=high, method=method,
     )  # fmt: skip

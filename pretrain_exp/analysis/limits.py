@@ -62,14 +62,25 @@ def _integrity(study: StudyData) -> Iterator[Remark]:
     for audit in study.audits:
         if not audit["ok"]:
             yield Remark("error", f"The audit of the plan failed ({where(audit)}): see what was changed.")
-        for finding in audit.get("findings") or ():
-            if isinstance(finding, Mapping) and (finding.get("check"), finding.get("level")) == ("holdout", "warning"):
+        for finding in _of_holdouts(audit):
+            if finding["level"] == "warning":
                 yield Remark("warning", f"Holdout items were read ({where(audit)}): {finding['message']}.")
+    if any(_of_holdouts(audit) and not audit.get("searched") for audit in study.audits):
+        text = (
+            "Holdout items were sought in the planted texts, not in the data themselves: scan_holdouts=true seeks them."
+        )
+        yield Remark("note", text)
     for sentence in study.notes:
         yield Remark("note", f"{sentence}.")
     skipped = study.ledger.filter(pc.equal(study.ledger["status"], "skipped"))
     if len(skipped):
         yield Remark("warning", f"Planned edits skipped by policy: {len(skipped):,}; the ledger says which.")
+
+
+def _of_holdouts(audit: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The audit's findings on whether holdout items are read."""
+    findings = audit.get("findings") or ()
+    return [each for each in findings if isinstance(each, Mapping) and each.get("check") == "holdout"]
 
 
 def _arms(design: Design) -> Iterator[Remark]:
@@ -86,10 +97,23 @@ def _arms(design: Design) -> Iterator[Remark]:
         )
     elif alone := [unit for unit in treated if design.scores.run_of("control", unit) is None]:
         yield Remark("warning", f"Treated runs without a control, in no effect: {len(alone)} of {len(treated)}.")
-    if treated and design.doses.units and not any(0 in design.doses.of(u, i) for u, i in design.doses.dose):
-        yield Remark("warning", "No holdout items (dose 0): whether an effect reaches items never read cannot be said.")
+    if treated:
+        yield from _without_holdout(design)
     if treated and not design.scores.units("placebo"):
         yield Remark("note", "No placebo arm: an effect of having other text replaced is part of the effect shown.")
+
+
+def _without_holdout(design: Design) -> Iterator[Remark]:
+    doses: dict[str, set[int]] = {}
+    for unit, insertion in design.doses.dose:
+        doses.setdefault(insertion, set()).update(design.doses.of(unit, insertion))
+    everywhere = all(0 not in found for found in doses.values())
+    without = sorted(insertion for insertion, found in doses.items() if found and 0 not in found)
+    if doses and (everywhere or without):
+        of = "" if everywhere else f" of {', '.join(without)}"
+        yield Remark(
+            "warning", f"No holdout items (dose 0){of}: whether an effect reaches items never read cannot be said."
+        )
 
 
 def _seeds(study: StudyData, design: Design) -> Iterator[Remark]:
@@ -135,14 +159,8 @@ def _official_order(study: StudyData) -> str:
 
 def _one_control(design: Design) -> bool:
     """Whether all seeds are compared with one control, be it given once or the same scores under every seed."""
-    treated = design.scores.units("treated")
-    if len({run for unit in treated if (run := design.scores.run_of("control", unit))}) == 1:
-        return True
-    for series in design.scores.series:
-        vectors = [v for unit in treated if (v := design.at_end(series, unit, "control")) is not None]
-        if any(not np.array_equal(vectors[0], v, equal_nan=True) for v in vectors[1:]):
-            return False
-    return bool(design.scores.units("control"))
+    runs = [design.scores.run_of("control", unit) for unit in design.scores.units("treated")]
+    return len({design.scores.originals[run] for run in runs if run is not None}) == 1
 
 
 def _coverage(study: StudyData, design: Design) -> Iterator[Remark]:
@@ -157,6 +175,7 @@ def _coverage(study: StudyData, design: Design) -> Iterator[Remark]:
         yield Remark(
             "warning", f"Items in two insertions: {design.doses.shared:,}; the effect of each holds the other's."
         )
+    yield from _ungrouped(design)
     yield from _unpaired(design)
     if len(design.panels) > 1:
         names = ", ".join(panel.label or "(unnamed)" for panel in design.panels)
@@ -176,6 +195,15 @@ def _fading(scant: Scant) -> Iterator[Remark]:
                 f"last reading in each seed, at {FEWEST[1]} distances from it; there are {effects:,}, at "
                 f"{distances:,}. Add evaluation.steps after the last reading.",
             )
+
+
+def _ungrouped(design: Design) -> Iterator[Remark]:
+    most: dict[str, int] = {}
+    for panel, insertion, series in design.measured():
+        most[insertion] = max(most.get(insertion, 0), design.ungrouped(panel, insertion, series))
+    for insertion, n in most.items():
+        if n:
+            yield Remark("note", f"Of {insertion}, {n:,} items have no group, where others have: in no row of a group.")
 
 
 def _unpaired(design: Design) -> Iterator[Remark]:

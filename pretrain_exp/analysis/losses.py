@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pretrain_exp.analysis.contrasts import NO_VARIANCE, ONE_ITEM, paired_rows
+from pretrain_exp.analysis.contrasts import NO_VARIANCE, ONE_ITEM, flags_of_runs, paired_rows
 from pretrain_exp.analysis.design import Design, Panel
 from pretrain_exp.analysis.estimate import Estimate
 from pretrain_exp.analysis.means import ratio_interval
@@ -52,18 +52,26 @@ def _ratio(design: Design, panel: Panel, contrast: str, series: Series, unit: st
     losses = design.pairs(panel, nll, _ARMS[contrast], None)
     sizes = design.pairs(panel, series._replace(metric=unit), _ARMS[contrast], None)
     rows: list[Estimate] = []
-    for loss, size in zip(losses, sizes, strict=True):
-        if not np.array_equal(loss.item, size.item):
-            raise ValueError(f"{nll.evaluation}/{nll.task}: seed {loss.seed} has texts with nll and without {unit}")
-        weight = size.second * scale
-        interval = ratio_interval(loss.difference, weight, template.level)
+    of_seed = {size.seed: size for size in sizes}
+    for loss in (each for each in losses if each.seed in of_seed):
+        size = of_seed[loss.seed]
+        both, i, j = np.intersect1d(loss.item, size.item, return_indices=True)
+        if not len(both):
+            continue
+        weight = size.second[j] * scale
+        interval = ratio_interval(loss.difference[i], weight, template.level)
+        alone = len(loss.item) - len(both)
+        flags = [
+            "" if not interval.degenerate else ONE_ITEM if len(both) == 1 else NO_VARIANCE,
+            f"{alone:,} texts without {unit} are left out" if alone else "",
+        ]
         rows.append(
             replace(
                 template, scope="run", seed=loss.seed, n=len(weight), estimate=float(interval.mean),
                 low=float(interval.low), high=float(interval.high), p=float(interval.p), p_method="paired t",
-                method="linearised ratio over texts, paired", value=float(loss.first.sum() / weight.sum()),
-                reference=float(loss.second.sum() / weight.sum()),
-                flag="" if not interval.degenerate else ONE_ITEM if len(weight) == 1 else NO_VARIANCE,
+                method="linearised ratio over texts, paired", value=float(loss.first[i].sum() / weight.sum()),
+                reference=float(loss.second[i].sum() / weight.sum()),
+                flag="; ".join(filter(None, flags)),
             )
         )  # fmt: skip
     yield from rows
@@ -73,5 +81,6 @@ def _ratio(design: Design, panel: Panel, contrast: str, series: Series, unit: st
             template, scope="seeds", seeds=len(rows), n=sum(row.n for row in rows), estimate=float(over.mean),
             low=float(over.low), high=float(over.high), p=float(over.p), method=f"t interval over {len(rows)} seeds",
             p_method=f"t over {len(rows)} seeds", value=float(np.mean([row.value for row in rows])),
-            reference=float(np.mean([row.reference for row in rows])), flag=NO_VARIANCE if over.degenerate else "",
+            reference=float(np.mean([row.reference for row in rows])),
+            flag="; ".join([*flags_of_runs(row.flag for row in rows), *([NO_VARIANCE] if over.degenerate else [])]),
         )  # fmt: skip

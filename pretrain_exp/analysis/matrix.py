@@ -22,9 +22,11 @@ from pretrain_exp.analysis.contrasts import FACTS, ITEMS, Pair, mean_over_runs
 from pretrain_exp.analysis.dependence import ALL, Cell, dependence, noise_of_controls
 from pretrain_exp.analysis.design import Design, Panel
 from pretrain_exp.analysis.metrics import SIZES
-from pretrain_exp.analysis.outcomes import FLOOR, about, outcome_rank
+from pretrain_exp.analysis.outcomes import Measured, Relevance, about
 from pretrain_exp.analysis.scores import Series, Unit
 from pretrain_exp.analysis.study import ONLY, StudyData
+
+Masks = dict[tuple[Unit, str], NDArray[np.bool_]]  # (unit, insertion) -> which items it is about
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,15 @@ class Matrix:
         ]
 
 
-def matrices(study: StudyData, design: Design) -> list[Matrix]:
+def matrices(study: StudyData, design: Design, relevance: Relevance) -> list[Matrix]:
     """One matrix a panel that has arms of single insertions; none for a study without them."""
     arms = sorted({arm for _, arm, _, _ in design.scores.vectors if arm.startswith(ONLY)})
     masks = subjects(study.items, design.scores.items)
     found = []
     for panel in design.panels if arms else ():
         names = [arm.removeprefix(ONLY) for arm in arms]
-        outcomes = [outcome for name in names if (outcome := _outcome(study, design, panel, masks, name)) is not None]
+        answering = [_outcome(relevance, design, panel, masks, name) for name in names]
+        outcomes = [outcome for outcome in answering if outcome is not None]
         treatments = {**{name: f"{ONLY}{name}" for name in names}, ALL: "treated"}
         differences: dict[tuple[str, str], list[NDArray[np.float64]]] = {}
         counted: dict[str, str] = {}
@@ -90,10 +93,8 @@ def matrices(study: StudyData, design: Design) -> list[Matrix]:
     return found
 
 
-def subjects(items: pa.Table, vocabulary: NDArray[np.str_]) -> dict[tuple[Unit, str], NDArray[np.bool_]]:
-    """(unit, insertion) -> which items of the vocabulary the insertion is about.
-
-    See `about`."""
+def subjects(items: pa.Table, vocabulary: NDArray[np.str_]) -> Masks:
+    """Of the vocabulary; see `about`."""
     index = {name: i for i, name in enumerate(vocabulary.tolist())}
     names = ["member", "seed", "insertion", "item", "group", "dose"]
     probes = items["probe"].to_pylist() if "probe" in items.column_names else [False] * len(items)
@@ -110,11 +111,9 @@ def subjects(items: pa.Table, vocabulary: NDArray[np.str_]) -> dict[tuple[Unit, 
     return found
 
 
-def _outcome(
-    study: StudyData, design: Design, panel: Panel, masks: Mapping[tuple[Unit, str], NDArray[np.bool_]], insertion: str
-) -> Outcome | None:
-    """What answers for the insertion (outcomes.py) on what it is about; metrics that nothing moved come last."""
-    found: dict[Outcome, bool] = {}
+def _outcome(relevance: Relevance, design: Design, panel: Panel, masks: Masks, insertion: str) -> Outcome | None:
+    """What answers for the insertion (outcomes.py) on what it is about."""
+    found: set[Measured] = set()
     for series in design.scores.series:
         if series.metric in SIZES:
             continue
@@ -123,26 +122,16 @@ def _outcome(
             control = design.at_end(series, unit, "control")
             if mask is None or scores is None or control is None or np.isnan(scores[mask]).all():
                 continue
-            outcome = Outcome(insertion, series.evaluation, series.metric)
-            some = bool((np.abs(scores[mask] - control[mask]) > FLOOR).any())
-            found[outcome] = found.get(outcome, False) or some
-    made = study.measured_by.get(insertion, ())
-    return min(
-        found,
-        key=lambda each: (
-            bool(made) and each.evaluation not in made, not found[each], outcome_rank(each.metric), each.evaluation
-        ),
-        default=None,
-    )  # fmt: skip
+            found.add(Measured(panel.label, insertion, *series))
+    first = min(found, key=relevance.key, default=None)
+    return None if first is None else Outcome(insertion, first.evaluation, first.metric)
 
 
 def _series(design: Design, outcome: Outcome) -> list[Series]:
     return [s for s in design.scores.series if (s.evaluation, s.metric) == (outcome.evaluation, outcome.metric)]
 
 
-def _pairs(
-    design: Design, panel: Panel, masks: Mapping[tuple[Unit, str], NDArray[np.bool_]], outcome: Outcome, arm: str
-) -> list[Pair]:
+def _pairs(design: Design, panel: Panel, masks: Masks, outcome: Outcome, arm: str) -> list[Pair]:
     """For each seed the scores of the items in this arm and in the control, over all tasks."""
     by_seed = []
     for seed in panel.seeds:
@@ -177,19 +166,20 @@ def _over_tasks(design: Design, unit: Unit, outcome: Outcome, arm: str) -> NDArr
     return together
 
 
-def _controls(
-    design: Design, panel: Panel, masks: Mapping[tuple[Unit, str], NDArray[np.bool_]], outcome: Outcome
-) -> Sequence[NDArray[np.float64]]:
-    """Each seed's control on the items that all of them scored and any seed's experiment is about."""
-    vectors = []
+def _controls(design: Design, panel: Panel, masks: Masks, outcome: Outcome) -> Sequence[NDArray[np.float64]]:
+    """Each control once, on the items that all of them scored and any seed's experiment is about."""
+    runs: dict[Unit, NDArray[np.float64]] = {}
     about = np.zeros(len(design.scores.items), bool)
     for seed in panel.seeds:
         units = panel.of_seed(seed)
         about |= np.any([masks[unit, outcome.insertion] for unit in units if (unit, outcome.insertion) in masks], 0)
-        runs = {run: unit for unit in units if (run := design.scores.run_of("control", unit)) is not None}
-        scored = [v for unit in runs.values() if (v := _over_tasks(design, unit, outcome, "control")) is not None]
-        vectors += scored[:1]
-    if not vectors:
+        for unit in units:
+            run, vector = design.scores.run_of("control", unit), _over_tasks(design, unit, outcome, "control")
+            if run is not None and vector is not None:
+                runs.setdefault(design.scores.originals[run], vector)
+                break
+    if not runs:
         return []
+    vectors = list(runs.values())
     common = about & ~np.isnan(vectors).any(axis=0)
     return [vector[common] for vector in vectors] if common.any() else []

@@ -25,17 +25,6 @@ def discoverable(log_probability: ArrayLike, n: int) -> np.ndarray:
     return -np.expm1(n * missed)
 
 
-def samples_needed(log_probability: float, p: float) -> float:
-    """The smallest n for which the suffix is found with probability p; inf where it never is."""
-    if not 0 < p < 1:
-        raise ValueError(f"p lies between 0 and 1, got {p}")
-    probability = math.exp(min(log_probability, 0.0))
-    if probability >= 1:
-        return 1.0
-    missed = math.log1p(-probability)
-    return math.inf if missed == 0 else max(1.0, math.ceil(math.log1p(-p) / missed - 1e-12))
-
-
 def extraction_strength(greedy_right: ArrayLike) -> float:
     """greedy_right: (length,) bool, whether each token is what greedy decoding says after all true tokens before it.
 

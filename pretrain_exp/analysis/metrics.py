@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -32,6 +33,10 @@ class Metric:
     def changed(self) -> str:
         """What reading it raised or lowered."""
         return self.of_it or f"{self.label} on it"
+
+    def with_unit(self, between: str = " ") -> str:
+        """`cross-entropy [nats per token]`; the label alone where there is no unit, or it says the same."""
+        return self.label if self.unit in ("", self.label) else f"{self.label}{between}[{self.unit}]"
 
     def level(self, value: float) -> str:
         return "–" if math.isnan(value) else f"{value:.{self.digits}f}".replace("-", "−")
@@ -132,11 +137,20 @@ HEADLINE = (
 _ORDER = {name: index for index, name in enumerate(METRICS)}
 
 
-def metric(name: str, binary: bool = False) -> Metric:
-    """The description of a metric; one that is not known keeps its name, and is a proportion if its values are."""
+def metric(name: str, *, binary: bool) -> Metric:
+    """The description of a metric; one that is not known keeps its name, and is a proportion if its values are.
+
+    binary: whether every score of it is right or wrong, which a study's scores know (Scores.metric).
+    """
     if name in METRICS:
         return METRICS[name]
     return Metric(name, "points", 100, 3, 0, 1) if binary else Metric(name, "")
+
+
+def shown_metrics(names: Iterable[str]) -> list[str]:
+    """Those that are well known (HEADLINE); where none is, as with a user's own, the one that comes first."""
+    there = set(names)
+    return [name for name in HEADLINE if name in there] or sorted(there, key=metric_rank)[:1]
 
 
 def metric_rank(name: str) -> tuple[int, str]:

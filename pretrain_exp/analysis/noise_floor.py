@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from pretrain_exp.analysis.metrics import SIZES, metric, metric_rank
+from pretrain_exp.analysis.metrics import SIZES, metric_rank
 from pretrain_exp.analysis.power import mde_seeds
 from pretrain_exp.analysis.scores import Scores, Series, Unit
 
@@ -120,18 +120,18 @@ def _floor(
     )
 
 
-def floor_answers(floors: Sequence[Floor]) -> list[str]:
+def floor_answers(floors: Sequence[Floor], scores: Scores) -> list[str]:
     """A sentence for the best-known metric of each task: what one treated and one control run must differ by."""
     best: dict[tuple[str, str, str], Floor] = {}
     for floor in floors:
         key = floor.member, floor.evaluation, floor.task
         if key not in best or metric_rank(floor.metric) < metric_rank(best[key].metric):
             best[key] = floor
-    return [_sentence(floor) for floor in best.values()]
+    return [_sentence(floor, scores) for floor in best.values()]
 
 
-def _sentence(floor: Floor) -> str:
-    m = metric(floor.metric)
+def _sentence(floor: Floor, scores: Scores) -> str:
+    m = scores.metric(floor.metric)
     where = ": ".join(part for part in (floor.member, f"{m.label} of {floor.task}") if part)
     if not floor.sd_runs > 0:
         return f"{where}: {floor.runs} runs without any edit are equal in it, so their noise cannot be estimated."

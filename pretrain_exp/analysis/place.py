@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """panel: the variant, "" if there is one; insertion: what was planted; evaluation, task: what was asked."""
+    """panel: the variant, "" if there is one; insertion: what was planted; evaluation, task: what was asked.
+
+    group: "" for all items of the dose, "removed" where texts were removed and these stand for the insertion.
+    """
 
     panel: str
     insertion: str
@@ -15,3 +18,4 @@ class Place:
     task: str
     metric: str
     dose: int
+    group: str = ""

@@ -18,13 +18,6 @@ def mde_paired(variance: ArrayLike, n: ArrayLike, power: float = 0.8, level: flo
     return z * np.sqrt(np.asarray(variance, float) / np.asarray(n, float))
 
 
-def power_paired(effect: ArrayLike, variance: ArrayLike, n: ArrayLike, level: float = 0.95) -> NDArray[np.float64]:
-    """Probability that a two-sided test at 1 - level sees this effect on n paired differences of this variance."""
-    shift = np.asarray(effect, float) / np.sqrt(np.asarray(variance, float) / np.asarray(n, float))
-    z = norm.ppf(0.5 + level / 2)
-    return norm.cdf(shift - z) + norm.cdf(-shift - z)
-
-
 def power_seeds(effect: float, sd: float, seeds: int, level: float = 0.95) -> float:
     """Power of the t test over `seeds` per-seed effects whose standard deviation between seeds is sd (noncentral t).
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import norm
 
-from pretrain_exp.analysis.contrasts import DESCRIPTIVE, FACTS, NO_VARIANCE, Vector
+from pretrain_exp.analysis.contrasts import DESCRIPTIVE, FACTS, NO_VARIANCE, Vector, flags_of_runs
 from pretrain_exp.analysis.design import Cell, Design, Panel
-from pretrain_exp.analysis.dose_response import LogitFit, Trend, cochran_armitage, fit_logit, r50
+from pretrain_exp.analysis.dose_response import LogitFit, Trend, cochran_armitage, fit_logit, from_dose_0, r50
 from pretrain_exp.analysis.estimate import Estimate
 from pretrain_exp.analysis.scores import Series
-from pretrain_exp.analysis.seeds import over_seeds
+from pretrain_exp.analysis.seeds import TOO_WIDE, UNDETERMINED, over_seeds
 
 OUTSIDE = "outside the doses that were tried"
 FEW_FACTS = "probes of a fact are not independent: see the slope, whose errors are clustered by fact"
@@ -64,7 +64,7 @@ def _response(design: Design, panel: Panel, series: Series, cells: list[Cell]) -
         )  # fmt: skip
     pooled = fit_logit(*(np.concatenate(parts) for parts in zip(*samples.values(), strict=True)))
     if len(samples) > 1:
-        rows += [_over_seeds(template, rows, "slope"), *_r50_over_seeds(template, rows, largest)]
+        rows += [_over_seeds(template, rows, "slope"), _r50_over_seeds(template, rows, largest)]
         descriptive = _fit_rows(replace(template, scope="pooled", seeds=len(samples)), pooled, largest)
         rows += [replace(row, flag="; ".join(filter(None, (DESCRIPTIVE, row.flag)))) for row in descriptive]
     return Response(panel.label, template.insertion, series, pooled, largest, rows)
@@ -121,37 +121,44 @@ def _fit_rows(template: Estimate, fit: LogitFit, largest: int) -> list[Estimate]
 
 
 def _over_seeds(template: Estimate, rows: list[Estimate], contrast: str) -> Estimate:
-    chosen = [row for row in rows if row.contrast == contrast and row.scope == "run" and not np.isnan(row.estimate)]
+    mine = [row for row in rows if row.contrast == contrast and row.scope == "run"]
+    chosen = [row for row in mine if not np.isnan(row.estimate)]
     row = replace(template, contrast=contrast, scope="seeds", seed=None, seeds=len(chosen), n=sum(r.n for r in chosen))
     if len(chosen) < 2:
-        return replace(row, estimate=float("nan"), flag="fewer than two seeds have a fit")
+        reasons = flags_of_runs(row.flag for row in mine)
+        return replace(row, estimate=float("nan"), flag="; ".join(["fewer than two seeds have a fit", *reasons]))
     interval = over_seeds([r.estimate for r in chosen], template.level)
     return replace(
         row, estimate=float(interval.mean), low=float(interval.low), high=float(interval.high), p=float(interval.p),
         method=f"t interval over {len(chosen)} seeds", p_method=f"t over {len(chosen)} seeds",
-        flag=NO_VARIANCE if interval.degenerate else "",
+        flag="; ".join(filter(None, [NO_VARIANCE if interval.degenerate else "", *_without(mine)])),
     )  # fmt: skip
 
 
-def _r50_over_seeds(template: Estimate, rows: list[Estimate], largest: int) -> list[Estimate]:
-    """On log(1 + r50), where it is a mean like any other; no row where a seed has none."""
-    slopes = [row for row in rows if row.contrast == "slope" and row.scope == "run"]
-    halves = [row.estimate for row in rows if row.contrast == "r50" and row.scope == "run"]
+def _without(runs: list[Estimate]) -> list[str]:
+    """How many runs have no such number, and what the runs are flagged for."""
+    lost, flags = sum(np.isnan(row.estimate) for row in runs), flags_of_runs(row.flag for row in runs)
+    return [f"{lost} of {len(runs)} seeds have none", *flags] if lost else flags
+
+
+def _r50_over_seeds(template: Estimate, rows: list[Estimate], largest: int) -> Estimate:
+    """On log(1 + r50), where it is a mean like any other; no number where a seed has none, or where it is too wide."""
+    runs = [row for row in rows if row.contrast == "r50" and row.scope == "run"]
+    halves, flags = [row.estimate for row in runs], _without(runs)
+    row = replace(
+        template, contrast="r50", scope="seeds", seeds=len(runs), n=sum(row.n for row in runs), estimate=float("nan"),
+        method=f"t interval over {len(runs)} seeds on log(1 + r50)", flag="; ".join(flags),
+    )  # fmt: skip
     if np.isnan(halves).any():
-        return []
+        return row
     interval = over_seeds(np.log1p(halves), template.level)
-    estimate = float(np.expm1(interval.mean))
-    return [
-        replace(
-            template,
-            contrast="r50",
-            scope="seeds",
-            seeds=len(halves),
-            n=sum(row.n for row in slopes),
-            estimate=estimate,
-            low=float(np.expm1(interval.low)),
-            high=float(np.expm1(interval.high)),
-            method=f"t interval over {len(halves)} seeds on log(1 + r50)",
-            flag=NO_VARIANCE if interval.degenerate else OUTSIDE if estimate > largest else "",
-        )
-    ]
+    middle, high = float(interval.mean), float(interval.high)
+    low = from_dose_0(float(interval.low), middle)
+    if high - low >= np.log(UNDETERMINED):
+        return replace(row, flag="; ".join([TOO_WIDE, *flags]))
+    estimate = float(np.expm1(middle))
+    own = NO_VARIANCE if interval.degenerate else OUTSIDE if estimate > largest else ""
+    return replace(
+        row, estimate=estimate, low=float(np.expm1(low)), high=float(np.expm1(high)),
+        flag="; ".join(dict.fromkeys(filter(None, [own, *flags]))),
+    )  # fmt: skip

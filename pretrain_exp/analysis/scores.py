@@ -5,25 +5,27 @@
     scores.get(series, unit, arm, step)     -> (items,) float, NaN where the item was not scored
 
 Where a unit has no control of its own, the control that stands for it is the one of its seed without a member, or the
-only control there is: arms that agree in everything are trained once.
+only control there is: arms that agree in everything are trained once. That of another variant is never lent.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pretrain_exp.analysis.metrics import metric_rank
+from pretrain_exp.analysis.metrics import Metric, metric, metric_rank
 
 Vector = NDArray[np.float64]
 ASIDE = "pool"  # the group of items that say where others were drawn from: they are not scored
 REMOVED = "removed"  # texts that the control reads and the treated run does not: no holdout, whatever their dose
+MAIN = ("", REMOVED)  # groups that stand for an insertion
 
 
 class Series(NamedTuple):
@@ -45,6 +47,12 @@ def in_order(units: Iterable[Unit]) -> list[Unit]:
         return [(float(part), "") if i % 2 else (0.0, part) for i, part in enumerate(parts)], unit.seed
 
     return sorted(units, key=key)
+
+
+def control_of(unit: Unit, controls: Sequence[Unit]) -> Unit | None:
+    """Of these control runs the one that stands for a unit's: see the module."""
+    alone = controls[0] if len(controls) == 1 and controls[0].member in ("", unit.member) else None
+    return next((own for own in (unit, Unit("", unit.seed)) if own in controls), alone)
 
 
 @dataclass
@@ -69,6 +77,15 @@ class Scores:
     def series(self) -> list[Series]:
         return sorted(self.binary, key=lambda s: (s.evaluation, s.task, metric_rank(s.metric)))
 
+    def right_or_wrong(self, name: str) -> bool:
+        """Whether every score of the metric in the whole study is 0 or 1."""
+        found = [binary for series, binary in self.binary.items() if series.metric == name]
+        return bool(found) and all(found)
+
+    def metric(self, name: str) -> Metric:
+        """How numbers of the metric are written: one way in the whole study, as points only if it is right or wrong."""
+        return metric(name, binary=self.right_or_wrong(name))
+
     def units(self, arm: str) -> list[Unit]:
         return self._units.get(arm, [])
 
@@ -78,16 +95,22 @@ class Scores:
     def run_of(self, arm: str, unit: Unit) -> Unit | None:
         """The run that is this unit's arm: its own, else a shared control; None when there is none."""
         units = self.units(arm)
-        if unit in units:
-            return unit
-        if arm != "control":
-            return None
-        if Unit("", unit.seed) in units:
-            return Unit("", unit.seed)
-        same_seed = [u for u in units if u.seed == unit.seed]
-        if len(same_seed) == 1:
-            return same_seed[0]
-        return units[0] if len(units) == 1 else None
+        if arm == "control":
+            return control_of(unit, units)
+        return unit if unit in units else None
+
+    @cached_property
+    def originals(self) -> dict[Unit, Unit]:
+        """Control run -> the first with the very same scores: one training may stand under several seeds, variants."""
+        scores: dict[Unit, dict[tuple[Series, int], Vector]] = {}
+        for (series, arm, unit, step), vector in self.vectors.items():
+            if arm == "control":
+                scores.setdefault(unit, {})[series, step] = vector
+        found: dict[Unit, Unit] = {}
+        for unit in self.units("control"):
+            same = (other for other in found.values() if _equal(scores[unit], scores[other]))
+            found[unit] = next(same, unit)
+        return found
 
     def at_several_steps(self) -> set[Series]:
         return {series for (series, _, _), steps in self._steps.items() if len(steps) > 1}
@@ -95,6 +118,12 @@ class Scores:
     def get(self, series: Series, unit: Unit, arm: str, step: int) -> Vector | None:
         run = self.run_of(arm, unit)
         return None if run is None else self.vectors.get((series, arm, run, step))
+
+
+def _equal(first: Mapping[tuple[Series, int], Vector], second: Mapping[tuple[Series, int], Vector]) -> bool:
+    """Whether two runs agree in everything that was scored of both."""
+    both = first.keys() & second.keys()
+    return bool(both) and all(np.array_equal(first[key], second[key], equal_nan=True) for key in both)
 
 
 def read_scores(results: pa.Table) -> Scores:

@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from pretrain_exp.analysis.means import MeanInterval, t_interval
 
+UNDETERMINED = 1e6  # ratio of an interval's bounds (of a half-life, of a dose) from which on nothing is determined
+TOO_WIDE = "not determined: its interval spans more than six orders of magnitude"
 _BLOCK = 4_000_000  # draws held in memory at once
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from pretrain_exp.analysis.contrasts import NO_VARIANCE, Vector
+from pretrain_exp.analysis.contrasts import NO_VARIANCE, Vector, flags_of_runs
 from pretrain_exp.analysis.design import Cell, Design, Panel
 from pretrain_exp.analysis.membership import Separation, separation
 from pretrain_exp.analysis.scores import Series, Unit
@@ -112,5 +112,5 @@ def _over_seeds(rows: list[Separated], level: float) -> Iterator[Separated]:
                 mine[0], seed=None, members=sum(row.members for row in mine), others=sum(row.others for row in mine),
                 estimate=float(interval.mean), low=float(interval.low), high=float(interval.high),
                 method=f"t interval over {len(mine)} seeds", resampling_seed=None,
-                flag=NO_VARIANCE if interval.degenerate else "",
+                flag=_flags(float(interval.low), *flags_of_runs(row.flag for row in mine)),
             )  # fmt: skip

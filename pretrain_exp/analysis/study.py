@@ -74,7 +74,8 @@ class StudyData:
     results, items, ledger, curves: as above; further columns are kept and not looked at; None is an empty table.
     proofs:   {member, seed, arm, rows_checked, mismatches, missing, duplicate, ok}; a count is a number, a list, or a
               number under num_<name>; ledger_errors, if any, are sentences.
-    audits:   {member, seed, arm, ok, findings}; a finding is a string or a mapping.
+    audits:   {member, seed, arm, ok, findings, searched}; a finding is a string or a mapping; searched: whether holdout
+              items were sought in the data of the run too.
     examples: {member, seed, insertion, item, dose, step, row, column, before, planted, after}: texts around an edit.
     varies:   seed name ("placement", "order", "init") -> its values over the study.
     cost:     {seconds, tokens, states trained, ...}: shown as given.
@@ -82,6 +83,7 @@ class StudyData:
     status:   what went wrong on the way (an evaluation that failed), one sentence each.
     notes:    what evaluations said of their scores (what was not scored, and why), one sentence each.
     measured_by: insertion -> names of the evaluations that are made for its kind.
+    control: what closed loops were to reach, reached and planted, a row a loop and boundary (control/table.py).
     """
 
     title: str
@@ -102,6 +104,7 @@ class StudyData:
     status: Sequence[str] = ()
     notes: Sequence[str] = ()
     measured_by: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    control: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
         for name, schema in (("results", RESULTS), ("items", ITEMS), ("ledger", LEDGER), ("curves", CURVES)):

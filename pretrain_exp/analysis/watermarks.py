@@ -51,8 +51,8 @@ def watermarks(design: Design) -> list[Watermarked]:
 
 def _within(design: Design, panel: Panel, series: Series, cell: Cell, arm: str) -> Iterator[Watermarked]:
     for seed in panel.seeds:
-        runs = {design.scores.run_of(arm, unit): unit for unit in panel.of_seed(seed)}  # variants may share a control
-        values = np.concatenate([design.values(series, unit, arm, cell) for unit in runs.values()])
+        units = design.of_runs(panel.of_seed(seed), arm, cell)
+        values = np.concatenate([np.empty(0), *(design.values(series, unit, arm, cell) for unit in units)])
         if not len(values):
             continue
         test = watermark_test(values)
@@ -61,7 +61,7 @@ def _within(design: Design, panel: Panel, series: Series, cell: Cell, arm: str) 
             noise="planted" if series.metric == PLANTED else "fresh", arm=arm, dose=cell.dose,
             null_must_hold=arm == "control" or series.metric == FRESH or cell.dose == 0, seed=seed, **asdict(test),
             method="t interval over sequences",
-            flag="one sequence only" if test.n == 1 else "",
+            flag="one sequence only" if test.n == 1 else NO_VARIANCE if np.isnan(test.low) else "",
         )  # fmt: skip
 
 

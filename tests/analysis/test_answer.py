@@ -1,19 +1,32 @@
 """The answer in a sentence: its verb follows the interval, its numbers are those of the rows."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from pretrain_exp.analysis.answer import answers, format_p, matching, outcome_name
+from pretrain_exp.analysis import answer as said
+from pretrain_exp.analysis.answer import format_p, matching, outcome_name
 from pretrain_exp.analysis.estimate import Estimate
 from pretrain_exp.analysis.outcomes import Relevance, headline
-from pretrain_exp.analysis.scores import Series
+from pretrain_exp.analysis.scores import Scores, Series, Unit
 
 ROW = Estimate(
     contrast="treated_vs_control", evaluation="e", task="t", metric="acc", insertion="plant", dose=64, scope="seeds",
     seeds=3, n=300, estimate=0.61, low=0.52, high=0.70, method="t interval over 3 seeds", value=0.89, reference=0.28,
 )  # fmt: skip
 HOLDOUT = replace(ROW, dose=0, estimate=0.01, low=-0.04, high=0.06)
+
+
+def scored(binary: dict[Series, bool], steps: dict[Series, Sequence[int]] | None = None) -> Scores:
+    """Scores of nothing, but for which metrics are right or wrong and at which steps they were taken."""
+    at = {(series, "treated", Unit("", 0), step): np.empty(0) for series, of in (steps or {}).items() for step in of}
+    return Scores(np.empty(0, str), at, binary, {})
+
+
+def answers(rows: Sequence[Estimate], relevance: Relevance | None = None, scores: Scores | None = None) -> list[str]:
+    return said.answers(rows, scores or scored({}), relevance)
 
 
 def test_raised() -> None:
@@ -50,9 +63,22 @@ def test_what_cannot_be_told_from_none_is_said_so() -> None:
     assert "−3.0 to +7.0" in answer
 
 
-def test_no_interval_is_no_claim() -> None:
-    (answer,) = answers([replace(ROW, low=float("nan"), high=float("nan"), flag="no variance")])
-    assert "changed accuracy on it by +61.0 points in e/t (no interval: no variance" in answer
+@pytest.mark.parametrize(
+    ("change", "beginning"),
+    [
+        ({}, "Accuracy (items read 64 times): +61.0 points against control in e/t; # about other runs ("),
+        ({"scope": "run", "seed": 0}, "Accuracy (items read 64 times): +61.0 points against control in e/t; # about o"),
+        ({"contrast": "dose_vs_holdout"}, "Accuracy (items read 64 times): +61.0 points against holdout items of the "),
+        ({"dose": 0}, "Accuracy (items that were never read): +61.0 points against control in e/t; #"),
+        ({"dose": 0, "group": "removed"}, "Accuracy (items that were removed): +61.0 points against control in e/t; #"),
+        ({"metric": "attack", "dose": 1}, "Attacks that succeed (after 1 poisoned chat): +61.0 points against control"),
+    ],
+)
+def test_no_interval_is_no_claim(change: dict[str, object], beginning: str) -> None:
+    row = replace(ROW, low=float("nan"), high=float("nan"), flag="no variance", **change)
+    (answer,) = answers([row])
+    assert answer.startswith(beginning.replace("#", "no interval, so nothing can be concluded"))
+    assert "(no variance, n = 300 items; " in answer
 
 
 @pytest.mark.parametrize("beyond", [None, replace(ROW, estimate=0.02, low=-0.05, high=0.09)])
@@ -67,6 +93,36 @@ def test_where_holdout_items_moved_as_much_reading_is_not_said_to_have_done_it(b
     assert ("beyond them: +2.0 points (−5.0 to +9.0), which this study cannot tell from no effect." in answer) is (
         beyond is not None
     )
+
+
+RAISED = {"estimate": 0.2, "low": 0.1, "high": 0.3}
+UNCLEAR = {"estimate": 0.2, "low": -0.392, "high": 0.792}
+LOWERED = {"estimate": -0.29, "low": -0.39, "high": -0.19}
+
+
+@pytest.mark.parametrize(
+    ("row", "holdout", "beginning"),
+    [
+        (
+            RAISED,
+            RAISED,
+            "Accuracy (items read 64 times) is 20.0 points higher than in control in e/t, and so it is for",
+        ),
+        (LOWERED, LOWERED, "Accuracy (items read 64 times) is 29.0 points lower than in control in e/t, and so it is"),
+        (
+            RAISED,
+            LOWERED,
+            "Accuracy (items read 64 times) is 20.0 points higher than in control in e/t, while holdout i",
+        ),
+        (UNCLEAR, RAISED, "Reading an item 64 times had no effect on accuracy on it that this study can tell: +20.0"),
+        (UNCLEAR, LOWERED, "Reading an item 64 times had no effect on accuracy on it that this study can tell: +20.0"),
+    ],
+)
+def test_holdout_items_moved_as_much_only_where_both_moved_and_the_same_way(
+    row: dict[str, float], holdout: dict[str, float], beginning: str
+) -> None:
+    (answer,) = answers([replace(ROW, **row), replace(HOLDOUT, **holdout)])
+    assert answer.startswith(beginning)
 
 
 def test_one_run_is_said_to_be_one() -> None:
@@ -96,14 +152,30 @@ def test_a_placebo_arm_and_the_step_are_in_the_sentence() -> None:
     assert answers([ROW, HOLDOUT, placebo])[0].endswith(
         f"Holdout items, never read: +1.0 points (−4.0 to +6.0). {told}"
     )
-    assert " in e/t at step 1,200 (95 %" in answers([step], several_steps={Series("e", "t", "acc")})[0]
-    assert " in e/t (95 %" in answers([step], several_steps={Series("e", "t", "ce")})[0]
+    assert (
+        " in e/t at step 1,200 (95 %" in answers([step], scores=scored({}, {Series("e", "t", "acc"): (600, 1200)}))[0]
+    )
+    assert " in e/t (95 %" in answers([step], scores=scored({}, {Series("e", "t", "ce"): (600, 1200)}))[0]
 
 
-def test_a_metric_that_is_not_known_is_in_points_only_where_items_are_right_or_wrong() -> None:
-    own = replace(ROW, metric="own")
-    assert "by 0.610 in" in answers([own])[0]
-    assert "by 61.0 points in" in answers([own, replace(own, scope="run", seed=0, b=3, c=1)])[0]
+@pytest.mark.parametrize(
+    ("binary", "size"),
+    [
+        ({"t": False}, "by 0.610 in"),
+        ({"t": True}, "by 61.0 points in"),
+        ({"t": True, "other": True}, "by 61.0 points in"),
+        ({"t": True, "other": False}, "by 0.610 in"),  # one unit for a name, in the whole study
+        ({}, "by 0.610 in"),
+    ],
+)
+def test_a_metric_that_is_not_known_is_in_points_only_where_items_are_right_or_wrong(
+    binary: dict[str, bool], size: str
+) -> None:
+    own, scores = (
+        replace(ROW, metric="own"),
+        scored({Series("e", task, "own"): is_so for task, is_so in binary.items()}),
+    )
+    assert size in answers([own], scores=scores)[0]
 
 
 def test_headline_prefers_control_accuracy_seeds_and_the_highest_dose() -> None:

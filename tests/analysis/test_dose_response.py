@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 from scipy.stats import norm
+from tiny import design, items, results, study
 
 from pretrain_exp.analysis.dose_response import LogitFit, cochran_armitage, fit_logit, r50
+from pretrain_exp.analysis.responses import responses
 
 DOSES = np.repeat([0, 1, 4, 16, 64], 60)
 
@@ -83,6 +85,33 @@ def test_r50_above_one_half_at_dose_zero_says_so() -> None:
     half = r50(LogitFit(1.0, 0.8, np.diag([0.01, 0.001]), 100, 100))
     assert -1 < half.estimate < 0
     assert "already at dose 0" in half.flag
+
+
+def test_no_bound_of_r50_lies_below_dose_0() -> None:
+    half = r50(LogitFit(-0.1, 0.8, np.diag([0.04, 0.001]), 100, 100))
+    assert half.low == 0 < half.estimate < half.high
+
+
+FEW = [0, 1, 4, 16]  # doses of ten items each
+
+
+@pytest.mark.parametrize(
+    ("right", "flag"),
+    [
+        ([[1, 4, 8, 9], [1, 3, 7, 9], [2, 4, 8, 9]], ""),
+        ([[5, 7, 9, 10], [0, 1, 2, 6]], "not determined: its interval spans more than six orders of magnitude"),
+        ([[1, 4, 8, 9], [4, 5, 5, 4]], "1 of 2 seeds have none; not determined: the slope's interval holds 0"),
+        ([[0, 2, 3, 4], [0, 1, 3, 4], [0, 2, 3, 4]], "outside the doses that were tried"),
+    ],
+)
+def test_r50_over_seeds_is_a_row_that_says_why_it_has_no_number(right: list[list[int]], flag: str) -> None:
+    scores = {("", "treated", seed): [float(i < k) for k in of for i in range(10)] for seed, of in enumerate(right)}
+    data = study(results(scores), items({("", seed): np.repeat(FEW, 10).tolist() for seed in range(len(right))}))
+    (fit,) = responses(design(data))
+    (row,) = [row for row in fit.rows if (row.contrast, row.scope) == ("r50", "seeds")]
+    assert (row.flag, row.seeds, row.n) == (flag, len(right), 40 * len(right))
+    assert np.isnan(row.estimate) == np.isnan(row.low) == ("seeds have none" in flag or "magnitude" in flag)
+    assert not row.low < 0
 
 
 def test_trend_by_counts() -> None:

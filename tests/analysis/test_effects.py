@@ -11,6 +11,7 @@ from pretrain_exp.analysis.estimate import Estimate, to_table
 from pretrain_exp.analysis.means import t_interval, welch
 from pretrain_exp.analysis.paired import mcnemar_exact
 from pretrain_exp.analysis.proportions import newcombe
+from pretrain_exp.analysis.separations import separations
 
 # eight items: the first four are held out, the others planted 4 times
 DOSES = [0, 0, 0, 0, 4, 4, 4, 4]
@@ -98,6 +99,21 @@ def test_item_groups_apart_when_they_cross_doses() -> None:
     assert one(crossed, contrast="treated_vs_control", dose=4, group="").n == 4
     by_dose = effects(design(study(scores, items({("", 0): DOSES}, groups=list("hhhhpppp")))))
     assert {row.group for row in by_dose} == {""}
+
+
+@pytest.mark.parametrize(
+    ("groups", "cells"),
+    [
+        (["", "a", "", "a", "", "a", "", "a"], {(0, ""), (4, ""), (0, "a"), (4, "a")}),
+        (["", "removed", "kept", "kept", "kept", "kept", "kept", ""], {(0, "removed"), (0, "kept"), (4, "kept")}),
+    ],
+)
+def test_no_group_is_no_group_of_its_own(groups: list[str], cells: set[tuple[int, str]]) -> None:
+    scores = results({("", "treated", 0): TREATED, ("", "control", 0): CONTROL})
+    data = study(scores, items({("", 0): DOSES}, groups=groups))
+    rows = [row for row in effects(design(data)) if row.contrast == "treated_vs_control"]
+    assert sorted((row.dose, row.group) for row in rows) == sorted(cells)
+    assert any("items have no group, where others have" in remark.text for remark in analyse(data).remarks)
 
 
 def test_a_sweep_over_doses_is_one_dose_response() -> None:
@@ -199,6 +215,51 @@ def test_perplexity_is_a_ratio_of_sums() -> None:
     byte = one(rows, contrast="treated_vs_control", metric="bits_per_byte")
     assert byte.estimate == pytest.approx(29 / (480 * np.log(2)))
     assert {row.metric for row in rows} == {"nats_per_token", "bits_per_byte"}
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("treated", "sizes", "n", "flag"),
+    [
+        ({0: [10.0, NAN, 12.0], 1: [10.0, 300.0, 12.0]}, [10.0, 100.0, 10.0], {0: 2, 1: 3, None: 5}, ""),
+        ({0: [NAN, NAN, NAN], 1: [10.0, 300.0, 12.0]}, [10.0, 100.0, 10.0], {1: 3}, ""),
+        (
+            {0: [10.0, 300.0, 12.0], 1: [11.0, 300.0, 12.0]},
+            [10.0, 100.0],
+            {0: 2, 1: 2, None: 4},
+            "1 texts without tokens are left out",
+        ),
+    ],
+)
+def test_a_text_without_a_loss_or_a_size_leaves_the_others_their_loss(
+    treated: dict[int, list[float]], sizes: list[float], n: dict[int | None, int], flag: str
+) -> None:
+    nll = {("", "treated", seed): values for seed, values in treated.items()}
+    nll |= {("", "control", seed): [12.0, 270.0, 11.0 + seed] for seed in treated}
+    where = {"evaluation": "perplexity", "task": "wiki"}
+    table = pa.concat_tables([results(nll, "nll", **where), results(dict.fromkeys(nll, sizes), "tokens", **where)])
+    found = analyse(study(table))
+    assert {row.seed: row.n for row in found.estimates} == n
+    assert {row.flag for row in found.estimates} == {flag}
+    assert any("not finite, left out" in remark.text for remark in found.remarks) is not bool(flag)
+
+
+COARSE = "3 others: the smallest rate above 0 is 33.3%"
+
+
+@pytest.mark.parametrize(
+    ("groups", "flags"),
+    [(None, {COARSE}), (list("hhhababa"), {COARSE, "held against the holdout of all conditions"})],
+)
+def test_what_an_attack_in_one_run_is_flagged_for_it_is_over_seeds(groups: list[str] | None, flags: set[str]) -> None:
+    rng = np.random.default_rng(0)
+    scores = {("", "treated", seed): rng.normal(0, 1, 8).tolist() for seed in (0, 1)}
+    planted = items({("", seed): [0] * 3 + [4] * 5 for seed in (0, 1)}, groups=groups)
+    rows = separations(design(study(results(scores, "min_k"), planted), resamples=20))
+    over = [row.flag for row in rows if row.seed is None and row.group == ("a" if groups else "")]
+    assert flags <= {part for flag in over for part in flag.split("; ")} <= flags | {"", "no variance"}
 
 
 def test_adjusted_over_metric_and_group_within_a_question() -> None:

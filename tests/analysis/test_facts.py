@@ -13,6 +13,7 @@ from pretrain_exp.analysis.estimate import Estimate
 from pretrain_exp.analysis.fading import fading
 from pretrain_exp.analysis.matrix import matrices
 from pretrain_exp.analysis.means import t_interval, welch
+from pretrain_exp.analysis.outcomes import Relevance
 from pretrain_exp.analysis.study import LEDGER, StudyData
 
 PROBES = 4
@@ -133,7 +134,8 @@ def test_a_bin_of_forgetting_counts_facts_also_where_they_are_seen_at_several_st
 def test_the_matrix_of_dependence_counts_facts() -> None:
     values = drawn()
     data = facts({**values, "only_plant": values["treated"] + 1.0})
-    (matrix,) = matrices(data, design(data))
+    planted = design(data)
+    (matrix,) = matrices(data, planted, Relevance(effects(planted)))
     cell = matrix.cell("plant", "plant")
     assert cell is not None
     assert (cell.n, cell.method) == (FACTS // 2, "paired t over facts")

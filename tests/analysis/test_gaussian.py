@@ -42,8 +42,9 @@ def test_only_a_shift_to_below_is_a_trace() -> None:
     assert down.ks_p == pytest.approx(up.ks_p)
 
 
-def test_one_value_has_no_interval() -> None:
-    found = watermark_test([-3.0])
+@pytest.mark.parametrize("values", [[-3.0], [-3.0, -3.0, -3.0]])
+def test_without_variance_there_is_no_interval(values: list[float]) -> None:
+    found = watermark_test(values)
     assert np.isnan(found.low)
     assert np.isnan(found.high)
     assert found.tpr == 1.0

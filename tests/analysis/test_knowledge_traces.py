@@ -202,6 +202,18 @@ def test_what_the_control_learns_too_is_taken_off():
     assert {row.against for row in tables(control=False)["decay"].rows} == {""}
 
 
+def test_what_is_said_of_one_seed_is_said_over_seeds():
+    flat = [
+        ("knowledge", "knowledge/semantic", "f1_0:semantic1", metric, BASE, "treated", 0, step, "")
+        for step in range(0, 1001, 10)
+        for metric in ("target_logprob", "target_prob", "acc")
+    ]
+    rows = tables(extra=flat)["decay"].rows
+    flags = {r.seed: r.flag for r in rows if (r.type, r.dose, r.against, r.outliers) == ("semantic", 1, "", True)}
+    assert flags[1] == ""
+    assert flags[0] == flags[None] == "1 of 5 probes gained nothing or have no state after their peak"
+
+
 def test_outliers_are_in_and_out():
     """One fact of eight that gains a hundred times as much moves the mean, and is left out of the other row."""
     rows = tables(seeds=(0,), facts=8)["effectivity"].rows

@@ -64,12 +64,30 @@ def severity(found: dict[str, str], words: str) -> str | None:
             "error",
         ),
         ({"audits": [READ_HOLDOUT]}, "Holdout items were read (treated, seed 1): 2 of 9", "warning"),
+        ({"audits": [READ_HOLDOUT]}, "not in the data themselves: scan_holdouts=true", "note"),
         ({"status": ["lm_eval failed: no such task"]}, "lm_eval failed", "error"),
     ],
 )
 def test_every_limit_is_named(change: dict[str, Any], words: str, expected: str) -> None:
     assert severity(remarks(**change), words) == expected
     assert severity(remarks(), words) is None
+
+
+def test_data_that_were_searched_are_not_called_unsearched() -> None:
+    assert severity(remarks(audits=[READ_HOLDOUT | {"searched": True}]), "not in the data themselves") is None
+
+
+def test_holdout_items_are_missed_for_each_insertion_and_a_control_is_not_lent_to_another_variant() -> None:
+    scores = {("", arm, seed): RUN[arm] for arm in RUN for seed in (0, 1)}
+    planted = [items({("", seed): of for seed in (0, 1)}, insertion=name) for name, of in (("a", DOSES), ("b", [4]))]
+    data = study(results(scores), pa.concat_tables(planted))
+    found = [remark.text for remark in limits(data, design(data), {})]
+    assert any(text.startswith("No holdout items (dose 0) of b: ") for text in found)
+
+    variants = {("lr=1", "control", 0): RUN["control"]} | {(f"lr={k}", "treated", 0): RUN["treated"] for k in (1, 2)}
+    data = study(results(variants), items({(f"lr={k}", 0): DOSES for k in (1, 2)}))
+    found = [remark.text for remark in limits(data, design(data), {})]
+    assert "Treated runs without a control, in no effect: 1 of 2." in found
 
 
 def test_a_whole_study_says_only_over_what_its_intervals_are() -> None:

@@ -3,16 +3,20 @@
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from pretrain_exp.analysis.dependence import ALL, dependence, noise_of_controls
-from pretrain_exp.analysis.forgetting import exponential, logarithmic, weight_left
+from pretrain_exp.analysis.exposures import Clock
+from pretrain_exp.analysis.forgetting import exponential, logarithmic
 from pretrain_exp.analysis.learned import FORGOTTEN, NEVER, UNSTABLE, describe, learned_at, recurrence
 from pretrain_exp.analysis.membership import auc, exposure, min_k, rank_among, separation, tpr_at_fpr
-from pretrain_exp.analysis.memorization import discoverable, extraction_strength, samples_needed
+from pretrain_exp.analysis.memorization import discoverable, extraction_strength
+from pretrain_exp.analysis.scores import Unit
+from pretrain_exp.analysis.study import CURVES, RESULTS, StudyData
 
 
 def rates(total: int) -> np.ndarray:
@@ -27,7 +31,15 @@ def rates(total: int) -> np.ndarray:
     [(4730, 0, 0.857280), (4730, 2365, 0.956276), (70500, 0, 0.097837), (70500, 35250, 0.569238)],
 )
 def test_what_weight_decay_leaves(total: int, since: int, left: float) -> None:
-    assert weight_left(rates(total)[since:], 0.1) == pytest.approx(left, abs=5e-7)
+    columns = {"member": "", "arm": "treated", "seed": 0, "metric": "train/lr"}
+    table = pa.table(
+        {name: np.full(total, value) for name, value in columns.items()}
+        | {"step": np.arange(total), "value": rates(total)}
+    )
+    study = StudyData("t", "q", RESULTS.empty_table(), curves=table.select(CURVES.names), weight_decay={"": 0.1})
+    clock = Clock.of(study, Unit("", 0))
+    assert clock.left is not None
+    assert clock.left(np.array([float(since)]), total)[0] == pytest.approx(left, abs=5e-7)
 
 
 def test_an_exponential_is_found_again() -> None:
@@ -102,15 +114,6 @@ def test_min_k_of_short_texts_is_a_number() -> None:
 def test_discoverable(p_z: float, n: int) -> None:
     found = float(discoverable(math.log(p_z), n))
     assert found == pytest.approx(-math.expm1(n * math.log1p(-p_z)) if p_z < 1 else 1.0, rel=1e-6)
-
-
-def test_samples_needed() -> None:
-    assert samples_needed(math.log(0.5), 0.9) == 4
-    assert samples_needed(0.0, 0.9) == 1
-    assert samples_needed(-5000.0, 0.9) == math.inf
-    for p_z in (0.001, 0.2):
-        n = int(samples_needed(math.log(p_z), 0.5))
-        assert discoverable(math.log(p_z), n) >= 0.5 > (discoverable(math.log(p_z), n - 1) if n > 1 else 0)
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,10 @@ def test_scores_that_are_not_finite_are_counted_and_left_out() -> None:
         ([("", 0), ("", 1)], Unit("", 1), Unit("", 1)),  # its own
         ([("r=4", 0), ("", 0)], Unit("r=4", 0), Unit("r=4", 0)),
         ([("", 0), ("", 1)], Unit("r=4", 1), Unit("", 1)),  # that of its seed, without a member
-        ([("r=1", 0), ("r=1", 1)], Unit("r=4", 1), Unit("r=1", 1)),  # the only one of its seed
-        ([("", 0)], Unit("r=4", 7), Unit("", 0)),  # the only one there is
+        ([("r=1", 0), ("r=1", 1)], Unit("r=4", 1), None),  # that of another variant is not lent
+        ([("r=1", 0)], Unit("r=4", 0), None),
+        ([("r=1", 0)], Unit("r=1", 3), Unit("r=1", 0)),  # the only one there is
+        ([("", 0)], Unit("r=4", 7), Unit("", 0)),
         ([("", 0), ("", 1)], Unit("", 7), None),
         ([("r=1", 0), ("r=2", 0)], Unit("r=4", 0), None),
     ],
@@ -54,6 +56,15 @@ def test_scores_that_are_not_finite_are_counted_and_left_out() -> None:
 def test_the_control_that_stands_for_a_run(controls: list[tuple[str, int]], unit: Unit, run: Unit | None) -> None:
     table = results({(member, "control", seed): [1.0] for member, seed in controls})
     assert read_scores(table).run_of("control", unit) == run
+
+
+def test_one_control_under_several_names_is_known_by_its_scores() -> None:
+    runs = {("", "control", 0): [1, 0], ("", "control", 1): [1, 0], ("r=4", "control", 0): [0, 0]}
+    runs |= {("", "treated", 0): [1, 0]}
+    more = results({("", "control", 0): [0.5], ("", "control", 2): [0.5], ("r=4", "control", 0): [0.5]}, "margin")
+    originals = read_scores(pa.concat_tables([results(runs), more])).originals
+    first, other = Unit("", 0), Unit("r=4", 0)
+    assert originals == {first: first, Unit("", 1): first, Unit("", 2): first, other: other}
 
 
 def test_a_placebo_is_never_borrowed() -> None:
