@@ -14,17 +14,14 @@ from numpy.typing import NDArray
 
 from pretrain_exp.analysis.estimate import Estimate
 from pretrain_exp.analysis.levels import Level
-from pretrain_exp.analysis.metrics import HEADLINE, Metric
-from pretrain_exp.report.pictures import ARM_COLOUR, ARM_LINE, ARM_MARKER, INK, PAPER, VARIANT_MARKERS
+from pretrain_exp.analysis.metrics import Metric
+from pretrain_exp.analysis.scores import REMOVED
+from pretrain_exp.report.pictures import ARM_COLOUR, ARM_LINE, ARM_MARKER, FAINT, INK, PAPER, VARIANT_MARKERS
 
 Place = tuple[str, str, str, str]  # panel, insertion, evaluation, task
 _RAMP = matplotlib.colors.LinearSegmentedColormap.from_list(
     "dose", ["#4f63d2", "#a65fc4", "#e0667f", "#f09a4a", "#e3bd3a"]
 )
-
-
-def shown_metrics(names: Sequence[str]) -> list[str]:
-    return [m for m in HEADLINE if m in names] or list(dict.fromkeys(names))[:1]
 
 
 def place_of(row: Level | Estimate) -> Place:
@@ -44,7 +41,9 @@ def plural(method: str) -> str:
     return method.replace("interval", "intervals", 1)
 
 
-def times_read(dose: int) -> str:
+def times_read(dose: int, group: str = "") -> str:
+    if group == REMOVED:
+        return f"{REMOVED}, read {times_read(dose)}" if dose else REMOVED
     return "holdout" if dose == 0 else "once" if dose == 1 else f"{dose:,} times"
 
 
@@ -68,13 +67,25 @@ def dose_axis(axes: Axes, doses: Sequence[int]) -> None:
 def difference_axis(axis: Axis, m: Metric) -> None:
     """Differences in points, with their signs, where the metric is a proportion: none is beyond 100 points.
 
-    To be called when everything is drawn; an interval that goes further is cut.
+    To be called when everything is drawn; an interval that goes further is cut, and the picture says so.
     """
     if m.scale == 100:
         low, high = axis.get_view_interval()
+        if min(axis.get_data_interval()) < -1.05 or max(axis.get_data_interval()) > 1.05:
+            say_cut(axis.axes, "intervals are cut at ±100 points")
         limits = axis.axes.set_xlim if axis is axis.axes.xaxis else axis.axes.set_ylim
         limits(max(low, -1.05), min(high, 1.05))
         axis.set_major_formatter(lambda value, _: m.difference(value).removesuffix(".0"))
+
+
+def say_cut(axes: Axes, words: str) -> None:
+    """In a corner: that something is drawn which goes on outside."""
+    axes.text(0.99, 0.01, words, transform=axes.transAxes, ha="right", va="bottom", size=7.5, color=FAINT)
+
+
+def level_label(m: Metric, between: str = "\n") -> str:
+    """Of an axis with the scores themselves: a proportion is drawn as it is, only its differences are in points."""
+    return m.label if m.scale == 100 else m.with_unit(between)
 
 
 def wrapped(label: str, width: int = 30) -> str:

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pretrain_exp.analysis.analyse import Analysis
 from pretrain_exp.analysis.answer import matching
 from pretrain_exp.analysis.estimate import Estimate
-from pretrain_exp.analysis.metrics import metric
+from pretrain_exp.analysis.metrics import Metric
 from pretrain_exp.analysis.outcomes import measured_of
-from pretrain_exp.report.rows import main_rows, telling, which_cells, which_columns
+from pretrain_exp.report.chosen import main_rows
+from pretrain_exp.report.rows import telling, which_cells, which_columns
 from pretrain_exp.report.tables import DASH, Cell, Column, Table, whole
 
 BY_DOSE = {"target_logprob": "facts", "exposure": "membership"}  # metric -> section of the report
@@ -51,7 +52,7 @@ def _table(analysis: Analysis, rows: Sequence[Estimate]) -> Table:
     shown.sort(
         key=lambda r: (r.panel, r.insertion, analysis.relevance.key(measured_of(r)), r.group, r.dose or 0, r.seed or 0)
     )
-    first, m = shown[0], metric(shown[0].metric, True)
+    first, m = shown[0], analysis.design.scores.metric(shown[0].metric)
     own = telling(shown, "panel", "insertion", "evaluation", "task", "group", "seed")
     against = first.contrast == "treated_vs_control"
     columns = [
@@ -69,7 +70,7 @@ def _table(analysis: Analysis, rows: Sequence[Estimate]) -> Table:
                 *which_cells(row, own), Cell("holdout" if row.dose == 0 else f"{row.dose:,}", row.dose or 0),
                 whole(row.n), Cell(m.level(row.reference), row.reference), Cell(m.level(row.value), row.value),
                 Cell(text, row.estimate, strong=strong), Cell(m.interval(row.low, row.high), row.low, note=row.flag),
-                *([_beyond(beyond)] if against else []),
+                *([_beyond(beyond, m)] if against else []),
             ]
         )  # fmt: skip
     methods = ", ".join(dict.fromkeys(row.method for row in shown))
@@ -79,10 +80,9 @@ def _table(analysis: Analysis, rows: Sequence[Estimate]) -> Table:
     return Table(_TITLES[first.metric], columns, cells, caption, key=first.metric)
 
 
-def _beyond(row: Estimate | None) -> Cell:
+def _beyond(row: Estimate | None, m: Metric) -> Cell:
     if row is None or math.isnan(row.estimate):
         return Cell(DASH, -math.inf)
-    m = metric(row.metric, True)
     return Cell(
         m.difference(row.estimate), row.estimate, note=m.interval(row.low, row.high), strong=row.low > 0 or row.high < 0
     )

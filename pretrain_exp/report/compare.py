@@ -6,7 +6,7 @@
              summary.json      titles, answers, headlines
 
 Studies are never pooled: each keeps its own interval, and nothing here tests one against another. Rows are joined where
-insertion, task, metric, group and dose agree.
+insertion, evaluation and task, metric and unit, group and dose agree.
 """
 
 from __future__ import annotations
@@ -23,18 +23,20 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from pretrain_exp.analysis.analyse import Analysis
+from pretrain_exp.analysis.answer import outcome_name
 from pretrain_exp.analysis.estimate import Estimate, to_json, to_table
-from pretrain_exp.analysis.metrics import HEADLINE, metric, metric_rank
+from pretrain_exp.analysis.metrics import Metric, metric_rank
 from pretrain_exp.analysis.outcomes import headline
 from pretrain_exp.analysis.study import StudyData
-from pretrain_exp.report.axes import difference_axis, forest, forest_height, times_read
+from pretrain_exp.report.axes import difference_axis, forest, forest_height, times_read, which
+from pretrain_exp.report.chosen import main_rows, of_shown_metrics
 from pretrain_exp.report.folder import replaced
 from pretrain_exp.report.html import facts
 from pretrain_exp.report.pictures import VARIANT_COLOURS, Picture, Saved, save, slug
-from pretrain_exp.report.rows import main_rows
 from pretrain_exp.report.tables import DASH, Cell, Column, Table
 from pretrain_exp.store.states import write_json
 
+SCHEMA = 1
 MOST_VALUE = 80  # characters of a configuration's value that are shown
 
 
@@ -60,7 +62,7 @@ def write_comparison(studies: Sequence[Compared], folder: Path) -> Path:
             table = to_table(one.analysis.estimates)
             tables.append(table.add_column(0, "study", pa.array([one.name] * len(table), pa.string())))
         pa.csv.write_csv(pa.concat_tables(tables), fresh / "effects.csv")
-        write_json(fresh / "summary.json", [_summary(one) for one in studies])
+        write_json(fresh / "summary.json", {"schema": SCHEMA, "studies": [_summary(one) for one in studies]})
     return folder / "comparison.html"
 
 
@@ -98,34 +100,41 @@ def headlines(one: Compared) -> list[Estimate]:
 
 
 def comparison_pictures(studies: Sequence[Compared]) -> list[Picture]:
-    """One forest of headline effects for each metric that answers a study."""
-    rows = [(one, row) for one in studies for row in headlines(one)]
-    pictures = []
-    for name in dict.fromkeys(row.metric for _, row in rows):
-        mine = [(one, row) for one, row in rows if row.metric == name]
-        several = len({row.insertion for _, row in mine}) > 1
-        labels = [
-            ", ".join(filter(None, (one.name, row.panel, row.insertion if several else "", times_read(row.dose or 0))))
-            for one, row in mine
-        ]
-        pictures.append(_forest(name, labels, mine))
-    return pictures
+    """One forest of headline effects for each metric that answers a study, and each unit that it has."""
+    groups: dict[tuple[str, Metric], list[tuple[Compared, Estimate]]] = {}
+    for one in studies:
+        for row in headlines(one):
+            groups.setdefault((row.metric, one.analysis.design.scores.metric(row.metric)), []).append((one, row))
+    names = [name for name, _ in groups]
+    return [
+        _forest(slug("headline", name, *([m.unit or "raw"] if names.count(name) > 1 else [])), m, mine)
+        for (name, m), mine in groups.items()
+    ]
 
 
-def _forest(name: str, labels: list[str], mine: Sequence[tuple[Compared, Estimate]]) -> Picture:
-    m = metric(name, True)
+def _labels(mine: Sequence[tuple[Compared, Estimate]]) -> list[str]:
+    """The study and variant of each row, and what was planted and asked where the rows differ in it."""
+    asked = [(row.insertion, outcome_name(row.evaluation, row.task)) for _, row in mine]
+    return [
+        ", ".join(filter(None, (one.name, row.panel, *which(about, asked), times_read(row.dose or 0, row.group))))
+        for (one, row), about in zip(mine, asked, strict=True)
+    ]
+
+
+def _forest(file: str, m: Metric, mine: Sequence[tuple[Compared, Estimate]]) -> Picture:
+    labels = _labels(mine)
 
     def draw(all_axes: Sequence[Axes]) -> None:
         axes = all_axes[0]
         values = [(row.estimate, row.low, row.high) for _, row in mine]
-        forest(axes, labels, [(name, VARIANT_COLOURS[0], values)], 0.0)
+        forest(axes, labels, [(m.label, VARIANT_COLOURS[0], values)], 0.0)
         difference_axis(axes.xaxis, m)
-        axes.set_xlabel(f"effect on {m.label} [{m.unit}]")
+        axes.set_xlabel(f"effect on {m.with_unit()}")
 
     methods = ", ".join(dict.fromkeys(row.method for _, row in mine))
     data = pa.Table.from_pylist([{"study": one.name, **to_json(row)} for one, row in mine])
     return Picture(
-        slug("headline", name), "comparison", f"Effects on {m.label}",
+        file, "comparison", f"Effects on {m.label}",
         f"The row that answers each study, with its own 95 % interval: {methods}. Studies are not pooled.",
         data, draw, heights=(forest_height(labels),),
     )  # fmt: skip
@@ -133,25 +142,27 @@ def _forest(name: str, labels: list[str], mine: Sequence[tuple[Compared, Estimat
 
 def joined_effects(studies: Sequence[Compared]) -> Table:
     """Treated − control of headline metrics, one column a study."""
-    by: dict[tuple[str, str, str, str, int], dict[int, list[Estimate]]] = {}
+    by: dict[tuple[str, str, str, Metric, str, int], dict[int, list[Estimate]]] = {}
     for index, one in enumerate(studies):
         rows = [
             row for row in one.analysis.estimates
             if row.contrast == "treated_vs_control" and row.dose is not None and row.scope in ("run", "seeds")
-            and row.metric in HEADLINE
         ]  # fmt: skip
-        for row in main_rows(rows, lambda r: (r.panel, r.insertion, r.evaluation, r.task, r.metric, r.group, r.dose)):
-            key = (row.insertion, row.task, row.metric, row.group, row.dose or 0)
+        for row in main_rows(
+            of_shown_metrics(rows), lambda r: (r.panel, r.insertion, r.evaluation, r.task, r.metric, r.group, r.dose)
+        ):
+            asked, m = outcome_name(row.evaluation, row.task), one.analysis.design.scores.metric(row.metric)
+            key = row.insertion, asked, row.metric, m, row.group, row.dose or 0
             by.setdefault(key, {}).setdefault(index, []).append(row)
     labels = ("Insertion", "Task", "Metric", "Group")
-    own = [i for i in range(4) if i == 2 or len({key[i] for key in by}) > 1]
+    own = [i for i, place in enumerate((0, 1, 2, 4)) if place == 2 or len({key[place] for key in by}) > 1]
     columns = [
         *(Column(labels[i], number=False) for i in own), Column("Times read"), *(Column(one.name) for one in studies)
     ]  # fmt: skip
     cells = []
-    for key in sorted(by, key=lambda k: (k[0], k[1], metric_rank(k[2]), k[3], k[4])):
-        m, dose = metric(key[2], True), key[4]
-        named = (Cell(key[0]), Cell(key[1]), Cell(m.label, m.label, note=m.unit), Cell(key[3] or "all"))
+    for key in sorted(by, key=lambda k: (k[0], k[1], metric_rank(k[2]), k[3].unit, *k[4:])):
+        insertion, asked, _, m, group, dose = key
+        named = (Cell(insertion), Cell(asked), Cell(m.label, m.label, note=m.unit), Cell(group or "all"))
         line = [*(named[i] for i in own), Cell("holdout" if dose == 0 else f"{dose:,}", dose)]
         line += [_effects(by[key].get(index, []), m) for index in range(len(studies))]
         cells.append(line)
@@ -162,7 +173,7 @@ def joined_effects(studies: Sequence[Compared]) -> Table:
     return Table("Effects side by side", columns, cells, caption)
 
 
-def _effects(rows: Sequence[Estimate], m: Any) -> Cell:
+def _effects(rows: Sequence[Estimate], m: Metric) -> Cell:
     if not rows:
         return Cell(DASH, float("-inf"))
     parts, notes = [], []

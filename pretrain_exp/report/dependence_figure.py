@@ -14,7 +14,8 @@ from matplotlib.patches import Rectangle
 
 from pretrain_exp.analysis.dependence import ALL, Cell
 from pretrain_exp.analysis.matrix import Matrix
-from pretrain_exp.analysis.metrics import metric
+from pretrain_exp.analysis.metrics import Metric
+from pretrain_exp.analysis.scores import Scores
 from pretrain_exp.report.axes import named
 from pretrain_exp.report.pictures import ARM_COLOUR, FAINT, INK, Picture, slug, table
 
@@ -23,9 +24,16 @@ _DARKEST = 0.75
 _SHORT = 18  # letters of a name on the axis
 
 
-def dependence_pictures(matrices: Sequence[Matrix]) -> Iterator[Picture]:
+def methods(matrix: Matrix) -> str:
+    """How the intervals of its cells were made, and what of them is to be known."""
+    said = dict.fromkeys(part for cell in matrix.cells for part in (cell.method, cell.flag) if part)
+    return "; ".join(said)
+
+
+def dependence_pictures(matrices: Sequence[Matrix], scores: Scores) -> Iterator[Picture]:
     """One heat map a panel."""
     for matrix in matrices:
+        metrics = [scores.metric(outcome.metric) for outcome in matrix.outcomes]
         own = [matrix.panel] if len(matrices) > 1 and matrix.panel else []
         rows = matrix.rows()
         yield Picture(
@@ -36,18 +44,18 @@ def dependence_pictures(matrices: Sequence[Matrix]) -> Iterator[Picture]:
                 "Rows: the run that read one experiment alone, below them the one that read all. Columns: the outcome "
                 "of each experiment, treated − control on the same items of the same seed. Shade: size against the "
                 "experiment's own effect on the diagonal; framed: off the diagonal and told from zero at 5 % after "
-                f"Benjamini-Hochberg. {matrix.cells[0].method[:1].upper()}{matrix.cells[0].method[1:]}."
+                f"Benjamini-Hochberg. n: a seed. Intervals: {methods(matrix)}."
             ),
             data=table(rows, list(rows[0])),
-            draw=lambda axes, matrix=matrix: _draw(axes[0], matrix),  # type: ignore[misc]
+            draw=lambda axes, matrix=matrix, metrics=metrics: _draw(axes[0], matrix, metrics),  # type: ignore[misc]
             heights=(1.2 + 0.42 * len(matrix.treatments),),
         )
 
 
-def _draw(axes: Axes, matrix: Matrix) -> None:
+def _draw(axes: Axes, matrix: Matrix, metrics: Sequence[Metric]) -> None:
     treatments, outcomes = matrix.treatments, [outcome.insertion for outcome in matrix.outcomes]
-    for column, outcome in enumerate(matrix.outcomes):
-        m, own = metric(outcome.metric, True), matrix.cell(outcome.insertion, outcome.insertion)
+    for column, (outcome, m) in enumerate(zip(matrix.outcomes, metrics, strict=True)):
+        own = matrix.cell(outcome.insertion, outcome.insertion)
         for row, treatment in enumerate(treatments):
             cell = matrix.cell(treatment, outcome.insertion)
             if cell is None:
@@ -61,9 +69,11 @@ def _draw(axes: Axes, matrix: Matrix) -> None:
                 axes.add_patch(Rectangle(frame, 0.92, 0.92, fill=False, edgecolor=INK, linewidth=1.4))
             weight = "bold" if cell.diagonal else "normal"
             axes.text(column, row, m.difference(cell.estimate), ha="center", va="center", size=8, weight=weight)
+            axes.text(column, row + 0.3, f"n = {cell.n:,}", ha="center", va="center", size=5.5)
     axes.set_xlim(-0.5, len(outcomes) - 0.5)
     axes.set_ylim(len(treatments) - 0.5, -0.5)
-    labels = [f"{_short(o.insertion)}\n[{metric(o.metric, True).unit or o.metric}]" for o in matrix.outcomes]
+    outcomes_of = zip(matrix.outcomes, metrics, strict=True)
+    labels = [f"{_short(outcome.insertion)}\n[{m.unit or outcome.metric}]" for outcome, m in outcomes_of]
     axes.set_xticks(range(len(outcomes)), labels, rotation=35, ha="right", rotation_mode="anchor", size=8)
     axes.set_yticks(range(len(treatments)), [_short(name) if name != ALL else "all together" for name in treatments])
     axes.set_xlabel("outcome of")

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from pretrain_exp.analysis.analyse import Analysis
 from pretrain_exp.analysis.estimate import Estimate, to_table
 from pretrain_exp.analysis.levels import Level
-from pretrain_exp.analysis.metrics import metric
+from pretrain_exp.analysis.metrics import shown_metrics
 from pretrain_exp.analysis.outcomes import Measured, measured_of
-from pretrain_exp.analysis.scores import Series
+from pretrain_exp.analysis.scores import MAIN, Series
 from pretrain_exp.analysis.study import ARMS
 from pretrain_exp.report.axes import (
     Place,
@@ -23,20 +23,19 @@ from pretrain_exp.report.axes import (
     dose_axis,
     forest,
     forest_height,
+    level_label,
     named,
     place_of,
     plural,
     points,
     short_variant,
-    shown_metrics,
     times_read,
     which,
     wrapped,
 )
+from pretrain_exp.report.chosen import main_rows
 from pretrain_exp.report.item_figures import every_item, over_steps
 from pretrain_exp.report.pictures import ARM_COLOUR, INK, VARIANT_COLOURS, VARIANT_MARKERS, Picture, slug, table
-from pretrain_exp.report.rows import main_rows
-from pretrain_exp.report.tables import metric_of
 
 MOST_LINES = 7  # variants that a picture by dose can hold
 
@@ -77,10 +76,10 @@ def _dose_response(analysis: Analysis, place: Place, name: str, own: Sequence[st
     if len(doses) < 2:
         return
     several = any(r.seed is None for r in rows)
-    means = [r for r in rows if (r.seed is None) == several]
+    means = main_rows(rows, lambda r: (r.arm, r.dose))
     fit = next((f for f in analysis.responses if (f.panel, f.insertion, *f.series) == (*place, name)), None)
     binary = analysis.design.scores.binary[Series(*place[2:], name)]
-    m = metric(name, binary)
+    m = analysis.design.scores.metric(name)
 
     def draw(all_axes: Sequence[Axes]) -> None:
         axes = all_axes[0]
@@ -93,7 +92,7 @@ def _dose_response(analysis: Analysis, place: Place, name: str, own: Sequence[st
             shift = (index - (len(arms) - 1) / 2) * spread
             chosen = [r for r in means if r.arm == arm]
             if several:
-                single = [r for r in rows if r.arm == arm and r.seed is not None]
+                single = [r for r in rows if r.arm == arm and r.seed is not None and r not in means]
                 beside = at([r.dose for r in single]) + shift + 0.45 * spread
                 points(axes, beside, [r.mean for r in single], arm)
             bars(axes, at([r.dose for r in chosen]) + shift, chosen, [r.mean for r in chosen], arm)
@@ -101,11 +100,12 @@ def _dose_response(analysis: Analysis, place: Place, name: str, own: Sequence[st
             shown = [v for r in means for v in (r.low, r.high, r.mean) if not np.isnan(v)]
             axes.set_ylim(max(-0.03, min(0.0, *shown) - 0.03), min(1.03, max(1.0, *shown) + 0.03))
         dose_axis(axes, doses)
-        axes.set_ylabel(m.label if binary or not m.unit else f"{m.label}\n[{m.unit}]")
+        axes.set_ylabel(level_label(m))
         axes.legend(loc="best", ncols=len(arms))
 
-    seeds = len({r.seed for r in rows} - {None})
-    unit = f"t intervals over {seeds} seeds; small points: each seed" if several else plural(means[0].method)
+    unit = " and ".join(dict.fromkeys(plural(r.method) for r in means)) + (
+        "; small points: each seed" if several else ""
+    )
     curve = " Curve: logit fit on log(1 + dose)." if fit and not fit.fit.flag else ""
     counts = sorted({r.n for r in means if r.arm == "treated"})
     n = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}" if counts else "0"
@@ -122,10 +122,11 @@ def _effects(analysis: Analysis, place: Place, metrics: Sequence[str], own: Sequ
     rows = [
         r
         for r in analysis.estimates
-        if place_of(r) == place and r.contrast in contrasts and not r.group and r.dose is not None
+        if place_of(r) == place and r.contrast in contrasts and r.group in MAIN and r.dose is not None
     ]
+    rows = [r for r in rows if r.scope in ("run", "seeds") and r.metric in metrics]
     several = any(r.scope == "seeds" for r in rows)
-    means = [r for r in rows if r.scope == ("seeds" if several else "run") and r.metric in metrics]
+    means = main_rows(rows, lambda r: (r.contrast, r.metric, r.dose))
     doses = sorted({r.dose for r in means if r.dose is not None})
     shown = [name for name in metrics if any(r.metric == name for r in means)]
     if not shown:
@@ -133,7 +134,7 @@ def _effects(analysis: Analysis, place: Place, metrics: Sequence[str], own: Sequ
 
     def draw(all_axes: Sequence[Axes]) -> None:
         for axes, name in zip(all_axes, shown, strict=True):
-            m = next(metric_of(analysis, r) for r in means if r.metric == name)
+            m = analysis.design.scores.metric(name)
             axes.axhline(0, color=INK, lw=0.9)
             arms = [arm for contrast, arm in contrasts.items() if any(r.contrast == contrast for r in means)]
             for contrast, arm in contrasts.items():
@@ -143,9 +144,7 @@ def _effects(analysis: Analysis, place: Place, metrics: Sequence[str], own: Sequ
                 shift = (arms.index(arm) - (len(arms) - 1) / 2) * 0.03 * float(at(doses[-1]))
                 x = at([r.dose or 0 for r in chosen]) + shift
                 bars(axes, x, chosen, [r.estimate for r in chosen], arm)
-                single = [
-                    r for r in rows if r.contrast == contrast and r.metric == name and r.scope == "run" and several
-                ]
+                single = [r for r in rows if (r.contrast, r.metric) == (contrast, name) and r not in means]
                 beside = at([r.dose or 0 for r in single]) + shift + 0.016 * float(at(doses[-1]))
                 points(axes, beside, [r.estimate for r in single], arm)
             difference_axis(axes.yaxis, m)
@@ -161,7 +160,7 @@ def _effects(analysis: Analysis, place: Place, metrics: Sequence[str], own: Sequ
         slug("effect", *own), "effects", f"Effect against control by dose{named(own)}",
         f"Difference to control on the same items, 95 % {methods}"
         + ("; small points: each seed." if several else "."),
-        to_table([r for r in rows if r.metric in shown and r.scope in ("run", "seeds")]), draw, columns=len(shown),
+        to_table([r for r in rows if r.metric in shown]), draw, columns=len(shown),
     )  # fmt: skip
 
 
@@ -170,7 +169,7 @@ def _variants(analysis: Analysis, place: Sequence[str], own: Sequence[str]) -> I
     rows = [
         r for r in analysis.estimates
         if (r.insertion, r.evaluation, r.task) == tuple(place) and r.contrast == "treated_vs_control"
-        and not r.group and r.dose is not None and r.scope in ("run", "seeds")
+        and r.group in MAIN and r.dose is not None and r.scope in ("run", "seeds")
     ]  # fmt: skip
     if not rows:
         return
@@ -178,7 +177,7 @@ def _variants(analysis: Analysis, place: Sequence[str], own: Sequence[str]) -> I
     means = main_rows([r for r in rows if r.metric == name], lambda r: (r.panel, r.dose))
     doses = sorted({r.dose for r in means if r.dose is not None})
     labels = list(dict.fromkeys(r.panel for r in means))
-    m = metric_of(analysis, means[0])
+    m = analysis.design.scores.metric(name)
     planted = [d for d in doses if d]
     lines = len(labels) <= MOST_LINES and len(planted) > 1
     listed = [r for label in labels for r in _listed(means, label, len(planted) > 1)]
@@ -198,7 +197,7 @@ def _variants(analysis: Analysis, place: Sequence[str], own: Sequence[str]) -> I
             )
         dose_axis(axes, doses)
         difference_axis(axes.yaxis, m)
-        axes.set_ylabel(f"treated − control, {m.label}\n[{m.unit}]")
+        axes.set_ylabel(f"treated − control, {m.with_unit(chr(10))}")
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
 
     names_of_rows = [
@@ -210,7 +209,7 @@ def _variants(analysis: Analysis, place: Sequence[str], own: Sequence[str]) -> I
         values = [(r.estimate, r.low, r.high) for r in listed]
         forest(axes, names_of_rows, [("treated", ARM_COLOUR["treated"], values)], 0.0)
         difference_axis(axes.xaxis, m)
-        axes.set_xlabel(f"treated − control, {m.label} [{m.unit}]")
+        axes.set_xlabel(f"treated − control, {m.with_unit()}")
 
     yield Picture(
         slug("variants", name, *own),
@@ -237,5 +236,5 @@ def _listed(rows: Sequence[Estimate], label: str, highest: bool) -> list[Estimat
 
 def _told(row: Estimate, rows: Sequence[Estimate]) -> list[str]:
     """Dose and seed of a row where the rows differ in them."""
-    dose = times_read(row.dose or 0) if len({r.dose for r in rows}) > 1 else ""
+    dose = times_read(row.dose or 0, row.group) if len({r.dose for r in rows}) > 1 else ""
     return [dose, f"seed {row.seed}" if len({r.seed for r in rows}) > 1 and row.seed is not None else ""]

@@ -21,7 +21,7 @@ from pretrain_exp.analysis.fading import FadedPoint
 from pretrain_exp.analysis.findings import rows_to_table
 from pretrain_exp.analysis.forgetting import exponential, logarithmic
 from pretrain_exp.analysis.knowledge import TracePoint
-from pretrain_exp.analysis.metrics import HEADLINE, metric
+from pretrain_exp.analysis.metrics import Metric
 from pretrain_exp.analysis.watermarks import FRESH, PLANTED
 from pretrain_exp.report.axes import (
     difference_axis,
@@ -33,6 +33,7 @@ from pretrain_exp.report.axes import (
     which,
     wrapped,
 )
+from pretrain_exp.report.chosen import main_rows, of_shown_metrics
 from pretrain_exp.report.membership_figures import membership_pictures
 from pretrain_exp.report.pictures import (
     ARM_COLOUR,
@@ -43,22 +44,22 @@ from pretrain_exp.report.pictures import (
     Picture,
     slug,
 )
-from pretrain_exp.report.rows import main_rows, seed_of, short
+from pretrain_exp.report.rows import seed_of, short
 
 
 def finding_pictures(analysis: Analysis) -> Iterator[Picture]:
     """In the order of the report's sections."""
     yield from _properties(analysis)
-    found = analysis.findings
+    found, metric = analysis.findings, analysis.design.scores.metric
     for own, rows in _places(found.separations, "panel", "insertion", "evaluation"):
-        yield from membership_pictures(rows, own)
+        yield from membership_pictures(rows, own, metric)
     traces = [row for each in found.knowledge for row in each.rows if isinstance(row, TracePoint)]
     for own, points in _places(traces, "member", "insertion"):
         yield from _traces(points, own)
     for own, faded in _places(found.faded, "panel", "insertion", "evaluation", "task", "metric"):
-        yield _fading(faded, own)
+        yield _fading(faded, own, metric(faded[0].metric))
     for own, shares in _places(found.codes, "panel", "insertion", "evaluation", "task", "metric"):
-        yield _learned(shares, own)
+        yield _learned(shares, own, metric(shares[0].metric))
     yield from _watermarks(analysis)
 
 
@@ -75,21 +76,21 @@ def _properties(analysis: Analysis) -> Iterator[Picture]:
     """Effects by item group, where doses and groups are crossed."""
     rows = [
         row for row in analysis.estimates
-        if row.contrast == "treated_vs_control" and row.group and row.dose and row.metric in HEADLINE
+        if row.contrast == "treated_vs_control" and row.group and row.dose
         and row.scope in ("run", "seeds")
     ]  # fmt: skip
-    for own, mine in _places(rows, "panel", "insertion", "evaluation", "task", "metric"):
+    for own, mine in _places(of_shown_metrics(rows), "panel", "insertion", "evaluation", "task", "metric"):
         if len({row.group for row in mine}) < 2:
             continue
         shown = main_rows(mine, lambda row: (row.group, row.dose))
         shown.sort(key=lambda row: (row.group, row.dose))
-        m = metric(shown[0].metric, True)
+        m = analysis.design.scores.metric(shown[0].metric)
         labels = [f"{row.group}, {times_read(row.dose)}" + seed_of(row.seed, shown) for row in shown]
         lines = [("treated", ARM_COLOUR["treated"], [(row.estimate, row.low, row.high) for row in shown])]
 
         def draw(all_axes: Sequence[Axes], labels: list[str] = labels, lines: list[Any] = lines, m: Any = m) -> None:
             forest(all_axes[0], labels, lines, 0.0)
-            all_axes[0].set_xlabel(f"treated − control, {m.label} [{m.unit}]")
+            all_axes[0].set_xlabel(f"treated − control, {m.with_unit()}")
             difference_axis(all_axes[0].xaxis, m)
 
         yield Picture(
@@ -131,9 +132,9 @@ def _traces(rows: list[TracePoint], own: list[str]) -> Iterator[Picture]:
     )  # fmt: skip
 
 
-def _fading(rows: list[FadedPoint], own: list[str]) -> Picture:
+def _fading(rows: list[FadedPoint], own: list[str], m: Metric) -> Picture:
     shown = sorted(main_rows(rows, lambda row: (row.dose, row.bin)), key=lambda row: (row.dose, row.distance))
-    doses, m, unit = sorted({row.dose for row in shown}), metric(shown[0].metric, True), shown[0].unit
+    doses, unit = sorted({row.dose for row in shown}), shown[0].unit
 
     def draw(all_axes: Sequence[Axes]) -> None:
         axes = all_axes[0]
@@ -149,7 +150,8 @@ def _fading(rows: list[FadedPoint], own: list[str]) -> Picture:
             if len(np.unique(x)) > 2:
                 fine = np.geomspace(x.min(), x.max(), 100)
                 a, tau = exponential(x, y).parameters
-                axes.plot(fine, a * np.exp(-fine / tau), "-", color=colour, lw=1.1)
+                if np.isfinite(tau):  # an effect that does not fade has no exponential
+                    axes.plot(fine, a * np.exp(-fine / tau), "-", color=colour, lw=1.1)
                 a, b = logarithmic(x, y, float(x.min())).parameters
                 axes.plot(fine, a + b * np.log10(fine), "--", color=colour, lw=1.1)
         top = [row for row in shown if row.dose == doses[-1] and row.weight_left == row.weight_left]
@@ -162,7 +164,7 @@ def _fading(rows: list[FadedPoint], own: list[str]) -> Picture:
         axes.xaxis.set_major_formatter(lambda value, _: short(value))
         axes.xaxis.set_minor_formatter(lambda value, _: "")
         axes.set_xlabel(f"{unit} since the item was last read (log scale)")
-        axes.set_ylabel(f"treated − control,\n{m.label} [{m.unit}]")
+        axes.set_ylabel(f"treated − control,\n{m.with_unit()}")
         difference_axis(axes.yaxis, m)
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 
@@ -176,8 +178,9 @@ def _fading(rows: list[FadedPoint], own: list[str]) -> Picture:
     )  # fmt: skip
 
 
-def _learned(rows: list[CodeShare], own: list[str]) -> Picture:
-    doses, m = sorted({row.dose for row in rows}), metric(rows[0].metric, True)
+def _learned(rows: list[CodeShare], own: list[str], m: Metric) -> Picture:
+    doses = sorted({row.dose for row in rows})
+    group = rows[0].group
     steps = sorted({row.step for row in rows if row.step is not None and row.code.startswith("learned")})
 
     def draw(all_axes: Sequence[Axes]) -> None:
@@ -193,7 +196,7 @@ def _learned(rows: list[CodeShare], own: list[str]) -> Picture:
                 axes.plot(
                     steps, by, ARM_MARKER[arm] + ARM_LINE[arm], color=colour, drawstyle="steps-post",
                     lw=1.7 if arm == "treated" else 1.0, ms=4 if arm == "treated" else 2.5,
-                    label=times_read(dose) if arm == "treated" else None,
+                    label=times_read(dose, group) if arm == "treated" else None,
                 )  # fmt: skip
         axes.plot([], [], color=FAINT, ls=ARM_LINE["control"], label="control")
         axes.set_ylim(0, None)

@@ -17,20 +17,21 @@ from pretrain_exp.analysis.codes import CodeShare
 from pretrain_exp.analysis.fading import BEYOND
 from pretrain_exp.analysis.findings import Findings
 from pretrain_exp.analysis.knowledge import Effect, KnowledgeTable
-from pretrain_exp.analysis.metrics import metric
+from pretrain_exp.analysis.scores import Scores
 from pretrain_exp.analysis.separations import MINUS, Separated
 from pretrain_exp.report.by_dose_tables import by_dose_tables
-from pretrain_exp.report.rows import between, main_rows, short, telling, which_cells, which_columns
-from pretrain_exp.report.tables import DASH, Cell, Column, Table, number, p_cell, whole
+from pretrain_exp.report.chosen import main_rows
+from pretrain_exp.report.rows import between, short, telling, which_cells, which_columns
+from pretrain_exp.report.tables import DASH, Cell, Column, Table, dose_cell, number, p_cell, whole
 
 
 def finding_tables(analysis: Analysis) -> dict[str, list[Table]]:
     """Section -> its tables, of the sections that have any."""
-    found, by_dose = analysis.findings, by_dose_tables(analysis)
+    found, by_dose, scores = analysis.findings, by_dose_tables(analysis), analysis.design.scores
     tables = {
-        "membership": [_membership(found.separations)],
+        "membership": [_membership(found.separations, scores)],
         "facts": [_facts(each) for each in found.knowledge if each.name != "traces"],
-        "forgetting": [_curves(found), _distances(found)],
+        "forgetting": [_curves(found, scores), _distances(found, scores)],
         "learned": [_codes(found.codes), _recurrence(found)],
         "watermark": [_watermark(found)],
     }
@@ -41,7 +42,7 @@ def finding_tables(analysis: Analysis) -> dict[str, list[Table]]:
     return {section: each for section, each in kept.items() if each}
 
 
-def _membership(rows: Sequence[Separated]) -> Table:
+def _membership(rows: Sequence[Separated], scored: Scores) -> Table:
     def place(row: Separated) -> tuple[Any, ...]:
         return row.panel, row.insertion, row.evaluation, row.metric, row.group, row.dose
 
@@ -60,7 +61,7 @@ def _membership(rows: Sequence[Separated]) -> Table:
     for found in by.values():
         first = next(iter(found.values()))
         line = [
-            *which_cells(first, own), Cell(metric(first.metric).label), Cell(first.group or "all"),
+            *which_cells(first, own), Cell(scored.metric(first.metric).label), Cell(first.group or "all"),
             Cell(f"{first.dose:,}", first.dose), Cell(f"{first.members:,} / {first.others:,}", first.members),
         ]  # fmt: skip
         for scores, fpr in (("treated", None), (MINUS, None), ("control", None), ("treated", 0.01), ("treated", 0.001)):
@@ -100,7 +101,7 @@ def _facts(table: KnowledgeTable) -> Table:
     return Table(name, columns, cells, f"{table.caption}. Interval: t over facts, or over seeds where there are some.")
 
 
-def _curves(found: Findings) -> Table:
+def _curves(found: Findings, scores: Scores) -> Table:
     rows = main_rows(found.fades, lambda r: (r.panel, r.insertion, r.evaluation, r.task, r.metric, r.dose, r.curve))
     own = telling(rows, "panel", "insertion", "task", "seed")
     unit = found.fades[0].unit if found.fades else "tokens"
@@ -110,7 +111,7 @@ def _curves(found: Findings) -> Table:
     ]  # fmt: skip
     cells = [
         [
-            *which_cells(row, own), Cell(metric(row.metric, True).label), Cell(f"{row.dose:,}", row.dose),
+            *which_cells(row, own), Cell(scores.metric(row.metric).label), Cell(f"{row.dose:,}", row.dose),
             Cell(row.curve), whole(row.n), _distance(row.half_life, row.low, row.high, row.flag), _distance(row.zero),
         ]
         for row in rows
@@ -133,7 +134,7 @@ def _distance(value: float, low: float = math.nan, high: float = math.nan, flag:
     return Cell(text + mark, value, note=flag)
 
 
-def _distances(found: Findings) -> Table:
+def _distances(found: Findings, scores: Scores) -> Table:
     rows = main_rows(found.faded, lambda r: (r.panel, r.insertion, r.evaluation, r.task, r.metric, r.dose, r.bin))
     own = telling(rows, "panel", "insertion", "task", "seed")
     unit = rows[0].unit if rows else "tokens"
@@ -144,7 +145,7 @@ def _distances(found: Findings) -> Table:
     ]  # fmt: skip
     cells = []
     for row in sorted(rows, key=lambda r: (r.panel, r.insertion, r.task, r.metric, r.dose, r.distance)):
-        m = metric(row.metric, True)
+        m = scores.metric(row.metric)
         cells.append(
             [
                 *which_cells(row, own), Cell(m.label), Cell(f"{row.dose:,}", row.dose), _distance(row.distance),
@@ -163,8 +164,10 @@ def _distances(found: Findings) -> Table:
 def _codes(rows: Sequence[CodeShare]) -> Table:
     order = sorted({row.code for row in rows}, key=_code_order)
     places: dict[tuple[Any, ...], dict[tuple[str, int], dict[str, float]]] = {}
+    first: dict[tuple[Any, ...], CodeShare] = {}
     for row in rows:
-        key = (row.panel, row.insertion, row.task, row.metric, row.dose, row.arm)
+        key = (row.panel, row.insertion, row.task, row.metric, row.dose, row.arm, row.group)
+        first.setdefault(key, row)
         places.setdefault(key, {}).setdefault((row.member, row.seed), {})[row.code] = row.share
     own = [i for i in range(4) if len({key[i] for key in places}) > 1]
     names = which_columns(["panel", "insertion", "task", "metric"])
@@ -177,7 +180,7 @@ def _codes(rows: Sequence[CodeShare]) -> Table:
         means = [float(np.mean([run.get(code, 0.0) for run in runs.values()])) for code in order]
         cells.append(
             [
-                *(Cell(str(key[i])) for i in own), Cell("holdout" if key[4] == 0 else f"{key[4]:,}", key[4]),
+                *(Cell(str(key[i])) for i in own), dose_cell(first[key]),
                 Cell(key[5]), whole(len(runs)), *(Cell(f"{100 * mean:.0f} %", mean) for mean in means),
             ]
         )  # fmt: skip

@@ -14,6 +14,7 @@ from pretrain_exp.analysis.estimate import Estimate
 from pretrain_exp.analysis.exposures import of_facts
 from pretrain_exp.analysis.limits import where
 from pretrain_exp.analysis.study import StudyData
+from pretrain_exp.report.control_figures import control_tables
 from pretrain_exp.report.finding_tables import finding_tables
 from pretrain_exp.report.matrix_tables import dependence_table, floor_table
 from pretrain_exp.report.pictures import Saved, slug
@@ -24,6 +25,7 @@ from pretrain_exp.report.tables import Table, effect_tables, side_effect_table
 FINDINGS = {
     "membership": "Membership",
     "facts": "Planted facts",
+    "control": "Closed loops",
     "forgetting": "Forgetting",
     "learned": "When items were learned",
     "watermark": "Trace of planted noise",
@@ -49,15 +51,15 @@ def render(study: StudyData, analysis: Analysis, pictures: Sequence[Saved]) -> s
         examples_open=EXAMPLES_OPEN,
         pictures=_by_section(pictures),
         hero=_hero(pictures, analysis),
-        findings=_sections(pictures, analysis),
+        findings=_sections(pictures, study, analysis),
         data_tables=sorted(analysis.findings.tables()),
         effects=[t for t in effects if not t.folded],
         more_effects=[t for t in effects if t.folded],
         changed=changed_table(study),
         side_effects=side_effect_table(analysis),
         response=response_table(analysis),
-        dependence=[dependence_table(matrix) for matrix in analysis.matrices],
-        floor=floor_table(analysis.floors),
+        dependence=[dependence_table(matrix, analysis.design.scores) for matrix in analysis.matrices],
+        floor=floor_table(analysis.floors, analysis.design.scores),
         power=power_table(analysis),
         proof=proof_table(study),
         audits=[(where(audit), bool(audit["ok"]), _findings(audit)) for audit in study.audits],
@@ -106,9 +108,11 @@ def _fits(saved: Saved, row: Estimate) -> tuple[bool, int]:
     return saved.picture.section == "variants", sum(fitting)
 
 
-def _sections(pictures: Sequence[Saved], analysis: Analysis) -> list[tuple[str, str, list[Saved], list[Table]]]:
+def _sections(
+    pictures: Sequence[Saved], study: StudyData, analysis: Analysis
+) -> list[tuple[str, str, list[Saved], list[Table]]]:
     """(id, heading, pictures, tables) of the findings that this study has."""
-    tables, drawn = finding_tables(analysis), _by_section(pictures)
+    tables, drawn = finding_tables(analysis) | {"control": control_tables(study.control)}, _by_section(pictures)
     found = [(name, heading, drawn[name], tables.get(name, [])) for name, heading in FINDINGS.items()]
     return [section for section in found if section[2] or section[3]]
 

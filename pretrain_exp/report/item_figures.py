@@ -10,11 +10,10 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 
 from pretrain_exp.analysis.analyse import Analysis
-from pretrain_exp.analysis.design import Cell
 from pretrain_exp.analysis.levels import Level
-from pretrain_exp.analysis.metrics import HEADLINE, Metric, metric
-from pretrain_exp.analysis.scores import Series
-from pretrain_exp.report.axes import Place, dose_colours, named, place_of, times_read
+from pretrain_exp.analysis.metrics import shown_metrics
+from pretrain_exp.report.axes import Place, dose_colours, level_label, named, place_of, times_read
+from pretrain_exp.report.chosen import main_rows
 from pretrain_exp.report.pictures import ARM_LINE, ARM_MARKER, FAINT, INK, Picture, slug, table
 
 MOST_POINTS = 4000
@@ -27,16 +26,18 @@ def every_item(analysis: Analysis, place: Place, own: Sequence[str]) -> Iterator
         for s in analysis.design.series(panel, place[1])
         if s[:2] == place[2:] and not analysis.design.scores.binary[s]
     ]
-    series = [s for s in series if s.metric in HEADLINE] or series[:1]
-    doses = sorted({d for u in panel.units for d in analysis.design.doses.of(u, place[1])})
+    known = shown_metrics(s.metric for s in series)
+    series = [s for s in series if s.metric in known]
     if not series:
         return
+    cells = [cell for cell in analysis.design.cells(panel, place[1], series[0]) if cell.main]
+    doses = [cell.dose for cell in cells]
     points = []
     for unit in panel.units:
-        for dose in doses:
-            pair = analysis.design.each(series[0], unit, ("treated", "control"), Cell(place[1], "", dose))
+        for cell in cells:
+            pair = analysis.design.each(series[0], unit, ("treated", "control"), cell)
             points += [
-                {"member": unit.member, "seed": unit.seed, "item": item, "dose": dose, "control": y, "treated": x}
+                {"member": unit.member, "seed": unit.seed, "item": item, "dose": cell.dose, "control": y, "treated": x}
                 for item, x, y in zip(
                     analysis.design.scores.items[pair.item].tolist(), pair.first, pair.second, strict=True
                 )
@@ -47,7 +48,7 @@ def every_item(analysis: Analysis, place: Place, own: Sequence[str]) -> Iterator
     if len(points) > MOST_POINTS:
         keep = np.random.default_rng(0).choice(len(points), MOST_POINTS, replace=False)
         chosen = [points[i] for i in sorted(keep)]
-    m = metric(series[0].metric)
+    m = analysis.design.scores.metric(series[0].metric)
 
     def draw(all_axes: Sequence[Axes]) -> None:
         axes = all_axes[0]
@@ -63,9 +64,9 @@ def every_item(analysis: Analysis, place: Place, own: Sequence[str]) -> Iterator
                 ms=3.8,
                 alpha=0.75,
                 mew=0,
-                label=times_read(dose),
+                label=times_read(dose, cells[0].group),
             )
-        axes.set_xlabel(f"{m.label} in control [{m.unit}]")
+        axes.set_xlabel(f"{level_label(m, ' ')} in control")
         axes.set_ylabel("the same item in treated")
         axes.grid(True, axis="both")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), markerscale=1.5)
@@ -78,32 +79,27 @@ def every_item(analysis: Analysis, place: Place, own: Sequence[str]) -> Iterator
     )  # fmt: skip
 
 
-def _with_unit(m: Metric) -> str:
-    return f"{m.label}\n[{m.unit}]" if m.unit else m.label
-
-
 def over_steps(analysis: Analysis, place: Place, metrics: Sequence[str], own: Sequence[str]) -> Iterator[Picture]:
     rows = [r for r in analysis.trajectories if place_of(r) == place and r.metric == metrics[0]]
-    several = any(r.seed is None for r in rows)
-    means = [r for r in rows if (r.seed is None) == several]
+    means = main_rows(rows, lambda r: (r.arm, r.dose))
     if not means:
         return
     doses = sorted({r.dose for r in means})
-    m = metric(metrics[0], True)
+    m = analysis.design.scores.metric(metrics[0])
 
     def draw(all_axes: Sequence[Axes]) -> None:
         axes = all_axes[0]
         for arm in ("control", "treated"):
             for dose, colour in zip(doses, dose_colours(doses), strict=True):
                 mine = [r for r in means if r.arm == arm and r.dose == dose]
-                label = times_read(dose) if arm == "treated" else None
+                label = times_read(dose, means[0].group) if arm == "treated" else None
                 axes.plot(
                     [r.step or 0 for r in mine], [r.mean for r in mine], ARM_MARKER[arm] + ARM_LINE[arm], color=colour,
                     lw=1.7 if arm == "treated" else 1.0, ms=4 if arm == "treated" else 2.5, label=label,
                 )  # fmt: skip
         axes.plot([], [], color=FAINT, ls=ARM_LINE["control"], label="control")
         axes.set_xlabel("step")
-        axes.set_ylabel(m.label if analysis.design.scores.binary[Series(*place[2:], metrics[0])] else _with_unit(m))
+        axes.set_ylabel(level_label(m))
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 
     yield Picture(

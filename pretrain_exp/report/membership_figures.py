@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from matplotlib.axes import Axes
 
 from pretrain_exp.analysis.findings import rows_to_table
-from pretrain_exp.analysis.metrics import metric
+from pretrain_exp.analysis.metrics import Metric
 from pretrain_exp.analysis.separations import MINUS, Separated
 from pretrain_exp.report.axes import at, dose_axis, forest, forest_height, named, times_read
+from pretrain_exp.report.chosen import main_rows
 from pretrain_exp.report.pictures import ARM_COLOUR, FAINT, INK, VARIANT_COLOURS, VARIANT_MARKERS, Picture, slug
-from pretrain_exp.report.rows import main_rows, seed_of
+from pretrain_exp.report.rows import seed_of
 
 SCORES_COLOUR = {"treated": ARM_COLOUR["treated"], MINUS: ARM_COLOUR["placebo"], "control": ARM_COLOUR["control"]}
 
 
-def membership_pictures(rows: list[Separated], own: list[str]) -> Iterator[Picture]:
-    """own: what tells the place of these rows from others."""
-    yield from _membership(rows, own)
-    yield from _conditions(rows, own)
+Named = Callable[[str], Metric]
 
 
-def _membership(rows: list[Separated], own: list[str]) -> Iterator[Picture]:
+def membership_pictures(rows: list[Separated], own: list[str], metric: Named) -> Iterator[Picture]:
+    """own: what tells the place of these rows from others; metric: of a name, as the study's scores say."""
+    yield from _membership(rows, own, metric)
+    yield from _conditions(rows, own, metric)
+
+
+def _membership(rows: list[Separated], own: list[str], metric: Named) -> Iterator[Picture]:
     """AUC and TPR by dose, a line an attack; the control's AUC in grey says what the items give away by themselves."""
     plain = [row for row in rows if not row.group]
     shown = main_rows(plain, lambda row: (row.metric, row.dose, row.scores, row.measure, row.fpr))
@@ -68,7 +72,7 @@ def _padded(limits: tuple[float, float], most: float) -> tuple[float, float]:
     return max(-0.02, limits[0]), min(most, limits[1])
 
 
-def _conditions(rows: list[Separated], own: list[str]) -> Iterator[Picture]:
+def _conditions(rows: list[Separated], own: list[str], metric: Named) -> Iterator[Picture]:
     """AUC by condition: treated, treated − control, control; of the first attack."""
     first = next((row.metric for row in rows if row.group), None)
     mine = [row for row in rows if row.group and row.metric == first and row.measure == "auc"]

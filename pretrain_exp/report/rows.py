@@ -1,26 +1,12 @@
-"""What tables and pictures make of rows: those to conclude from, what tells them apart, numbers with intervals."""
+"""What tables and pictures make of rows: what tells them apart, numbers with intervals."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from pretrain_exp.report.tables import DASH, Cell, Column, number
-
-
-class _Seeded(Protocol):
-    @property
-    def seed(self) -> int | None: ...
-
-
-Row = TypeVar("Row", bound=_Seeded)
-
-
-def main_rows(rows: Sequence[Row], key: Callable[[Row], Any]) -> list[Row]:
-    """Of rows that share a key: the one over seeds where there is one, else those of the single runs."""
-    over = {key(row) for row in rows if row.seed is None}
-    return [row for row in rows if row.seed is None or key(row) not in over]
 
 
 def between(value: float, low: float, high: float, digits: int = 2, flag: str = "") -> Cell:

@@ -12,18 +12,18 @@ import pyarrow.compute as pc
 from pretrain_exp.analysis.analyse import Analysis, Power
 from pretrain_exp.analysis.exposures import of_facts
 from pretrain_exp.analysis.limits import count, where
-from pretrain_exp.analysis.metrics import HEADLINE, Metric, metric
+from pretrain_exp.analysis.metrics import Metric
 from pretrain_exp.analysis.outcomes import Measured
 from pretrain_exp.analysis.study import StudyData
+from pretrain_exp.report.chosen import of_shown_metrics
 from pretrain_exp.report.rows import telling, which_cells, which_columns
-from pretrain_exp.report.tables import DASH, Cell, Column, Table, whole
+from pretrain_exp.report.tables import DASH, Cell, Column, Table, dose_cell, whole
 
 NO_SPREAD = "no spread: every difference is the same"
 
 
 def power_table(analysis: Analysis) -> Table | None:
-    metrics = {row.metric for row in analysis.power}
-    shown = [row for row in analysis.power if row.metric in HEADLINE or not metrics & set(HEADLINE)]
+    shown = of_shown_metrics(analysis.power)
     if not shown:
         return None
     shown.sort(key=lambda row: (row.insertion, analysis.relevance.key(_measured(row)), row.dose))
@@ -41,12 +41,12 @@ def power_table(analysis: Analysis) -> Table | None:
     ]
     cells = []
     for row in shown:
-        m = metric(row.metric, True)
+        m = analysis.design.scores.metric(row.metric)
         cells.append(
             [
                 *which_cells(row, own),
                 Cell(m.label, m.label, note=m.unit),
-                Cell("holdout" if row.dose == 0 else f"{row.dose:,}", row.dose),
+                dose_cell(row),
                 Cell(f"{row.n:,} {row.counted}", row.n),
                 whole(row.seeds),
                 *_spread(m, row.sd_items, row.mde_run, NO_SPREAD),

@@ -10,9 +10,11 @@ from typing import Any
 from pretrain_exp.analysis.analyse import Analysis
 from pretrain_exp.analysis.answer import format_p
 from pretrain_exp.analysis.estimate import CONTRASTS, Estimate
-from pretrain_exp.analysis.metrics import HEADLINE, Metric, metric, metric_rank
-from pretrain_exp.analysis.outcomes import Measured
-from pretrain_exp.analysis.scores import REMOVED, Series
+from pretrain_exp.analysis.metrics import Metric
+from pretrain_exp.analysis.outcomes import Measured, measured_of
+from pretrain_exp.analysis.place import Place
+from pretrain_exp.analysis.scores import REMOVED
+from pretrain_exp.report.chosen import main_rows, of_shown_metrics
 
 DASH = "–"
 
@@ -25,6 +27,13 @@ class Cell:
     sort: float | str = ""
     note: str = ""
     strong: bool = False
+
+    @property
+    def order(self) -> str:
+        """`sort` as the page's script reads it; the text where there is none."""
+        if self.sort in (math.inf, -math.inf):
+            return "Infinity" if self.sort == math.inf else "-Infinity"
+        return self.text if self.sort == "" else str(self.sort)
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,7 @@ def p_cell(p: float) -> Cell:
     return Cell(format_p(p).removeprefix("= "), math.inf if math.isnan(p) else p)
 
 
+_CONCLUDED = ("run", "seeds")  # scopes that main_rows chooses from
 _SIDES = {
     "treated_vs_control": ("control", "treated"),
     "placebo_vs_control": ("control", "placebo"),
@@ -85,17 +95,13 @@ def effect_tables(analysis: Analysis) -> Iterator[Table]:
     Folded are contrasts between other arms, metrics that are not well known, and what is the same number everywhere.
     """
     groups: dict[tuple[str, ...], list[Estimate]] = {}
-    for row in analysis.estimates:
-        if row.contrast in _SIDES and row.dose is not None:
-            groups.setdefault(
-                (row.contrast, row.panel, row.insertion, row.evaluation, row.task, row.metric), []
-            ).append(row)
+    found = [row for row in analysis.estimates if row.contrast in _SIDES and row.dose is not None]
+    for row in found:
+        groups.setdefault((row.contrast, *measured_of(row)), []).append(row)
     places = {key[1:5] for key in groups if key[0] != "member_vs_member"}
     several_insertions = len({key[2] for key in groups}) > 1
     order = list(_TITLES)
-    known = [m for m in HEADLINE if any(key[5] == m for key in groups)] or sorted(
-        {k[5] for k in groups}, key=metric_rank
-    )[:1]
+    known = {(row.insertion, row.metric) for row in of_shown_metrics(found)}
 
     def by_relevance(key: tuple[str, ...]) -> tuple[Any, ...]:  # panels stay in their order
         return order.index(key[0]), key[2], analysis.relevance.key(Measured(*key[1:]))
@@ -104,25 +110,25 @@ def effect_tables(analysis: Analysis) -> Iterator[Table]:
         contrast, name = key[0], key[5]
         rows = groups[key]
         several = any(row.scope == "seeds" for row in rows)
-        main = [row for row in rows if row.scope == ("seeds" if several else "run")]
-        title = f"{_TITLES[contrast]}: {metric(name, True).label}"
+        main = main_rows([row for row in rows if row.scope in _CONCLUDED], lambda row: (row.group, row.dose))
+        m = analysis.design.scores.metric(name)
+        title = f"{_TITLES[contrast]}: {m.label}"
         if len(places) > 1 or contrast == "member_vs_member":
             title += f" ({', '.join(filter(None, (key[1], key[2] if several_insertions else '', key[4])))})"
-        opened = name in known and contrast in ("treated_vs_control", "dose_vs_holdout", "member_vs_member")
+        opened = (key[2], name) in known and contrast in ("treated_vs_control", "dose_vs_holdout", "member_vs_member")
         folded = not opened or analysis.relevance.silent(Measured(*key[1:]))
         yield replace(_effect_table(title, main, _SIDES[contrast], folded, analysis), key=name)
         if several:
             rest = [row for row in rows if row.scope != "seeds"]
-            yield _seed_table(f"Each seed. {title}", rest, metric_of(analysis, rest[0]))
+            yield _seed_table(f"Each seed. {title}", rest, m)
 
 
-def metric_of(analysis: Analysis, row: Estimate) -> Metric:
-    """How the row's numbers are written: as points only where every score is right or wrong, or the metric says so."""
-    series = Series(row.evaluation, row.task, row.metric)
-    return metric(row.metric, analysis.design.scores.binary.get(series, False))
+def _one_seed(row: Estimate, rows: Sequence[Estimate]) -> str:
+    """Said of a row of a single run among rows over seeds."""
+    return f"seed {row.seed} only" if row.scope == "run" and any(other.scope == "seeds" for other in rows) else ""
 
 
-def _dose(row: Estimate) -> Cell:
+def dose_cell(row: Estimate | Place) -> Cell:
     if row.group == REMOVED:
         return Cell(REMOVED, row.dose or 0)
     text = "holdout" if row.dose == 0 else f"{row.dose:,}" if row.dose is not None else DASH
@@ -132,7 +138,7 @@ def _dose(row: Estimate) -> Cell:
 def _effect_table(
     title: str, rows: Sequence[Estimate], sides: tuple[str, str], folded: bool, analysis: Analysis
 ) -> Table:
-    m = metric_of(analysis, rows[0])
+    m = analysis.design.scores.metric(rows[0].metric)
     change = "change" in sides[0]
     side: Callable[[float], str] = m.difference if change else m.level
     columns = [
@@ -147,7 +153,8 @@ def _effect_table(
     ]
     cells = [
         [
-            _dose(row), whole(row.n), Cell(side(row.reference), row.reference), Cell(side(row.value), row.value),
+            replace(dose_cell(row), note=_one_seed(row, rows)), whole(row.n),
+            Cell(side(row.reference), row.reference), Cell(side(row.value), row.value),
             Cell(m.difference(row.estimate), row.estimate, strong=row.low > 0 or row.high < 0),
             Cell(m.interval(row.low, row.high), row.low, note=row.flag), p_cell(row.p), p_cell(row.p_adjusted),
         ]
@@ -188,7 +195,7 @@ def _seed_table(title: str, rows: Sequence[Estimate], m: Metric) -> Table:
     for row in sorted(rows, key=lambda r: (r.scope != "run", r.scope, r.dose or 0, r.seed or 0)):
         scope = f"seed {row.seed}" if row.scope == "run" else row.scope
         line = [
-            Cell(scope, scope), _dose(row), whole(row.n), Cell(m.difference(row.estimate), row.estimate),
+            Cell(scope, scope), dose_cell(row), whole(row.n), Cell(m.difference(row.estimate), row.estimate),
             Cell(m.interval(row.low, row.high), row.low, note=row.flag),
         ]  # fmt: skip
         if paired:
@@ -210,13 +217,12 @@ def _seed_table(title: str, rows: Sequence[Estimate], m: Metric) -> Table:
 
 def side_effect_table(analysis: Analysis) -> Table | None:
     """Everything scored that no insertion holds: perplexity by domain, other benchmarks."""
-    rows = [
-        row
-        for row in analysis.estimates
+    found = [
+        row for row in analysis.estimates
         if row.contrast in ("treated_vs_control", "placebo_vs_control") and row.dose is None
-    ]
-    several = any(row.scope == "seeds" for row in rows)
-    rows = [row for row in rows if row.scope == ("seeds" if several else "run")]
+        and row.scope in _CONCLUDED
+    ]  # fmt: skip
+    rows = main_rows(found, lambda row: (row.contrast, measured_of(row)))
     if not rows:
         return None
     names = ("Scored", "Metric", "Arm")
@@ -232,18 +238,14 @@ def side_effect_table(analysis: Analysis) -> Table | None:
     ]
     cells = []
     for row in rows:
-        m = metric_of(analysis, row)
+        m = analysis.design.scores.metric(row.metric)
         task = ", ".join(filter(None, (row.panel, f"{row.evaluation}: {row.task}")))
         cells.append(
             [
-                Cell(task, task), Cell(_with_unit(m)), Cell(row.contrast.split("_")[0]),
+                Cell(task, task, note=_one_seed(row, rows)), Cell(m.with_unit()), Cell(row.contrast.split("_")[0]),
                 whole(row.n), Cell(m.level(row.reference), row.reference), Cell(m.level(row.value), row.value),
                 Cell(m.difference(row.estimate), row.estimate, strong=row.low > 0 or row.high < 0),
                 Cell(m.interval(row.low, row.high), row.low, note=row.flag), p_cell(row.p), p_cell(row.p_adjusted),
             ]
         )  # fmt: skip
     return Table("What was not planted", columns, cells, _caption(rows, analysis))
-
-
-def _with_unit(m: Metric) -> str:
-    return m.label if m.unit in ("", m.label) else f"{m.label} [{m.unit}]"

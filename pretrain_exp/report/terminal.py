@@ -15,6 +15,7 @@ from rich.text import Text
 from pretrain_exp.analysis.analyse import Analysis, analyse
 from pretrain_exp.analysis.study import StudyData
 from pretrain_exp.report.by_dose_tables import by_dose_tables
+from pretrain_exp.report.control_figures import control_tables
 from pretrain_exp.report.finding_tables import finding_tables
 from pretrain_exp.report.matrix_tables import dependence_table, floor_table
 from pretrain_exp.report.tables import Table, effect_tables
@@ -45,10 +46,11 @@ def parts(study: StudyData, analysis: Analysis, width: int) -> Iterator[Renderab
     shown = [table for table in effect_tables(analysis) if not table.folded and table.key not in covered]
     for table in shown[: _MOST_TABLES - len(covered)]:
         yield Padding(rich_table(table, width), (1, 0, 0, 0))
-    matrices = [dependence_table(matrix) for matrix in analysis.matrices]
-    for table in filter(None, (*matrices, floor_table(analysis.floors))):
+    scores = analysis.design.scores
+    matrices = [dependence_table(matrix, scores) for matrix in analysis.matrices]
+    for table in filter(None, (*matrices, floor_table(analysis.floors, scores))):
         yield Padding(rich_table(table, width), (1, 0, 0, 0))
-    for tables in finding_tables(analysis).values():
+    for tables in (*finding_tables(analysis).values(), control_tables(study.control)):
         for table in tables:
             if not table.folded:
                 yield Padding(rich_table(_shortened(table), width), (1, 0, 0, 0))

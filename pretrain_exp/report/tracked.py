@@ -1,11 +1,11 @@
 """The findings of a study as single numbers under stable names, for W&B and TensorBoard: an analysis in, a dict out.
 
     effect/<insertion>/<task>/<metric>/dose16        treated − control, in units of the metric
-    membership/<insertion>/<metric>/<condition>/dose16/<scores>/auc | tpr_at_0.01
+    membership/<insertion>/<evaluation>/<metric>/<condition>/dose16/<scores>/auc | tpr_at_0.01
     knowledge/<insertion>/<type>/dose16/<scores>/effectivity | decay
     forgetting/<insertion>/<task>/<metric>/dose16/<curve>/half_life
     learned/<insertion>/<task>/<metric>/dose16/<arm>/<code>     share of the items, mean over runs
-    watermark/<insertion>/<noise>/<arm>/dose16/mean | tpr
+    watermark/<insertion>/<evaluation>/<noise>/<arm>/dose16/mean | tpr
     dependence/<read>/<outcome>                                   treated − control of the outcome
 
 Each is the row to conclude from: over seeds where there are several. A variant's label stands before the rest. All
@@ -23,10 +23,10 @@ from pretrain_exp.analysis.analyse import Analysis
 from pretrain_exp.analysis.answer import outcome_name
 from pretrain_exp.analysis.estimate import Estimate
 from pretrain_exp.analysis.knowledge import Effect
-from pretrain_exp.analysis.metrics import HEADLINE
 from pretrain_exp.analysis.outcomes import measured_of
 from pretrain_exp.analysis.place import Place
-from pretrain_exp.report.rows import main_rows
+from pretrain_exp.analysis.separations import Separated
+from pretrain_exp.report.chosen import main_rows, of_shown_metrics
 
 ROOM = "finding"
 _SCORES = {"treated": "treated", "control": "control", "treated − control": "above_control"}
@@ -48,10 +48,10 @@ Numbers = Iterator[tuple[tuple[object, ...], float]]
 def _effects(analysis: Analysis) -> Numbers:
     rows = [
         row for row in analysis.estimates
-        if row.contrast == "treated_vs_control" and row.dose is not None and row.metric in HEADLINE
+        if row.contrast == "treated_vs_control" and row.dose is not None
         and row.scope in ("run", "seeds")
     ]  # fmt: skip
-    for row in main_rows(rows, lambda r: (measured_of(r), r.group, r.dose)):
+    for row in main_rows(of_shown_metrics(rows), lambda r: (measured_of(r), r.group, r.dose)):
         yield ("effect", *_asked(row), row.group, f"dose{row.dose}"), row.estimate
 
 
@@ -60,10 +60,13 @@ def _asked(row: Estimate | Place) -> tuple[str, ...]:
 
 
 def _membership(analysis: Analysis) -> Numbers:
+    def place(row: Separated) -> tuple[str, ...]:
+        return row.panel, row.insertion, row.evaluation, row.metric
+
     rows = analysis.findings.separations
-    for row in main_rows(rows, lambda r: (r.panel, r.insertion, r.metric, r.group, r.dose, r.scores, r.fpr)):
+    for row in main_rows(rows, lambda r: (*place(r), r.group, r.dose, r.scores, r.fpr)):
         measure = row.measure if row.fpr is None else f"tpr_at_{row.fpr:g}"
-        where = (row.panel, row.insertion, row.metric, row.group or "all", f"dose{row.dose}")
+        where = (*place(row), row.group or "all", f"dose{row.dose}")
         yield ("membership", *where, _SCORES[row.scores], measure), row.estimate
 
 
@@ -99,9 +102,9 @@ def _learned(analysis: Analysis) -> Numbers:
 
 def _watermarks(analysis: Analysis) -> Numbers:
     rows = analysis.findings.watermarks
-    for row in main_rows(rows, lambda r: (r.panel, r.insertion, r.noise, r.arm, r.dose)):
+    for row in main_rows(rows, lambda r: (r.panel, r.insertion, r.evaluation, r.noise, r.arm, r.dose)):
         for name in ("mean", "tpr"):
-            place = (row.panel, row.insertion, row.noise, row.arm, f"dose{row.dose}", name)
+            place = (row.panel, row.insertion, row.evaluation, row.noise, row.arm, f"dose{row.dose}", name)
             yield ("watermark", *place), getattr(row, name)
 
 

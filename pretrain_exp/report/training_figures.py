@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from pretrain_exp.analysis.design import Panel
 from pretrain_exp.analysis.exposures import of_facts
+from pretrain_exp.analysis.scores import Unit, control_of
 from pretrain_exp.analysis.study import ARMS, StudyData
-from pretrain_exp.report.axes import dose_colours, short_variant, wrapped
+from pretrain_exp.report.axes import dose_colours, say_cut, short_variant, wrapped
 from pretrain_exp.report.pictures import ARM_COLOUR, ARM_LINE, INK, VARIANT_COLOURS, Picture, slug, table
 
-Run = tuple[str, int]  # member, seed
 Curve = tuple[NDArray[np.int64], NDArray[np.float64]]  # steps, values
 MOST_POINTS = 600  # of a curve
 OTHERS = {"train/grad_norm": "gradient norm", "train/lr": "learning rate"}
@@ -35,15 +35,15 @@ def training_pictures(study: StudyData, panels: Sequence[Panel] = ()) -> Iterato
         yield _placement(mine, insertion, len(insertions) > 1, variant)
 
 
-def _curves(curves: pa.Table, metric: str) -> tuple[dict[str, dict[Run, Curve]], int]:
+def _curves(curves: pa.Table, metric: str) -> tuple[dict[str, dict[Unit, Curve]], int]:
     """arm -> run -> (steps, values), and how many steps a point stands for: runs of many steps are averaged in bins."""
     chosen = curves.filter(pc.equal(curves["metric"], metric))
     step, value = chosen["step"].to_numpy(), chosen["value"].to_numpy()
     width = int(np.ptp(step)) // MOST_POINTS + 1 if len(step) else 1
     arm, member, seed = (np.asarray(chosen[name].to_pylist()) for name in ("arm", "member", "seed"))
-    found: dict[str, dict[Run, Curve]] = {}
+    found: dict[str, dict[Unit, Curve]] = {}
     for name in ARMS:
-        for run in sorted({(str(m), int(s)) for m, s in zip(member[arm == name], seed[arm == name], strict=True)}):
+        for run in sorted({Unit(str(m), int(s)) for m, s in zip(member[arm == name], seed[arm == name], strict=True)}):
             mask = (arm == name) & (member == run[0]) & (seed == run[1])
             found.setdefault(name, {})[run] = _mean([(step[mask] // width * width, value[mask])])
     return found, width
@@ -69,13 +69,6 @@ def _smooth(curve: Curve) -> Curve:
     return curve[0][half : len(curve[0]) - half], smooth
 
 
-def _control_of(run: Run, controls: dict[Run, Curve]) -> Curve | None:
-    """The control of the same member and seed, else the one without a member, else the only one of the seed."""
-    same_seed = [curve for (_, seed), curve in controls.items() if seed == run[1]]
-    alone = same_seed[0] if len(same_seed) == 1 else None
-    return controls.get(run) or controls.get(("", run[1])) or alone
-
-
 def _each(width: int) -> str:
     return f" Every point is the mean of {width:,} steps." if width > 1 else ""
 
@@ -87,9 +80,10 @@ def _loss(curves: pa.Table, variant: Mapping[str, str]) -> Iterator[Picture]:
     differences: dict[tuple[str, str], list[Curve]] = {}  # by arm and variant
     for arm in ("treated", "placebo"):
         for run, curve in arms.get(arm, {}).items():
-            if control := _control_of(run, arms.get("control", {})):
-                key = arm, variant.get(run[0], run[0])
-                differences.setdefault(key, []).append(_difference(curve, control))
+            controls = arms.get("control", {})
+            if (control := control_of(run, list(controls))) is not None:
+                key = arm, variant.get(run.member, run.member)
+                differences.setdefault(key, []).append(_difference(curve, controls[control]))
     variants = list(dict.fromkeys(label for _, label in differences))
     several = len(variants) > 1
 
@@ -120,6 +114,8 @@ def _loss(curves: pa.Table, variant: Mapping[str, str]) -> Iterator[Picture]:
         axes[1].set_ylabel("difference\nto control")
         limit = 1.3 * max(np.quantile(np.abs(_mean(found)[1]), 0.99) for found in differences.values()) or 1.0
         axes[1].set_ylim(-limit, limit)
+        if any(np.abs(_mean(found)[1]).max() > limit for found in differences.values()):
+            say_cut(axes[1], f"cut at ±{limit:.2g}")
 
     below = " Below: difference to control in the same seed, with a running mean." if differences else ""
     yield Picture(
@@ -154,7 +150,7 @@ def _others(curves: pa.Table) -> Iterator[Picture]:
     )  # fmt: skip
 
 
-def _data(metrics: dict[str, dict[str, dict[Run, Curve]]]) -> pa.Table:
+def _data(metrics: dict[str, dict[str, dict[Unit, Curve]]]) -> pa.Table:
     rows = [
         {"metric": metric, "arm": arm, "member": member, "seed": seed, "step": int(s), "value": float(v)}
         for metric, arms in metrics.items()

@@ -7,6 +7,7 @@ results.parquet      the item table, joined to insertion, item group and dose
 effects.csv, .json   every estimate, one row each
 power.json           the spread of each outcome, for the plans of later studies
 dependence.csv, .json, noise_floor.csv, .json   where the study has such: the matrix, what runs without edits differ by
+control.csv          where closed loops were: target, achieved and planted, a row a boundary
 summary.json         answer, headline, remarks
 tracked.json         the findings as single numbers under stable names, for W&B and TensorBoard
 """
@@ -27,6 +28,8 @@ import pyarrow.parquet as pq
 from pretrain_exp.analysis.analyse import Analysis, analyse
 from pretrain_exp.analysis.estimate import to_json, to_table
 from pretrain_exp.analysis.study import StudyData
+from pretrain_exp.control.table import write_control
+from pretrain_exp.report.control_figures import control_pictures
 from pretrain_exp.report.dependence_figure import dependence_pictures
 from pretrain_exp.report.dose_figures import dose_pictures
 from pretrain_exp.report.finding_figures import finding_pictures
@@ -73,7 +76,8 @@ def _write(study: StudyData, analysis: Analysis, folder: Path) -> None:
     figures = folder / "figures"
     figures.mkdir()
     pictures = (
-        *dose_pictures(analysis), *finding_pictures(analysis), *dependence_pictures(analysis.matrices),
+        *dose_pictures(analysis), *finding_pictures(analysis), *control_pictures(study.control),
+        *dependence_pictures(analysis.matrices, analysis.design.scores),
         *training_pictures(study, analysis.design.panels),
     )  # fmt: skip
     saved = [save(picture, figures) for picture in pictures]
@@ -90,6 +94,8 @@ def _write(study: StudyData, analysis: Analysis, folder: Path) -> None:
         if rows:
             pa.csv.write_csv(pa.Table.from_pylist(rows), folder / f"{name}.csv")
             _write_json(folder / f"{name}.json", [finite(row) for row in rows])
+    if study.control:
+        write_control(study.control, folder / "control.csv")
     _write_json(folder / "tracked.json", tracked(analysis))
     _write_json(folder / "summary.json", summary(study, analysis))
 

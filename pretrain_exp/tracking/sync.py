@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pretrain_exp.store.claims import claimed
 from pretrain_exp.store.states import write_json
 from pretrain_exp.tracking.config import TrackingConfig
 from pretrain_exp.tracking.metrics import RESERVED, Row, read_metrics
@@ -113,9 +114,14 @@ def sync(run_folder: Path, sinks: Sequence[Sink], contents: Contents) -> list[Sy
     """Sends to each sink what it has not got yet; returns what was sent where.
 
     run_folder holds sync_state.json and the files of the sinks. A sink that fails is reported and left as it was (its
-    fallback is tried); what it has not got goes out with the next call.
+    fallback is tried); what it has not got goes out with the next call. Of two calls at once the second waits.
     """
     run_folder.mkdir(parents=True, exist_ok=True)
+    with claimed(run_folder, "sync"):
+        return _sync(run_folder, sinks, contents)
+
+
+def _sync(run_folder: Path, sinks: Sequence[Sink], contents: Contents) -> list[Synced]:
     rows = read_metrics(contents.metrics)
     state = _read_state(run_folder)
     if any(sent.digest != digest(rows[: sent.rows]) for sent in state.sent.values() if sent.rows):
@@ -126,17 +132,18 @@ def sync(run_folder: Path, sinks: Sequence[Sink], contents: Contents) -> list[Sy
         sink: Sink | None = first
         while sink is not None:
             before = state.sent.get(sink.destination, Sent())
+            new = _new(contents, rows, before)  # our own files: what is wrong with them is no sink's failure
+            if not new.lines:
+                break
             try:
-                after = _send(sink, run_folder, state.run_id, contents, rows, before)
+                _send(sink, _start(run_folder, state.run_id, contents, rows, before), new)
             except sink.errors() as error:
                 log.warning("%s: %s: %s: %s", contents.name, sink.title, type(error).__name__, _first_line(error))
                 sink = sink.fallback()
                 continue
-            if after is not None:
-                state.sent[sink.destination] = after
-                _write_state(run_folder, state)
-                new = after.rows - before.rows + len(after.evaluations) - len(before.evaluations)
-                out.append(Synced(sink.destination, new, after.lines - before.lines - new))
+            state.sent[sink.destination] = _after(before, rows, new)
+            _write_state(run_folder, state)
+            out.append(Synced(sink.destination, len(new.rows) + len(new.evaluations), new.files))
             break
     return out
 
@@ -159,6 +166,9 @@ def _read_state(folder: Path) -> State:
     if not path.is_file():
         return State()
     found = json.loads(path.read_text())
+    if found["schema"] != SCHEMA:
+        log.warning("%s: written by another version; the mirrors are filled again", path)
+        return State()
     return State(found["run_id"], {name: Sent(**sent) for name, sent in found["sent"].items()})
 
 
@@ -166,47 +176,74 @@ def _write_state(folder: Path, state: State) -> None:
     write_json(folder / STATE, {"schema": SCHEMA, **asdict(state)})
 
 
-def _send(sink: Sink, folder: Path, run_id: str, contents: Contents, rows: Sequence[Row], sent: Sent) -> Sent | None:
-    """Sends what is new; what the destination holds then, or None where nothing is new."""
-    new_rows = rows[sent.rows :]
+@dataclass(frozen=True)
+class _New:
+    """What a destination has not got yet. evaluations: by digest; digests: of every table and picture there is."""
+
+    rows: Sequence[Row]
+    evaluations: Mapping[str, Row]
+    tables: Mapping[str, pa.Table]
+    pictures: Mapping[str, Path]
+    digests: Mapping[str, str]
+
+    @property
+    def files(self) -> int:
+        return len(self.tables) + len(self.pictures)
+
+    @property
+    def lines(self) -> int:
+        return len(self.rows) + len(self.evaluations) + self.files
+
+
+def _new(contents: Contents, rows: Sequence[Row], sent: Sent) -> _New:
     evaluations = {digest(row): row for row in contents.evaluations}
-    new_evaluations = {key: evaluations[key] for key in evaluations if key not in sent.evaluations}
-    files = {f"table/{name}": _file_digest(path) for name, path in contents.tables.items()}
-    files |= {f"picture/{name}": _file_digest(path) for name, path in contents.pictures.items()}
-    new_files = {name for name in files if sent.files.get(name) != files[name]}
-    if not new_rows and not new_evaluations and not new_files:
-        return None
-    steps = [int(row["step"]) for row in [*rows, *contents.evaluations]]
-    sink.open(
-        Start(
-            folder=folder,
-            run_id=run_id,
-            name=contents.name,
-            group=contents.group,
-            config=contents.config,
-            step=max(steps, default=0),
-            part=sent.parts,
-            line=sent.lines,
-        )
+    digests = {f"table/{name}": _file_digest(path) for name, path in contents.tables.items()}
+    digests |= {f"picture/{name}": _file_digest(path) for name, path in contents.pictures.items()}
+    changed = {name for name in digests if sent.files.get(name) != digests[name]}
+    return _New(
+        rows=rows[sent.rows :],
+        evaluations={key: row for key, row in evaluations.items() if key not in sent.evaluations},
+        tables={name: _read_table(path) for name, path in contents.tables.items() if f"table/{name}" in changed},
+        pictures={name: path for name, path in contents.pictures.items() if f"picture/{name}" in changed},
+        digests=digests,
     )
+
+
+def _start(folder: Path, run_id: str, contents: Contents, rows: Sequence[Row], sent: Sent) -> Start:
+    steps = [int(row["step"]) for row in [*rows, *contents.evaluations]]
+    return Start(
+        folder=folder,
+        run_id=run_id,
+        name=contents.name,
+        group=contents.group,
+        config=contents.config,
+        step=max(steps, default=0),
+        part=sent.parts,
+        line=sent.lines,
+    )
+
+
+def _send(sink: Sink, start: Start, new: _New) -> None:
+    sink.open(start)
     try:
-        sink.log_rows(new_rows)
-        sink.log_rows(sorted(new_evaluations.values(), key=lambda row: row["step"]))
-        for name, path in contents.tables.items():
-            if f"table/{name}" in new_files:
-                sink.log_table(name, _read_table(path))
-        for name, path in contents.pictures.items():
-            if f"picture/{name}" in new_files:
-                sink.log_image(name, path)
+        sink.log_rows(new.rows)
+        sink.log_rows(sorted(new.evaluations.values(), key=lambda row: row["step"]))
+        for name, table in new.tables.items():
+            sink.log_table(name, table)
+        for name, path in new.pictures.items():
+            sink.log_image(name, path)
     finally:
         sink.close()
+
+
+def _after(sent: Sent, rows: Sequence[Row], new: _New) -> Sent:
     return Sent(
         parts=sent.parts + 1,
-        lines=sent.lines + len(new_rows) + len(new_evaluations) + len(new_files),
+        lines=sent.lines + new.lines,
         rows=len(rows),
         digest=digest(rows),
-        evaluations=[*sent.evaluations, *new_evaluations],
-        files={**sent.files, **files},
+        evaluations=[*sent.evaluations, *new.evaluations],
+        files={**sent.files, **new.digests},
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pretrain_exp.analysis.study import CURVES, ITEMS, LEDGER, RESULTS, StudyData
 
@@ -133,4 +134,20 @@ def facts(seeds: Sequence[int] = (0, 1), facts_a_dose: int = 12) -> StudyData:
     return StudyData(
         title="Planted facts", question="How are facts acquired and lost?", results=table(RESULTS, results),
         items=table(ITEMS, plan), ledger=table(LEDGER, ledger), curves=curves(seeds),
+    )  # fmt: skip
+
+
+def dependence() -> StudyData:
+    """Noise and facts in one run, and each alone: `only_<insertion>` leaves the other's items as control has them."""
+    parts = {"gaussian_poisoning": noise(), "knowledge": facts()}
+    results = [part.results for part in parts.values()]
+    for alone in parts:
+        for name, part in parts.items():
+            rows = part.results.filter(pc.equal(part.results["arm"], "treated" if name == alone else "control"))
+            arm = pa.array([f"only_{alone}"] * len(rows), pa.string())
+            results.append(rows.set_column(rows.schema.get_field_index("arm"), "arm", arm))
+    return StudyData(
+        title="Dependence", question="Do noise and facts leave each other alone?", results=pa.concat_tables(results),
+        items=pa.concat_tables([part.items for part in parts.values()]), ledger=parts["knowledge"].ledger,
+        curves=parts["knowledge"].curves,
     )  # fmt: skip

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from browser import opened, screenshot
-from outcome_studies import canaries
+from outcome_studies import canaries, dependence
 from studies import simulated_study
 
 from pretrain_exp.analysis.analyse import analyse
@@ -19,6 +20,11 @@ from pretrain_exp.report.write import write_report
 
 pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="needs the chromium browser")
 WIDTHS = (1280, 500)
+LOOP = [
+    {"member": "", "seed": 0, "insertion": "loop", "step": step, "target": step / 100, "achieved": step / 120,
+     "texts": texts, "copies": texts, "tokens": texts, "plan": "p", "state": "s"}
+    for step, texts in ((0, 4), (50, 8), (100, None))
+]  # fmt: skip
 STUDIES: dict[str, Callable[[], StudyData]] = {
     "default": lambda: simulated_study(items=100, curve_steps=40),
     "sweep": lambda: simulated_study(
@@ -26,6 +32,8 @@ STUDIES: dict[str, Callable[[], StudyData]] = {
         members=tuple(f"insertion.benchmark_contamination.window=[{i}00, {i + 1}00]" for i in range(2)),
     ),
     "canaries": lambda: canaries(seeds=(0,), a_cell=15, doses=(0, 1, 16)),
+    "dependence": dependence,
+    "loop": lambda: replace(simulated_study(seeds=(0,), items=20, curve_steps=0), control=LOOP),
 }  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def test_the_page_and_its_files(two: list[Compared], tmp_path: Path) -> None:
     assert table["study"].unique().to_pylist() == ["large", "small"]
     assert len(table) == sum(len(one.analysis.estimates) for one in two)
     summary = json.loads((page.parent / "summary.json").read_text())
-    assert [one["headline"]["dose"] for one in summary] == [64, 64]
+    assert [one["headline"]["dose"] for one in summary["studies"]] == [64, 64]
     write_comparison(two[:1], page.parent)  # an earlier one is replaced
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("x")

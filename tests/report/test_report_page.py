@@ -13,7 +13,6 @@ from rich.console import Console
 from studies import simulated_study
 
 from pretrain_exp.analysis.analyse import analyse
-from pretrain_exp.analysis.metrics import metric as metric_named
 from pretrain_exp.analysis.study import RESULTS, StudyData
 from pretrain_exp.report.html import render
 from pretrain_exp.report.tables import effect_tables
@@ -95,7 +94,7 @@ def test_a_loss_is_no_proportion_in_any_table(name: str, unit: str) -> None:
     names = [name if metric == "margin" else metric for metric in study.results["metric"].to_pylist()]
     at = study.results.column_names.index("metric")
     analysis = analyse(dataclasses.replace(study, results=study.results.set_column(at, "metric", [names])))
-    label = metric_named(name).label
+    label = analysis.design.scores.metric(name).label
     tables = [table for table in effect_tables(analysis) if table.title.endswith(f": {label}")]
     assert {table.title.startswith("Each seed") for table in tables} == {True, False}
     sizes = {row.estimate for row in analysis.estimates if row.metric == name}

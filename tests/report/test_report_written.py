@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from studies import simulated_study
 
 from pretrain_exp.analysis.study import StudyData
 from pretrain_exp.errors import UserError
+from pretrain_exp.report import folder as folder_of
 from pretrain_exp.report import write
+from pretrain_exp.report.folder import replaced
 from pretrain_exp.report.write import joined, write_report
 
 SMALL = {"items": 100, "curve_steps": 40}
@@ -96,11 +99,51 @@ def test_an_earlier_report_is_replaced_whole(plain: StudyData, tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
-def test_what_is_not_a_report_is_not_replaced(plain: StudyData, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="holds something else"):
-        write_report(plain, tmp_path)
-    assert (tmp_path / "notes.txt").read_text() == "mine"
+@pytest.mark.parametrize("name", ["notes.txt", "summary.json"])
+@pytest.mark.parametrize("text", ["mine", '{"mine": 1}', "[1]"])
+def test_what_is_not_a_report_is_not_replaced(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match="holds something else"), replaced(tmp_path):
+        pass
+    assert (tmp_path / name).read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("there", "left", "kept"),
+    [
+        ("new", {".report.abcd_123.old": "old"}, "new"),
+        ("", {".report.abcd_123.old": "old", ".report.abcd_123.fresh": "new"}, "old"),
+        ("new", {".report.abcd_123.fresh": "half"}, "new"),
+    ],
+)
+def test_what_a_killed_call_left_is_put_back_or_swept_away(
+    there: str, left: dict[str, str], kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_of, "LEFT_BEHIND", -1.0)
+    for name, value in {"report": there, ".report.more.abcd_123.old": "another's", **left}.items():
+        if value:
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "summary.json").write_text(json.dumps({"schema": value}))
+    with pytest.raises(RuntimeError), replaced(tmp_path / "report"):
+        raise RuntimeError
+    assert json.loads((tmp_path / "report" / "summary.json").read_text()) == {"schema": kept}
+    assert {path.name for path in tmp_path.iterdir()} == {"report", ".report.more.abcd_123.old"}
+
+
+def test_where_the_exchange_fails_the_earlier_one_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = os.rename
+
+    def fails(source: Path, target: Path) -> None:
+        if source.suffix == ".fresh":
+            raise OSError("disk full")
+        rename(source, target)
+
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "summary.json").write_text('{"schema": 1}')
+    monkeypatch.setattr(os, "rename", fails)
+    with pytest.raises(OSError, match="disk full"), replaced(tmp_path / "report"):
+        pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["report", "summary.json"]
 
 
 def test_a_failure_leaves_the_earlier_report(plain: StudyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

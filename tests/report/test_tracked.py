@@ -26,8 +26,8 @@ from pretrain_exp.report.write import write_report
         (
             lambda: canaries(seeds=(0, 1), a_cell=12, doses=(0, 4)),
             {
-                "finding/membership/canaries/min_k/rare tokens/dose4/treated/auc",
-                "finding/membership/canaries/min_k/all/dose4/above_control/tpr_at_0.01",
+                "finding/membership/canaries/membership/min_k/rare tokens/dose4/treated/auc",
+                "finding/membership/canaries/membership/min_k/all/dose4/above_control/tpr_at_0.01",
                 "finding/effect/canaries/verbatim/canaries/exact/dose4",
             },
         ),
@@ -35,7 +35,7 @@ from pretrain_exp.report.write import write_report
             lambda: fading(seeds=(0, 1)),
             {"finding/forgetting/add_texts/planted_texts/add_texts/ce/dose1/exponential/half_life"},
         ),
-        (lambda: noise(), {"finding/watermark/gaussian_poisoning/planted/treated/dose4/mean"}),
+        (lambda: noise(), {"finding/watermark/gaussian_poisoning/gaussian_watermark/planted/treated/dose4/mean"}),
         (
             lambda: facts(seeds=(0, 1), facts_a_dose=5),
             {
@@ -68,6 +68,22 @@ def test_a_number_is_that_of_the_row_over_seeds(tmp_path: Path) -> None:
     assert found[name] == row.estimate
     paths = write_report(study, tmp_path / "report", analysis)
     assert json.loads((paths.folder / "tracked.json").read_text()) == found
+
+
+def test_two_evaluations_of_one_kind_have_numbers_of_their_own() -> None:
+    analysis = analyse(canaries(seeds=(0,), a_cell=12, doses=(0, 4)), resamples=0)
+    rows = analysis.findings.separations
+    both = [*rows, *(dataclasses.replace(row, evaluation="other", estimate=0.0) for row in rows)]
+    marks = analyse(noise(seeds=(0,)), resamples=0).findings.watermarks
+    marks = [*marks, *(dataclasses.replace(row, evaluation="other", mean=0.0) for row in marks)]
+    findings = dataclasses.replace(analysis.findings, separations=both, watermarks=marks)
+    found = tracked(dataclasses.replace(analysis, findings=findings))
+    for name, end in (
+        ("membership/canaries/{}/min_k/all/dose4/treated/auc", "membership"),
+        ("watermark/gaussian_poisoning/{}/planted/treated/dose4/mean", "gaussian_watermark"),
+    ):
+        assert found[f"finding/{name.format('other')}"] == 0
+        assert found[f"finding/{name.format(end)}"] != 0
 
 
 def test_the_matrix_is_among_them() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import threading
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from metric_lines import append
 
 from pretrain_exp.tracking.config import TensorboardConfig, TrackingConfig, WandbConfig
 from pretrain_exp.tracking.metrics import LOSS, Row
-from pretrain_exp.tracking.sync import Contents, Start, Synced, sinks_of, sync
+from pretrain_exp.tracking.sync import STATE, Contents, Start, Synced, sinks_of, sync
 
 
 class Broken(Exception):
@@ -158,6 +161,55 @@ def test_an_error_of_our_own_is_not_swallowed(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         sync(tmp_path / "run", [sink], contents(write(tmp_path / "m.jsonl", range(1))))
     assert not sink.is_open
+
+
+@pytest.mark.parametrize(("left", "error"), [(None, FileNotFoundError), ("a,b\n1\n", pa.ArrowInvalid)])
+def test_a_table_of_ours_that_cannot_be_read_is_no_failure_of_the_sink(
+    tmp_path: Path, left: str | None, error: type[Exception]
+) -> None:
+    class Disk(Memory):
+        def errors(self) -> tuple[type[Exception], ...]:
+            return (OSError,)
+
+    sink, table = Disk(fallback=Disk("offline")), tmp_path / "effects.csv"
+    if left is not None:
+        table.write_text(left)
+    with pytest.raises(error):
+        sync(tmp_path / "run", [sink], contents(write(tmp_path / "m.jsonl", range(1)), tables={"effects": table}))
+    assert not sink.starts, "it was not even opened"
+
+
+def test_the_state_of_another_version_is_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sink, run = Memory(), tmp_path / "run"
+    metrics = write(tmp_path / "m.jsonl", range(2))
+    sync(run, [sink], contents(metrics))
+    state = json.loads((run / STATE).read_text())
+    (run / STATE).write_text(json.dumps(state | {"schema": 0, "sent": {"memory": {"other": 1}}}))
+    assert sync(run, [sink], contents(metrics)) == [Synced("memory", 2, 0)]
+    assert sink.lines == [0, 1, 0, 1]
+    assert "another version" in caplog.text
+
+
+def test_of_two_calls_at_once_the_second_sends_nothing(tmp_path: Path) -> None:
+    run, metrics = tmp_path / "run", write(tmp_path / "m.jsonl", range(2))
+    opened, go_on = threading.Event(), threading.Event()
+
+    class Slow(Memory):
+        def open(self, start: Start) -> None:
+            super().open(start)
+            opened.set()
+            assert go_on.wait(20)
+
+    first, second = Slow(), Memory()
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(sync, run, [first], contents(metrics))
+        assert opened.wait(20)
+        other = pool.submit(sync, run, [second], contents(metrics))
+        with pytest.raises(TimeoutError):
+            other.result(0.2)
+        go_on.set()
+        assert (slow.result(20), other.result(20)) == ([Synced("memory", 2, 0)], [])
+    assert second.lines == []
 
 
 @pytest.mark.parametrize(("wandb", "tensorboard"), [(True, True), (True, False), (False, True), (False, False)])
