@@ -44,7 +44,8 @@ def read_documents(path: Path, text_key: str, domain_key: str) -> Iterator[Docum
             yield Document(domain, file.read())
         return
     for where, row in _parquet_rows(path) if suffix == ".parquet" else _json_rows(path):
-        yield _document(row, where, text_key, str(row.get(domain_key) or domain))
+        said = row.get(domain_key)
+        yield _document(row, where, text_key, domain if said in (None, "") else str(said))
 
 
 def _document(row: dict[str, Any], where: str, text_key: str, domain: str) -> Document:

@@ -28,7 +28,13 @@ def model_identity(name: str, revision: str | None) -> list[str]:
     """Of a folder: its content; of a hub name: its commit. UserError where neither is to be had."""
     if is_folder(name):
         return [folder_identity(Path(name))]
-    return [name, resolve_revision(name, revision)]
+    return [name, commit_of(name, revision)]
+
+
+@lru_cache
+def commit_of(name: str, revision: str | None) -> str:
+    """Of a hub name: asked once a process, so that what is loaded is what was named, though a branch moves on."""
+    return resolve_revision(name, revision)
 
 
 def is_folder(name: str) -> bool:

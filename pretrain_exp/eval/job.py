@@ -27,12 +27,16 @@ SHARED_VERSION = 1  # of what the code that all evaluations share makes of a mod
 
 @dataclass(frozen=True, kw_only=True)
 class EvalTask:
-    """One evaluation of the job: its name, its class, the class's arguments, the folder for its result."""
+    """One evaluation of the job: its name, its class, the class's arguments, the folder for its result.
+
+    identity: its `fingerprint` when it was planned, by which the folder is named; "" where nobody planned it.
+    """
 
     name: str
     target: str
     args: dict[str, Any]
     out: str
+    identity: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +100,15 @@ class Outcome:
         return cls(json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None, None)
 
 
+def failures(tasks: Sequence[EvalTask]) -> dict[str, str]:
+    """error.json of a job: what failed and why, a line each; of kind "user" where the user can mend all of it."""
+    outcomes = {task.name: Outcome.read(task.out) for task in tasks}
+    errors = {name: outcome.error for name, outcome in outcomes.items() if outcome.record is None}
+    mendable = errors and all(error is not None and error["user_error"] for error in errors.values())
+    lines = [f"{name}: {error['message'] if error else 'ended without a result'}" for name, error in errors.items()]
+    return {"kind": "user" if mendable else "evaluation", "message": "\n".join(lines)}
+
+
 def error_path(out: str) -> Path:
     return Path(f"{out}.error.json")
 
@@ -114,6 +127,16 @@ def _own_source(kind: type, target: str) -> dict[str, Any]:
     if kind.__module__.startswith("pretrain_exp."):
         return {}
     return {"target": target, "source": digest_file(Path(inspect.getfile(kind)))}
+
+
+def unchanged(task: EvalTask, planned: str, found: str) -> None:
+    """UserError where a file, a class or a version that scores depend on is another than when a result was named."""
+    if planned == found:
+        return
+    before, now = json.loads(planned), json.loads(found)
+    parts = ", ".join(sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)))
+    problem = f"what it reads has changed since its job was planned ({parts}): no result is kept"
+    raise UserError(problem, key=f"eval.{task.name}", fix="type the command again, which plans it anew")
 
 
 def digest_file(path: Path) -> str:

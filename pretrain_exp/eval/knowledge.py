@@ -50,10 +50,13 @@ class Knowledge:
 
     def fingerprint(self, items: Sequence[ChoiceItem]) -> dict[str, Any]:
         asked = planned_probes(items.texts) if self.file is None and isinstance(items, PlannedItems) else []
+        file = None if self.file is None else [Path(self.file).name, digest_file(Path(self.file))]
+        if self.file is not None:
+            self._from_file(self.file)  # so that a wrong row is found before anything is trained
         return {
             "evaluation": "knowledge",
             "version": VERSION,
-            "file": digest_file(Path(self.file)) if self.file is not None else None,
+            "file": file,
             "items": content_id(*sorted(content_id(*each) for each in asked)),
             "n": len(asked),
         }

@@ -26,7 +26,7 @@ from pretrain_exp.eval.base import EvalContext, LoadedModel, Score
 from pretrain_exp.eval.job import digest_file
 from pretrain_exp.items.choice import ChoiceItem
 from pretrain_exp.items.content import content_id
-from pretrain_exp.items.harness import choice_item, load_tasks
+from pretrain_exp.items.harness import choice_item, find_tasks, load_tasks
 
 VERSION = 1  # of what the numbers mean; raised when they change
 UNITS = {"word_perplexity": "words", "byte_perplexity": "bytes", "bits_per_byte": "bytes"}  # (log-likelihood, units)
@@ -63,7 +63,11 @@ class LmEval:
         return files + ([("include_path", self.include_path)] if self.include_path else [])
 
     def fingerprint(self, items: Sequence[ChoiceItem]) -> dict[str, Any]:
-        """Local task files count by content; the data that a task names counts by the task's own version only."""
+        """Local task files count by content; the data that a task names counts by the task's own version only.
+
+        UserError for a name that is no task's, so that it is found before anything is trained.
+        """
+        find_tasks(self.tasks, self.include_path)
         paths = [Path(path) for _, path in self.inputs()]
         files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
         return {

@@ -55,6 +55,8 @@ class MultipleChoice:
 
     def fingerprint(self, items: Sequence[ChoiceItem]) -> dict[str, Any]:
         chosen = self.items(items)
+        for name, own in _by_benchmark(chosen).items():
+            self._published(name, own)  # so that too many examples are found before anything is trained
         return {
             "evaluation": "multiple_choice",
             "version": VERSION,
@@ -82,15 +84,13 @@ class MultipleChoice:
 
         from pretrain_exp.eval.harness import ScoringLM
 
-        by_benchmark: dict[str, list[ChoiceItem]] = {}
         chosen = self.items(context.items)
         if not chosen:
             context.notes.append("the plan holds no multiple-choice items: nothing to score")
             return []
-        for item in chosen:
-            by_benchmark.setdefault(item.benchmark, []).append(item)
         mine = {item.id for item in chosen if context.shard.holds(item.id)}
-        by_benchmark = {name: items for name, items in by_benchmark.items() if any(each.id in mine for each in items)}
+        every = _by_benchmark(chosen).items()
+        by_benchmark = {name: items for name, items in every if any(each.id in mine for each in items)}
         if not by_benchmark:
             return []
         lm = ScoringLM(model, self.batch_size, context)
@@ -113,11 +113,7 @@ class MultipleChoice:
         """An in-memory task of lm-eval."""
         from datasets import Dataset
 
-        rows, published = _fields(_rows(items)), _fields(_published_examples(name)) if self.num_fewshot else []
-        most = len(published) or len(items) - 1
-        if self.num_fewshot > most:
-            problem, fix = f"{name} has {most + (not published)} items", f"take at most {most} examples"
-            raise UserError(problem, key="num_fewshot", value=self.num_fewshot, fix=fix)
+        rows, published = _fields(_rows(items)), _fields(self._published(name, items))
         examples = "dev" if published else "test"
         return {
             "task": name,
@@ -138,6 +134,15 @@ class MultipleChoice:
                 {"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in ("acc", "acc_norm")
             ],
         }
+
+    def _published(self, name: str, items: Sequence[ChoiceItem]) -> list[ChoiceItem]:
+        """The examples that a benchmark is published with; none where its own items serve. UserError for too few."""
+        published = _published_examples(name) if self.num_fewshot else []
+        most = len(published) or len(items) - 1
+        if self.num_fewshot > most:
+            problem, fix = f"{name} has {most + (not published)} items", f"take at most {most} examples"
+            raise UserError(problem, key="num_fewshot", value=self.num_fewshot, fix=fix)
+        return published
 
     def _scores(
         self,
@@ -163,6 +168,13 @@ def _published_examples(name: str) -> list[ChoiceItem]:
     """The examples that a benchmark is published with, in their order; none where it has none."""
     subject = name.removeprefix("mmlu:")
     return list(load_benchmark(f"mmlu:{subject}/dev").items) if subject != name and "/" not in subject else []
+
+
+def _by_benchmark(items: Sequence[ChoiceItem]) -> dict[str, list[ChoiceItem]]:
+    found: dict[str, list[ChoiceItem]] = {}
+    for item in items:
+        found.setdefault(item.benchmark, []).append(item)
+    return found
 
 
 def _fields(items: Sequence[ChoiceItem]) -> list[dict[str, Any]]:

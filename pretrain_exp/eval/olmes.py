@@ -43,7 +43,7 @@ class Olmes:
     limit: a seeded subset of so many items of each. batch_size: options at once.
     """
 
-    tasks: list[str]
+    tasks: Annotated[list[str], Field(min_length=1)]
     shots: Annotated[int, Field(ge=0)] = 5
     formulation: str = "rc"
     limit: Annotated[int, Field(ge=1)] | None = None
@@ -99,9 +99,9 @@ class Olmes:
         from pretrain_exp.items.olmes import find_set
 
         if "/" in name:
-            find_set(name)
+            find_set(name, "tasks")
             return name
-        folder, benchmark, _ = find_set(name)
+        folder, benchmark, _ = find_set(name, "tasks")
         there = sorted(entry.name for entry in (folder / benchmark).iterdir() if entry.is_dir())
         wanted = f"{self.formulation}_{self.shots}shot"
         for candidate in (wanted, f"val_{wanted}", f"test_{wanted}"):
@@ -123,7 +123,7 @@ class Olmes:
             fix = f"choose at most {len(whole.items)}, or null for all"
             raise UserError(f"{whole.name} has {len(whole.items)} items", key="limit", value=self.limit, fix=fix)
         rank = sorted(whole.items, key=lambda item: content_id("rank", str(self.seed), item.id))
-        return RequestSet(whole.name, tuple(rank[: self.limit]), whole.primary, whole.num_shots)
+        return RequestSet(whole.name, tuple(rank[: self.limit]), whole.primary)
 
 
 def _identity(item: RequestItem) -> str:

@@ -81,10 +81,12 @@ class ParaRel:
 
     def run(self, model: LoadedModel, context: EvalContext) -> list[Score]:
         relations = self._relations()
-        total, done, unfit, cut = sum(len(each.patterns) for each in relations), 0, 0, 0
+        total, done, unfit, cut, alone = sum(len(each.patterns) for each in relations), 0, 0, 0, 0
         scores: list[Score] = []
         for relation in relations:
-            facts = [fact for fact in self._facts(relation) if context.shard.holds(fact.id)]
+            own = [fact for fact in self._facts(relation) if context.shard.holds(fact.id)]
+            facts = [fact for fact in own if relation.has_wrong(fact)]
+            alone += len(own) - len(facts)
             answers: dict[str, list[tuple[str, bool]]] = {fact.id: [] for fact in facts}
             for pattern in relation.patterns:
                 asked = [fact for fact in facts if article_fits(pattern, fact.object)]
@@ -106,6 +108,8 @@ class ParaRel:
             context.notes.append(
                 f"{unfit} pairs of fact and pattern were left out: the article does not fit the object"
             )
+        if alone:
+            context.notes.append(f"{alone} facts were left out: every object of their relation is right for them")
         if cut:
             context.notes.append(f"the beginning of {cut} texts exceeds the model's context and was left out")
         if not scores:
@@ -124,7 +128,7 @@ class ParaRel:
 
 
 def _best(found: dict[str, float], gold: str) -> tuple[str, float]:
-    """The most likely wrong candidate and its log-likelihood; none, and -inf, would need a relation of one object."""
+    """The most likely wrong candidate and its log-likelihood."""
     return max(((each, value) for each, value in found.items() if each != gold), key=lambda pair: pair[1])
 
 

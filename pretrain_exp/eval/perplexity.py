@@ -56,7 +56,7 @@ class Perplexity:
         return {
             "evaluation": "perplexity",
             "version": VERSION,
-            "files": [digest_file(path) for path in _existing(self.files or [])],
+            "files": [[path.name, digest_file(path)] for path in self._readable()],
             "text_key": self.text_key,
             "domain_key": self.domain_key,
             "sequence_length": self.sequence_length,
@@ -79,6 +79,13 @@ class Perplexity:
             values = {"nll": nll, "tokens": len(read), "bytes": size, "bits_per_byte": nll / (math.log(2) * size)}
             scores += [Score(domain, item, metric, float(value)) for metric, value in values.items()]
         return scores
+
+    def _readable(self) -> list[Path]:
+        """The files, by whose names domains may be called. UserError where the first document of one has no text."""
+        files = _existing(self.files or [])
+        for path in files:
+            next(read_documents(path, self.text_key, self.domain_key), None)
+        return files
 
     def _paths(self, context: EvalContext) -> list[Path]:
         """The files to read, else what the data source holds out. Raises UserError for a file that is not there."""

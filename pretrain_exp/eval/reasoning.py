@@ -7,7 +7,7 @@
 Problems are those of the plan (insertion reasoning, its test split) or made here. The task of a score is
 <insertion>/<k> ops (or generated/<k> ops). Metrics per problem:
 
-    acc             1 where the answer is right; guessing gives 1/23
+    acc             1 where the answer is right; guessing gives 1/23 (unknown for problems of a file)
     answered        1 where there is an answer at all
     answer_logprob  log-probability of the right answer after the right solution [nats]
     solution_ce     cross-entropy of the right solution [nats per token]: what models show that solve nothing yet
@@ -23,6 +23,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
+from pretrain_exp.errors import UserError
 from pretrain_exp.eval.base import EvalContext, LoadedModel, Score
 from pretrain_exp.eval.target import encode, score_targets
 from pretrain_exp.items.choice import ChoiceItem
@@ -73,6 +74,9 @@ class Reasoning:
     def __post_init__(self) -> None:
         if isinstance(self.generated, Mapping):
             object.__setattr__(self, "generated", ProblemSet(**self.generated))
+        if self.generated and self.generated.min_ops > self.generated.max_ops:
+            problem, fix = f"is below min_ops, {self.generated.min_ops}", "raise it, or lower min_ops"
+            raise UserError(problem, key="generated.max_ops", value=self.generated.max_ops, fix=fix)
 
     def inputs(self) -> list[tuple[str, str]]:
         return []
@@ -99,6 +103,11 @@ class Reasoning:
         if not asked:
             return []
         _note_chance(asked, context)
+        if self.num_fewshot and not all(each.problem.structure for each in asked):
+            context.notes.append(
+                f"the {self.num_fewshot} examples before each problem are made, modulo {MODULUS}, and the problems are "
+                "of a file: num_fewshot=0 leaves the examples out"
+            )
         rooms = self._rooms(model, asked, shots, context)
         asked = [each for each in asked if context.shard.holds(each.task, each.item)]
         values = self._likelihoods(model, asked, shots, context)
@@ -117,7 +126,7 @@ class Reasoning:
         if self.generated is not None:
             made = self.generated
             per_ops = dict.fromkeys(range(made.min_ops, made.max_ops + 1), made.per_ops)
-            problems = problem_set(made.seed, "test", per_ops, made.distractors)
+            problems = problem_set(made.seed, "test", per_ops, made.distractors, key="generated.per_ops")
             return [_Asked(f"generated/{p.operations} ops", p.id, p) for p in problems]
         return [
             _Asked(f"{text.insertion}/{problem.operations} ops", text.item, problem)
@@ -199,7 +208,8 @@ def _that_fit(model: LoadedModel, asked: Sequence[_Asked], shots: str, context: 
 
 def _note_chance(asked: Sequence[_Asked], context: EvalContext) -> None:
     common, times = Counter(each.problem.answer for each in asked).most_common(1)[0]
+    made = all(each.problem.structure for each in asked)  # the answers to those of a file have no bounds
+    guess = f"a guess is right for 1 in {MODULUS} ({1 / MODULUS:.1%}); " if made else ""
     context.notes.append(
-        f"chance: a guess is right for 1 in {MODULUS} ({1 / MODULUS:.1%}); always answering {common} is right for "
-        f"{times / len(asked):.1%} of these {len(asked)} problems"
+        f"chance: {guess}always answering {common} is right for {times / len(asked):.1%} of these {len(asked)} problems"
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.eval.base import LoadedModel
-from pretrain_exp.eval.identity import is_folder, model_identity
+from pretrain_exp.eval.identity import commit_of, is_folder, model_identity
 
 PROBE = "Reading x, k times, at step t: 1 + 1 = 2."
 
@@ -30,9 +30,10 @@ def load_reference(name: str, revision: str | None, like: LoadedModel) -> Loaded
     """On the device and in the dtype of `like`. UserError where its tokenizer gives other ids for the same text."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    commit = None if is_folder(name) else commit_of(name, revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-        model: Any = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=like.model.dtype)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=commit)
+        model: Any = AutoModelForCausalLM.from_pretrained(name, revision=commit, dtype=like.model.dtype)
     except OSError as error:
         raise UserError(f"the reference model cannot be loaded: {error}", key="reference", value=name) from None
     if tokenizer(PROBE)["input_ids"] != like.tokenizer(PROBE)["input_ids"]:

@@ -37,7 +37,7 @@ RESERVED = ("model", "results_yaml", "results-yaml")
 class Script:
     """Runs a program on each checkpoint. script: its file; interpreter: what runs it (None: this Python).
 
-    args: its arguments by name, without the dashes. It gets the machine of the evaluation to itself while it runs.
+    args: its arguments by name, without the dashes. The evaluated model stays loaded while it runs, on the same device.
     """
 
     script: str
@@ -61,8 +61,9 @@ class Script:
 
     def fingerprint(self, items: Sequence[ChoiceItem]) -> dict[str, Any]:
         """By the program's own text; files that it reads besides are its own affair."""
-        content = digest_file(Path(self.script))
-        return {"evaluation": "script", "version": VERSION, "script": content, "args": self.args}
+        content = [self.task, digest_file(Path(self.script))]
+        run = {"script": content, "args": self.args, "interpreter": self.interpreter}
+        return {"evaluation": "script", "version": VERSION, **run}
 
     def run(self, model: LoadedModel, context: EvalContext) -> list[Score]:
         with tempfile.TemporaryDirectory(prefix="pretrain-exp-") as folder:

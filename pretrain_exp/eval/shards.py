@@ -26,7 +26,7 @@ from typing import Any
 
 from pretrain_exp.errors import Problems, UserError
 from pretrain_exp.eval.base import Evaluation, Shard, instantiate
-from pretrain_exp.eval.job import SCHEMA, EvalJob, EvalTask, Outcome, error_path
+from pretrain_exp.eval.job import SCHEMA, EvalJob, EvalTask, Outcome, error_path, fingerprint
 from pretrain_exp.items.choice import ChoiceItem
 from pretrain_exp.store.claims import demand_claim
 from pretrain_exp.store.states import write_json
@@ -73,12 +73,17 @@ def unfinished(job: EvalJob, items: Sequence[ChoiceItem]) -> EvalJob:
     """The job of one shard, less the evaluations that an earlier process of it has finished; any other job as it is."""
     if job.shard is None:
         return job
-    left = []
-    for task in job.evaluations:
-        record = Outcome.read(task.out).record
-        if record is None or record["fingerprint"] != instantiate(task.target, task.args).fingerprint(items):
-            left.append(task)
-    return replace(job, evaluations=tuple(left))
+    return replace(job, evaluations=tuple(task for task in job.evaluations if not _finished(job, task, items)))
+
+
+def _finished(job: EvalJob, task: EvalTask, items: Sequence[ChoiceItem]) -> bool:
+    """Whether its result is there and of what it reads now; one that cannot say what it reads is left to be tried."""
+    record = Outcome.read(task.out).record
+    try:
+        now = fingerprint(task, items, job.dtype, job.generation)
+        return record is not None and record["fingerprint"] == json.loads(now)
+    except Exception:  # anyone's evaluation may raise anything; it does so again where it is run, and is told there
+        return False
 
 
 def _tasks(job: EvalJob, number: int) -> tuple[EvalTask, ...]:
@@ -130,8 +135,8 @@ def _merge(job: EvalJob, task: EvalTask) -> bool:
 def _tell(task: EvalTask, message: str, error: dict[str, Any] | None = None) -> None:
     """Writes why an evaluation failed: what a shard said itself, else the message. Raises ClaimLost."""
     demand_claim(os.environ)
-    said = {"evaluation": task.name, "message": message, "user_error": False, "traceback": [], "log_tail": []}
-    write_json(error_path(task.out), error or {"schema": SCHEMA, **said})
+    said = {"schema": SCHEMA, "evaluation": task.name, "message": message, "user_error": False}
+    write_json(error_path(task.out), error or said)
 
 
 def _notes(records: Sequence[dict[str, Any]]) -> list[str]:

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pretrain_exp.errors import UserError
-from pretrain_exp.eval.job import EvalJob, EvalTask, Outcome
+from pretrain_exp.errors import Problems, UserError
+from pretrain_exp.eval.job import EvalJob, EvalTask
 from pretrain_exp.eval.worker import main as evaluate
 from pretrain_exp.framework.base import Checkpoint
 from pretrain_exp.kinds import check_kind
@@ -27,21 +27,20 @@ def main(path: Path) -> int:
     values = json.loads(path.read_text())
     live = Path(values["live"])
     try:
-        with Checkpoint.of(check_kind(values["framework"], "framework"), Path(values["state"])).as_hf() as folder:
-            code = _evaluate(values, folder, live)
-    except UserError as error:
-        return _failed(live, "user", error.render())
-    return _failed(live, "evaluation", failures(values["evaluations"])) if code else 0
+        with Checkpoint.of(check_kind(values["framework"], "framework"), Path(values["state"])).as_hf(live) as folder:
+            return _evaluate(values, folder, live)
+    except (UserError, Problems) as error:
+        return _failed(live, error.render())
 
 
-def _failed(live: Path, kind: str, message: str) -> int:
+def _failed(live: Path, message: str) -> int:
     """Writes error.json, unless another process has the job by now; returns the exit status."""
     try:
         demand_claim(os.environ)
     except ClaimLost as error:
         print(error, file=sys.stderr)
     else:
-        write_json(live / "error.json", {"kind": kind, "message": message})
+        write_json(live / "error.json", {"kind": "user", "message": message})
     return 1
 
 
@@ -62,13 +61,6 @@ def _evaluate(values: dict[str, Any], folder: Path, live: Path) -> int:
     )
     job.write(live / "evaluate.json")
     return evaluate([str(live / "evaluate.json")])
-
-
-def failures(tasks: list[dict[str, Any]]) -> str:
-    """What failed and why, a line each."""
-    outcomes = {task["name"]: Outcome.read(task["out"]) for task in tasks}
-    lines = [f"{name}: {outcome.error['message']}" for name, outcome in outcomes.items() if outcome.error]
-    return "\n".join(lines) or "an evaluation ended without a result"
 
 
 if __name__ == "__main__":

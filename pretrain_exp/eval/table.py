@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -65,7 +66,7 @@ def write_result(out: Path, table: pa.Table, record: Mapping[str, Any]) -> None:
 
     Raises ClaimLost where another process has the job by now.
     """
-    partial, old = (out.with_name(f"{out.name}.{kind}-{os.getpid()}") for kind in ("partial", "old"))
+    partial, old = (out.with_name(f"{out.name}.{kind}-{uuid.uuid4().hex[:8]}") for kind in ("partial", "old"))
     partial.mkdir(parents=True)
     try:
         write_table(partial / "items.parquet", table)
@@ -77,8 +78,9 @@ def write_result(out: Path, table: pa.Table, record: Mapping[str, Any]) -> None:
     finally:
         if partial.exists():
             shutil.rmtree(partial)
-    if old.exists():
-        shutil.rmtree(old)
+    for leftover in out.parent.iterdir():  # of this writer, and of others that were killed
+        if leftover.name.startswith((f"{out.name}.partial-", f"{out.name}.old-")):
+            shutil.rmtree(leftover)
     error_path(str(out)).unlink(missing_ok=True)
 
 

@@ -2,13 +2,15 @@
 
     job.json -> model, loaded once -> each evaluation -> <out>/items.parquet + <out>/eval.json
 
-An evaluation that fails leaves <out>.error.json and does not stop the others; the exit status is 1 if any failed.
+An evaluation that fails leaves <out>.error.json and does not stop the others; the exit status is 1 if any failed, and
+error.json beside job.json says why, of kind "user" where the user can mend all that failed.
 Results appear whole or not at all; an earlier result at the same place is replaced. Nothing is written once the claim
 that the process was started under is another's.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -21,7 +23,7 @@ from typing import Any
 
 from pretrain_exp.errors import Problems, UserError
 from pretrain_exp.eval.base import EvalContext, LoadedModel, Shard, instantiate
-from pretrain_exp.eval.job import SCHEMA, EvalJob, EvalTask, error_path
+from pretrain_exp.eval.job import SCHEMA, EvalJob, EvalTask, error_path, failures, fingerprint, unchanged
 from pretrain_exp.eval.shards import is_divisible, share, unfinished
 from pretrain_exp.items.planned import PlannedItems, planted_items
 from pretrain_exp.provenance import versions
@@ -30,7 +32,6 @@ from pretrain_exp.store.states import write_json
 
 log = logging.getLogger("pretrain_exp.eval")
 USER = (UserError, Problems)  # what the user can mend; anything else is shown with its traceback
-TAIL = 40  # lines of the log that an error quotes
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -46,7 +47,11 @@ def main(arguments: Sequence[str]) -> int:
     path = Path(arguments[0])
     job = EvalJob.read(path)
     try:
-        return share(job, path) if job.shards > 1 and job.shard is None else _evaluate(job)
+        code = share(job, path) if job.shards > 1 and job.shard is None else _evaluate(job)
+        if code and job.shard is None:
+            demand_claim(os.environ)
+            write_json(path.with_name("error.json"), failures(job.evaluations))
+        return code
     except ClaimLost as error:
         log.error("%s", error)
         return 1
@@ -64,7 +69,7 @@ def _evaluate(job: EvalJob) -> int:
         facts = {"model": job.model, "revision": job.revision, "versions": versions()}
     except Exception as error:  # the edge of the process: whatever it is, each evaluation reports it
         for task in job.evaluations:
-            _fail(job, task, error)
+            _fail(task, error)
         return 1
     log.info("%s loaded in %.1f s", job.model, time.perf_counter() - started)
     facts |= {"dtype": str(model.model.dtype).removeprefix("torch."), "device": str(model.model.device)}
@@ -103,17 +108,20 @@ def _attempt(job: EvalJob, number: int, model: LoadedModel, items: PlannedItems,
             held_out=Path(job.held_out) if job.held_out else None,
             progress=_reporter(job, number),
         )
+        before = fingerprint(task, items, job.dtype, job.generation)
+        unchanged(task, task.identity or before, before)
         evaluation = instantiate(task.target, task.args)
         if job.shard is not None and is_divisible(evaluation):
             context.shard = Shard(job.shard, job.shards)
         scores = evaluation.run(model, context)
         if not scores and not context.notes and context.shard.of == 1:
             raise ValueError(f"{task.name} returned no scores, and no note that says why")
+        unchanged(task, before, fingerprint(task, items, job.dtype, job.generation))
         record = {
             **facts,
             "schema": SCHEMA,
             "evaluation": asdict(task),
-            "fingerprint": evaluation.fingerprint(items),
+            "fingerprint": json.loads(before),
             "notes": context.notes,
             "seconds": round(time.perf_counter() - started, 3),
         }
@@ -121,7 +129,7 @@ def _attempt(job: EvalJob, number: int, model: LoadedModel, items: PlannedItems,
     except ClaimLost:
         raise
     except Exception as error:  # anyone's evaluation may raise anything; the others must still run
-        _fail(job, task, error)
+        _fail(task, error)
         return False
     log.info("%s: %d scores in %.1f s", task.name, len(scores), time.perf_counter() - started)
     for note in context.notes:
@@ -129,28 +137,15 @@ def _attempt(job: EvalJob, number: int, model: LoadedModel, items: PlannedItems,
     return True
 
 
-def _fail(job: EvalJob, task: EvalTask, error: Exception) -> None:
+def _fail(task: EvalTask, error: Exception) -> None:
     """Say why an evaluation failed, in the log and beside where its result would be."""
-    lines = traceback.format_exception(error)
-    log.error("%s failed: %s", task.name, error if isinstance(error, USER) else "".join(lines))
-    tail: list[str] = []
-    if job.log and Path(job.log).is_file():
-        tail = Path(job.log).read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
+    mendable = isinstance(error, USER)
+    log.error("%s failed: %s", task.name, error if mendable else "".join(traceback.format_exception(error)))
     demand_claim(os.environ)
     path = error_path(task.out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    message = str(error) if isinstance(error, USER) else f"{type(error).__name__}: {error}"
-    write_json(
-        path,
-        {
-            "schema": SCHEMA,
-            "evaluation": task.name,
-            "message": message,
-            "user_error": isinstance(error, USER),
-            "traceback": lines,
-            "log_tail": tail,
-        },
-    )
+    message = str(error) if mendable else f"{type(error).__name__}: {error}"
+    write_json(path, {"schema": SCHEMA, "evaluation": task.name, "message": message, "user_error": mendable})
 
 
 def _reporter(job: EvalJob, number: int) -> Callable[[int, int], None]:

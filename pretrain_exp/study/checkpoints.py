@@ -2,6 +2,7 @@
 study.
 
     targets --resolve--> checkpoints --jobs--> evals/<identity>/<fingerprint>/ --> a table, items.parquet
+                                                       of a run at several steps --> learned.parquet, recurrence.parquet
 
 Results are cached by (weights, tokenizer, items, held-out documents, evaluation, dtype), like those of a study. States
 are scored in the store of their study, also while it still trains, other checkpoints in the configured one; the jobs
@@ -11,92 +12,112 @@ are announced there, so that nothing is scored twice at a time.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pretrain_exp.compose import Composed
 from pretrain_exp.errors import UserError
-from pretrain_exp.eval.identity import folder_identity, is_folder
 from pretrain_exp.eval.perplexity import Perplexity
+from pretrain_exp.eval.table import SCHEMA
 from pretrain_exp.executor.base import Outcome
 from pretrain_exp.store.claims import claimed
-from pretrain_exp.store.hub import resolve_revision
 from pretrain_exp.store.keys import digest
-from pretrain_exp.store.states import can_start
 from pretrain_exp.study.coming import announce
 from pretrain_exp.study.jobs import EvaluationRequest, evaluation_request, evaluation_specs
+from pretrain_exp.study.learned_items import answers, learned_table, recurrence_table
 from pretrain_exp.study.planning import agreed_jobs
-from pretrain_exp.study.registry import read_members, read_study
+from pretrain_exp.study.targets import Target, resolve_target
+
+_TEXTS = ("checkpoint", "identity", "study", "arm", "member")
+LABELS = pa.schema([*((name, pa.string()) for name in _TEXTS), ("seed", pa.int64()), ("step", pa.int64())])
+Place = tuple[Target, str, Path]  # a checkpoint, the name of an evaluation, the folder of the result
 
 
-@dataclass(frozen=True)
-class Target:
-    """A checkpoint to score. identity: of its weights and tokenizer, of a state its key; model: None for a state.
-
-    store: of the study that a state is of. items, held_out: items.parquet of the study's plan, and the documents that
-    its data source held out.
-    """
-
-    label: str
-    identity: str
-    step: int
-    model: str | None = None
-    revision: str | None = None
-    store: Path | None = None
-    items: str | None = None
-    held_out: str | None = None
-    held_out_digest: str = ""
-
-
-def evaluate_checkpoints(composed: Composed, folder: Path, command: str, targets: Sequence[str]) -> int:
-    """Scores every target with the configured evaluations; prints and writes one table.
+def evaluate_checkpoints(composed: Composed, folder: Path, command: str, words: Sequence[str]) -> int:
+    """Scores every checkpoint with the configured evaluations; prints and writes one table.
 
     Returns 0, or 1 if any failed. Where the executor does not wait, what is not there yet is said to be submitted.
     """
-    console = Console()
-    config = composed.config
-    if not config.eval:
-        raise UserError(
-            "nothing to evaluate", key="eval", value=config.eval, fix="choose some: eval=[perplexity,lm_eval]"
-        )
-    found = [target for name in targets for target in resolve_target(name)]
-    check_held_out(composed, found)
-    by_store: dict[Path, list[EvaluationRequest]] = {}
-    folders: list[tuple[Target, str, Path]] = []
-    for target in found:
-        specs = evaluation_specs(config, target.items, target.held_out_digest)
-        store = target.store or Path(config.store).absolute()
-        own = [(target, spec.name, spec.folder(store, target.identity)) for spec in specs]
-        known = {each for _, _, each in folders}  # a state of several members, asked the same by them
-        folders += [each for each in own if each[2] not in known]
-        request = evaluation_request(
-            config, target.identity, target.label, specs, target.items, target.held_out, target.model, target.revision
-        )
-        by_store.setdefault(store, []).append(request)
+    console = Console(markup=False, emoji=False, highlight=False)  # paths, names and notes are no markup
+    if not composed.config.eval:
+        fix = "choose some: eval=[perplexity,lm_eval]"
+        raise UserError("nothing to evaluate", key="eval", value=composed.config.eval, fix=fix)
+    targets = _resolved(words, console)
+    check_held_out(composed, targets)
+    by_store, places = _asked(composed, targets)
     outcomes: list[Outcome] = []
     for store, requests in by_store.items():
         outcomes += _run(requests, composed, store, folder)
     submitted = [outcome for outcome in outcomes if outcome.state == "submitted"]
-    table = _collect(folders)
     folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, folder / "items.parquet")
     (folder / "command.txt").write_text(command + "\n")
-    _print(folders, console, absent="[yellow]submitted[/]" if submitted else "[red]failed[/]")
-    console.print(f"per item: {folder / 'items.parquet'}", highlight=False)
+    _print(places, console, absent=Text("submitted", "yellow") if submitted else Text("failed", "red"))
+    _write(folder, _collect(places), console)
     if submitted:
-        said = f"submitted {len(submitted)} jobs; type the same command again when they have ended"
-        console.print(said, highlight=False)
+        console.print(f"submitted {len(submitted)} jobs; type the same command again when they have ended")
     failed = [outcome for outcome in outcomes if outcome.state not in ("done", "submitted")]
     for outcome in failed:
-        console.print(f"[bold red]{outcome.job.title} failed[/]: {outcome.message}")
+        console.print(Text.assemble((f"{outcome.job.title} failed", "bold red"), f": {outcome.message}"))
     return 1 if failed else 0
+
+
+def _resolved(words: Sequence[str], console: Console) -> list[Target]:
+    """The checkpoints that the words name, one that two of them name once; what of them is not there is said."""
+    found: dict[tuple[str, str, str | None], Target] = {}
+    for word in words:
+        targets, left_out = resolve_target(word)
+        found |= {(target.identity, target.label, target.items): target for target in targets}
+        if left_out:
+            console.print(Text.assemble(("note: ", "yellow"), left_out))
+    return _without_clashes(list(found.values()), console)
+
+
+def _without_clashes(targets: list[Target], console: Console) -> list[Target]:
+    """The targets; those that are one step of one run and yet different have no step, which is said."""
+    at: dict[tuple[object, ...], dict[str, str]] = {}
+    for each in targets:
+        at.setdefault(_place(each), {})[each.identity] = each.label
+    for (*_, member, _, step), labels in at.items():
+        if step is not None and len(labels) > 1:
+            said = f"{' and '.join(labels.values())} are both step {step} of {member}: none of them is taken as a step"
+            console.print(Text.assemble(("note: ", "yellow"), said, "; NAME:STEP names another"))
+    return [replace(each, step=None) if len(at[_place(each)]) > 1 else each for each in targets]
+
+
+def _place(target: Target) -> tuple[object, ...]:
+    return target.study, target.arm, target.member, target.seed, target.step
+
+
+def _asked(composed: Composed, targets: Sequence[Target]) -> tuple[dict[Path, list[EvaluationRequest]], list[Place]]:
+    """What is to be scored in each store, and where each result will lie."""
+    config = composed.config
+    by_store: dict[Path, list[EvaluationRequest]] = {}
+    places: list[Place] = []
+    for target in targets:
+        specs = evaluation_specs(config, target.items, target.held_out_digest)
+        store = target.store or Path(config.store).absolute()
+        places += [(target, spec.name, spec.folder(store, target.identity)) for spec in specs]
+        request = evaluation_request(
+            config,
+            target.identity,
+            target.label,
+            specs,
+            target.items,
+            target.held_out,
+            target.model,
+            target.revision,
+            target.framework,
+        )
+        by_store.setdefault(store, []).append(request)
+    return by_store, places
 
 
 def _run(requests: Sequence[EvaluationRequest], composed: Composed, store: Path, folder: Path) -> list[Outcome]:
@@ -108,45 +129,6 @@ def _run(requests: Sequence[EvaluationRequest], composed: Composed, store: Path,
         jobs, _ = agreed_jobs([], requests, store, folder, executor.local, Console(stderr=True), planning)
         announce(store, jobs, folder, controller)
         return list(executor.run(jobs, store, planning.close).values())
-
-
-def resolve_target(name: str) -> list[Target]:
-    """The checkpoints that a word on the command line names. UserError where it names none."""
-    path = Path(name)
-    if (path / "study.json").is_file():
-        return list(_states_of(path))
-    if (path / "config.json").is_file():
-        return [Target(name, f"folder-{folder_identity(path)}", 0, model=str(path.absolute()))]
-    if is_folder(name) or path.exists():
-        fix = "give a Hugging Face folder (config.json), a study's folder (study.json) or a hub name"
-        problem = "holds neither a model nor a study" if path.exists() else "no such folder"
-        raise UserError(problem, value=name, fix=fix)
-    repository, _, revision = name.partition("@")
-    commit = resolve_revision(repository, revision or None)
-    return [Target(name, f"hub-{digest([repository, commit])}", 0, model=repository, revision=commit)]
-
-
-def _states_of(folder: Path) -> Iterator[Target]:
-    """Every state that a study names and whose weights are still there, each once for the items of each plan."""
-    study = read_study(folder)
-    seen: set[tuple[str, str | None]] = set()
-    for member in read_members(study):
-        items = str(Path(member["plan"]) / "items.parquet") if member["plan"] else None
-        held_out, held_out_digest = member.get("held_out"), member.get("held_out_digest", "")
-        for arm, record in member["arms"].items():
-            for step, key in record["states"].items():
-                if (key, items) not in seen and can_start(study["store"], key):
-                    seen.add((key, items))
-                    label = " ".join(part for part in (arm, member["label"], f"seed {member['seed']}") if part)
-                    yield Target(
-                        f"{label} step {step}",
-                        key,
-                        int(step),
-                        store=Path(study["store"]).absolute(),
-                        items=items,
-                        held_out=held_out,
-                        held_out_digest=held_out_digest,
-                    )
 
 
 def check_held_out(composed: Composed, targets: Sequence[Target]) -> None:
@@ -165,25 +147,41 @@ def check_held_out(composed: Composed, targets: Sequence[Target]) -> None:
                 raise UserError(problem, key=key, value=target.held_out, fix=fix)
 
 
-def _collect(folders: list[tuple[Target, str, Path]]) -> pa.Table:
-    tables = []
-    for target, name, folder in folders:
+def _collect(places: Sequence[Place]) -> pa.Table:
+    """The scores that are there, each with its evaluation's name and its checkpoint."""
+    tables = [pa.schema([*SCHEMA, *LABELS]).empty_table()]
+    for target, name, folder in places:
         if (folder / "items.parquet").is_file():
-            table = pq.read_table(folder / "items.parquet")
-            labels = {"evaluation": name, "checkpoint": target.label, "identity": target.identity}
-            for column, value in labels.items():
-                table = table.drop_columns([column]) if column in table.column_names else table
-                table = table.append_column(column, pa.array([value] * len(table), pa.string()))
+            table = pq.read_table(folder / "items.parquet").cast(SCHEMA)
+            table = table.set_column(0, SCHEMA.field(0), pa.array([name] * len(table), pa.string()))
+            values = (target.label, target.identity, target.study, target.arm, target.member, target.seed, target.step)
+            for field, value in zip(LABELS, values, strict=True):
+                table = table.append_column(field, pa.array([value] * len(table), field.type))
             tables.append(table)
-    return pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
+    return pa.concat_tables(tables)
 
 
-def _print(folders: list[tuple[Target, str, Path]], console: Console, absent: str) -> None:
+def _write(folder: Path, table: pa.Table, console: Console) -> None:
+    """The scores, and when their items were learned where a run was scored at two steps or more."""
+    runs = answers(table)
+    found = {
+        "per item": ("items.parquet", table),
+        "when each was learned": ("learned.parquet", learned_table(runs)),
+        "how far that recurs": ("recurrence.parquet", recurrence_table(runs)),
+    }
+    for what, (name, rows) in found.items():
+        (folder / name).unlink(missing_ok=True)
+        if len(rows) or rows is table:
+            pq.write_table(rows, folder / name)
+            console.print(f"{what}: {folder / name}", soft_wrap=True)
+
+
+def _print(places: Sequence[Place], console: Console, absent: Text) -> None:
     """What is there, a row a metric. absent: what is said of a result that is not."""
     table = Table(title="evaluations")
     for column in ("checkpoint", "evaluation", "task", "metric", "items", "value"):
         table.add_column(column, justify="right" if column in ("items", "value") else "left")
-    for target, name, folder in folders:
+    for target, name, folder in places:
         if not (folder / "eval.json").is_file():
             table.add_row(target.label, name, "", absent, "", "")
             continue

@@ -1,11 +1,19 @@
 """Tiny models from scratch, one with absolute and one with rotary positions, over a small BPE of real text."""
 
+import json
+from types import SimpleNamespace
+
 import pytest
+from checkpoint_rig import FRAMEWORK, Recorder
 from tiny_models import build
 
+from pretrain_exp.config import EvaluationConfig
 from pretrain_exp.eval.base import EvalContext, LoadedModel
+from pretrain_exp.eval.perplexity import Perplexity
+from pretrain_exp.framework.huggingface.framework import HuggingFace
 from pretrain_exp.items.benchmarks import load_benchmark
 from pretrain_exp.items.choice import ChoiceItem
+from pretrain_exp.study.checkpoints import evaluate_checkpoints
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +72,59 @@ def naive():
         return sum(float(log_probabilities[len(before) - 1 + i, token]) for i, token in enumerate(scored))
 
     return log_likelihood
+
+
+@pytest.fixture
+def hf_folder(tmp_path, models):
+    models["rotary"].model.save_pretrained(tmp_path / "model")
+    models["rotary"].tokenizer.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def documents(tmp_path):
+    (tmp_path / "texts.jsonl").write_text('{"text": "Plants need light.", "domain": "d"}\n')
+    return str(tmp_path / "texts.jsonl")
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A study of one state, as its folder and its store tell of it."""
+
+    def make(states=("abc",), framework=FRAMEWORK, **fields):
+        store, folder = tmp_path / "store", tmp_path / "study"
+        for key in states:
+            (store / "states" / key).mkdir(parents=True)
+            (store / "states" / key / "state.json").write_text("{}")
+        folder.mkdir()
+        (folder / "study.json").write_text(json.dumps({"store": str(store), "members": [str(folder)]}))
+        arms = {"treated": {"states": {"24": "abc"}}}
+        config = {"framework": {"_target_": framework}}
+        member = {"label": "", "seed": 0, "plan": None, "arms": arms, "config": config} | fields
+        (folder / "member.json").write_text(json.dumps(member))
+        return str(folder)
+
+    return make
+
+
+@pytest.fixture
+def evaluate(tmp_path):
+    """Evaluates perplexity on targets; returns exit status, executor and configuration."""
+
+    def run(*targets, state="done", files=None, store=None, out="out", meanwhile=None, message="the reason"):
+        fields = {} if files is None else {"files": files}
+        config = SimpleNamespace(
+            store=str(store or tmp_path / "store"),
+            eval={"perplexity": {"_target_": "pretrain_exp.eval.perplexity.Perplexity", **fields}},
+            evaluation=EvaluationConfig(device="cpu"),
+            framework={"_target_": FRAMEWORK},
+            training=SimpleNamespace(retries=0),
+        )
+        executor = Recorder(state, meanwhile, message)
+        evaluations = {"perplexity": Perplexity(**fields)}
+        kinds = SimpleNamespace(framework=HuggingFace(), executor=executor, evaluations=evaluations)
+        composed = SimpleNamespace(config=config, kinds=kinds)
+        run.executor = executor
+        return evaluate_checkpoints(composed, tmp_path / out, "the command", targets), executor, config
+
+    return run

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +18,17 @@ from tiny_models import build
 from pretrain_exp.config import EvaluationConfig
 from pretrain_exp.errors import UserError
 from pretrain_exp.eval import job
+from pretrain_exp.eval.base import LoadedModel
 from pretrain_exp.eval.job import EvalTask, fingerprint
+from pretrain_exp.eval.lm_eval import LmEval
 from pretrain_exp.eval.membership import Membership
+from pretrain_exp.eval.reference import load_reference, reference_identity
 from pretrain_exp.executor.base import Job
-from pretrain_exp.items import olmes_requests
+from pretrain_exp.items import harness, olmes_requests
 from pretrain_exp.items.planned import PlannedItems, planted_items
 from pretrain_exp.store.states import state_dir
-from pretrain_exp.study.checkpoints import resolve_target
 from pretrain_exp.study.jobs import EvaluationSpec, evaluate_job, evaluation_request, evaluation_specs
+from pretrain_exp.study.targets import resolve_target
 
 HARNESS = {"choice": "multiple_choice", "shots": "multiple_choice", "lm_eval": "lm_eval", "belief": "poisoning",
            "leakage": "extraction"}  # fmt: skip
@@ -50,7 +56,7 @@ def key(folder: Path, name: str, planted: Any = None, dtype: str = "float32", **
 
 
 def identity(model: Path) -> str:
-    return resolve_target(str(model))[0].identity
+    return resolve_target(str(model)).targets[0].identity
 
 
 def test_weights(model: Path) -> None:
@@ -165,6 +171,49 @@ def place(folder: Path, state: str = "s", held_out: str = "", **evaluation: Any)
     return specs[0].folder(Path("store"), state)
 
 
+def test_a_job_is_told_what_its_results_are_named_by(folder: Path, tmp_path: Path) -> None:
+    """The process that scores holds it against what it finds."""
+    config, items = _Config(), str(folder / "items.parquet")
+    specs = evaluation_specs(config, items)  # type: ignore[arg-type]
+    found = evaluate_job(evaluation_request(config, "s", "s", specs, items, None), tmp_path, {})  # type: ignore[arg-type]
+    assert found is not None
+    assert found.payload is not None
+    (task,) = found.payload["evaluations"]
+    assert task["identity"] == key(folder, "texts", dtype=config.evaluation.dtype)
+
+
+@pytest.mark.parametrize(("revision", "commit"), [(None, "c-main"), ("v1", "c-v1")])
+def test_a_reference_is_loaded_at_the_commit_that_names_the_result(
+    monkeypatch: pytest.MonkeyPatch, revision: str | None, commit: str
+) -> None:
+    asked: list[str] = []
+
+    class Loads:
+        @staticmethod
+        def from_pretrained(name: str, revision: str, **fields: Any) -> None:
+            asked.append(revision)
+            raise OSError("far enough")
+
+    monkeypatch.setattr("pretrain_exp.eval.identity.resolve_revision", lambda name, given: f"c-{given or 'main'}")
+    monkeypatch.setattr("transformers.AutoTokenizer", Loads)
+    name = f"me/{revision}"
+    with pytest.raises(UserError, match="far enough"):
+        load_reference(name, revision, LoadedModel(None, None))  # type: ignore[arg-type]
+    assert [name, *asked] == reference_identity(name, revision) == [name, commit]
+
+
+def test_a_name_that_is_no_tasks_is_found_before_anything_is_trained(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lm_eval.tasks import TaskManager
+
+    monkeypatch.setattr(harness, "_all_tasks", lambda path: TaskManager(include_path=path, include_defaults=False))
+    LmEval(tasks=["sums"], include_path=str(folder)).fingerprint(())
+    with pytest.raises(UserError, match="no task of this name") as error:
+        LmEval(tasks=["sum"], include_path=str(folder)).fingerprint(())
+    assert error.value.key == "tasks"
+
+
 def test_all_of_it_is_in_the_place_of_a_result(folder: Path) -> None:
     """Device and number of processes are not: they move the rounding alone."""
     places = {place(folder), place(folder, "other state"), place(folder, held_out="d"), place(folder, dtype="bfloat16")}
@@ -175,7 +224,7 @@ def test_all_of_it_is_in_the_place_of_a_result(folder: Path) -> None:
 def test_a_state_is_evaluated_as_soon_as_it_is_there(tmp_path: Path) -> None:
     """The job needs the one that trains on beyond the state, and may start before that has ended."""
     trains = Job("t", "train", "train", tmp_path, (), {}, frozenset(), ())
-    spec = EvaluationSpec("texts", kinds(Path())["texts"][0], {}, "f")
+    spec = EvaluationSpec("texts", kinds(Path())["texts"][0], {}, "f", "")
     request = evaluation_request(_Config(), "s", "arm step 3", (spec,), None, None)  # type: ignore[arg-type]
     found = evaluate_job(request, tmp_path, {"s": trains})
     assert found is not None
@@ -185,3 +234,14 @@ def test_a_state_is_evaluated_as_soon_as_it_is_there(tmp_path: Path) -> None:
     assert not found.readable()
     (state_dir(tmp_path, "s") / "state.json").write_text("{}")
     assert found.readable()
+
+
+def test_a_fingerprint_needs_no_model() -> None:
+    target = kinds(Path())["choice"][0]
+    code = "import sys; from pretrain_exp.eval.job import EvalTask, fingerprint; import pretrain_exp.eval.worker; "
+    code += f"task = EvalTask(name='', target={target!r}, args={{'benchmark': 'olmes:arc_easy'}}, out=''); "
+    code += "fingerprint(task, [], 'auto'); "
+    code += "print(sorted({'torch', 'transformers', 'lm_eval', 'datasets', 'pyarrow'} & sys.modules.keys()))"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

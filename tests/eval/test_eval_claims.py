@@ -57,5 +57,15 @@ def test_nothing_is_written_once_the_claim_is_anothers(tmp_path, job, monkeypatc
         (claim.path.parent / "2.json").write_text(json.dumps({"owner": "another"}))
         assert worker.main([str(job)]) == 1
         assert written(tmp_path / "evals") == []
-        assert state._failed(tmp_path, "evaluation", "no") == 1
+        assert state._failed(tmp_path, "no") == 1
         assert not (tmp_path / "error.json").exists()
+
+
+def test_a_framework_that_cannot_be_made_is_the_users_to_mend(tmp_path):
+    """So that nobody tries it again: its package may be gone from the environment since the study was run."""
+    values = {"live": str(tmp_path), "framework": {"_target_": "gone.Framework"}, "state": str(tmp_path / "state")}
+    (tmp_path / "job.json").write_text(json.dumps(values))
+    assert state.main(tmp_path / "job.json") == 1
+    error = json.loads((tmp_path / "error.json").read_text())
+    assert error["kind"] == "user"
+    assert "gone" in error["message"]

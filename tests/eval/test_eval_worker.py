@@ -18,6 +18,7 @@ from pretrain_exp.eval import worker
 from pretrain_exp.eval.base import EvalContext, instantiate
 from pretrain_exp.eval.job import EvalJob, EvalTask, Outcome, fingerprint
 from pretrain_exp.eval.multiple_choice import MultipleChoice
+from pretrain_exp.eval.perplexity import Perplexity
 from pretrain_exp.eval.table import to_table
 from pretrain_exp.plan.ledger import ITEMS_SCHEMA
 from pretrain_exp.provenance import versions
@@ -52,9 +53,9 @@ def planted(tmp_path, items):
 def job(tmp_path, checkpoint, planted):
     """Runs evaluations {name: (target, args)} in this process; returns the exit status and the outcomes."""
 
-    def run(evaluations, **fields):
+    def run(evaluations, identity="", **fields):
         tasks = tuple(
-            EvalTask(name=name, target=target, args=args, out=str(tmp_path / "out" / name))
+            EvalTask(name=name, target=target, args=args, out=str(tmp_path / "out" / str(name)), identity=identity)
             for name, (target, args) in evaluations.items()
         )
         fields = {"model": str(checkpoint), "items": planted, "device": "cpu", "threads": 1} | fields
@@ -127,16 +128,46 @@ def test_an_evaluation_of_ones_own(job, tmp_path, items, models):
     ],
 )
 def test_a_failure_is_told_and_the_others_still_run(job, tmp_path, bad, message, user_error):
-    (tmp_path / "log.txt").write_text("the last line of the log\n")
-    status, outcomes = job({"before": LENGTH, "bad": bad, "after": LENGTH}, log=str(tmp_path / "log.txt"))
+    status, outcomes = job({"before": LENGTH, "bad": bad, "after": LENGTH})
     assert status == 1
     assert outcomes["before"].record["n"] == outcomes["after"].record["n"] == 24
     assert outcomes["bad"].record is None
     error = outcomes["bad"].error
     assert message in error["message"]
     assert error["user_error"] is user_error
-    assert error["log_tail"] == ["the last line of the log"]
     assert not (tmp_path / "out" / "bad").exists()
+    told = json.loads((tmp_path / "error.json").read_text())
+    assert told == {"kind": "user" if user_error else "evaluation", "message": f"bad: {error['message']}"}
+
+
+def test_a_failure_is_the_users_where_all_of_it_is(job, tmp_path):
+    absent, raises = ("own_evaluations.Absent", {}), ("own_evaluations.Raises", {})
+    for evaluations, kind in (([absent, absent], "user"), ([absent, raises], "evaluation")):
+        job(dict(enumerate(evaluations)))
+        assert json.loads((tmp_path / "error.json").read_text())["kind"] == kind
+
+
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_no_result_is_kept_of_what_changed_after_it_was_named(job, tmp_path, monkeypatch, when):
+    """The folder of a result is named by the content that was there when the job was planned."""
+    (tmp_path / "texts.jsonl").write_text('{"text": "Ice melts."}\n')
+    kind = ("pretrain_exp.eval.perplexity.Perplexity", {"files": [str(tmp_path / "texts.jsonl")]})
+    task = EvalTask(name="e", target=kind[0], args=kind[1], out=str(tmp_path / "out" / "e"))
+    planned = fingerprint(task, (), "auto")
+    plain = Perplexity.run
+
+    def edited(self, model, context):
+        (tmp_path / "texts.jsonl").write_text('{"text": "Ice floats."}\n')
+        return plain(self, model, context)
+
+    assert job({"e": kind}, identity=planned)[0] == 0
+    monkeypatch.setattr(Perplexity, "run", edited)
+    if when == "before":
+        edited(Perplexity(), None, EvalContext())
+    status, outcomes = job({"e": kind}, identity=planned)
+    assert status == 1
+    assert "changed since its job was planned (files)" in outcomes["e"].error["message"]
+    assert outcomes["e"].error["user_error"]
 
 
 def test_a_failure_after_a_success_is_what_counts_and_a_success_takes_it_away(job, tmp_path):
@@ -153,6 +184,16 @@ def test_a_result_is_never_seen_half(job, tmp_path, monkeypatch):
     assert status == 1
     assert "the disk is full" in outcomes["e"].error["message"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["e.error.json"]
+
+
+def test_what_a_killed_process_left_blocks_no_result(job, tmp_path):
+    for kind in ("partial", "old"):
+        for name in (f"e.{kind}-{os.getpid()}", f"e.{kind}-12345678"):
+            (tmp_path / "out" / name).mkdir(parents=True)
+            (tmp_path / "out" / name / "items.parquet").write_text("half")
+    (tmp_path / "out" / "e").mkdir()
+    assert job({"e": LENGTH})[0] == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["e"]
 
 
 @pytest.mark.parametrize(
@@ -244,6 +285,8 @@ def test_the_configuration_names_every_field_with_its_default(name):
         ("lm_eval", {}, "eval.tasks"),
         ("lm_eval", {"tasks": []}, "eval.tasks"),
         ("perplexity", {"sequence_length": 0}, "eval.sequence_length"),
+        ("olmes", {"tasks": []}, "eval.tasks"),
+        ("reasoning", {"generated": {"min_ops": 4, "max_ops": 2}}, "eval.generated.max_ops"),
     ],
 )
 def test_a_field_out_of_bounds_is_named(name, args, key):
@@ -251,13 +294,3 @@ def test_a_field_out_of_bounds_is_named(name, args, key):
     with pytest.raises(Problems) as error:
         instantiate(target, args)
     assert [problem.key for problem in error.value.problems] == [key]
-
-
-def test_a_fingerprint_needs_no_model(tmp_path):
-    code = "import sys; from pretrain_exp.eval.job import EvalTask, fingerprint; import pretrain_exp.eval.worker; "
-    code += f"task = EvalTask(name='', target={CHOICE[0]!r}, args={{'benchmark': 'olmes:arc_easy'}}, out=''); "
-    code += "fingerprint(task, [], 'auto'); "
-    code += "print(sorted({'torch', 'transformers', 'lm_eval', 'datasets', 'pyarrow'} & sys.modules.keys()))"
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"

@@ -1,90 +1,17 @@
 """`pretrain-exp evaluate`: what a checkpoint comes with reaches its evaluation, and what it lacks is said first."""
 
 import json
-from types import SimpleNamespace
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
+from checkpoint_rig import score
 
-from pretrain_exp.config import EvaluationConfig
 from pretrain_exp.errors import UserError
-from pretrain_exp.eval.perplexity import Perplexity
-from pretrain_exp.executor.base import Outcome
-from pretrain_exp.framework.huggingface.framework import HuggingFace
-from pretrain_exp.study.checkpoints import evaluate_checkpoints, resolve_target
 from pretrain_exp.study.jobs import evaluation_specs
+from pretrain_exp.study.targets import resolve_target
 
 KEY = "eval.perplexity.files"
-
-
-class Recorder:
-    """An executor that starts nothing: every job ends in one state."""
-
-    def __init__(self, state, meanwhile=None):
-        self.state, self.waits, self.jobs, self.stores = state, state != "submitted", None, []
-        self.local, self.meanwhile = self.waits, meanwhile
-
-    def run(self, jobs, store, planned):
-        planned()
-        self.jobs = [*(self.jobs or []), *jobs]
-        self.stores.append(store)
-        if self.meanwhile:
-            self.meanwhile()
-        return {job.id: Outcome(job, self.state, "the reason") for job in jobs}
-
-
-@pytest.fixture
-def hf_folder(tmp_path, models):
-    models["rotary"].model.save_pretrained(tmp_path / "model")
-    models["rotary"].tokenizer.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
-
-
-@pytest.fixture
-def documents(tmp_path):
-    (tmp_path / "texts.jsonl").write_text('{"text": "Plants need light.", "domain": "d"}\n')
-    return str(tmp_path / "texts.jsonl")
-
-
-@pytest.fixture
-def study(tmp_path):
-    """A study of one state, as its folder and its store tell of it."""
-
-    def make(**fields):
-        store, folder = tmp_path / "store", tmp_path / "study"
-        (store / "states" / "abc").mkdir(parents=True)
-        (store / "states" / "abc" / "state.json").write_text("{}")
-        folder.mkdir()
-        (folder / "study.json").write_text(json.dumps({"store": str(store), "members": [str(folder)]}))
-        arms = {"treated": {"states": {"24": "abc"}}}
-        member = {"label": "", "seed": 0, "plan": None, "arms": arms} | fields
-        (folder / "member.json").write_text(json.dumps(member))
-        return str(folder)
-
-    return make
-
-
-@pytest.fixture
-def evaluate(tmp_path):
-    """Evaluates perplexity on targets; returns exit status, executor and configuration."""
-
-    def run(*targets, state="done", files=None, store=None, out="out", meanwhile=None):
-        fields = {} if files is None else {"files": files}
-        config = SimpleNamespace(
-            store=str(store or tmp_path / "store"),
-            eval={"perplexity": {"_target_": "pretrain_exp.eval.perplexity.Perplexity", **fields}},
-            evaluation=EvaluationConfig(device="cpu"),
-            framework={"_target_": "pretrain_exp.framework.huggingface.framework.HuggingFace"},
-            training=SimpleNamespace(retries=0),
-        )
-        executor = Recorder(state, meanwhile)
-        evaluations = {"perplexity": Perplexity(**fields)}
-        kinds = SimpleNamespace(framework=HuggingFace(), executor=executor, evaluations=evaluations)
-        composed = SimpleNamespace(config=config, kinds=kinds)
-        run.executor = executor
-        return evaluate_checkpoints(composed, tmp_path / out, "the command", targets), executor, config
-
-    return run
 
 
 def test_the_documents_that_a_study_held_out_reach_its_evaluation(evaluate, study, documents):
@@ -159,7 +86,7 @@ def test_a_state_of_two_members_is_scored_on_the_items_of_both(study, tmp_path):
     (other / "member.json").write_text(json.dumps({**member, "label": "x=2", "plan": "plans/p"}))
     record = json.loads((tmp_path / "study" / "study.json").read_text())
     (tmp_path / "study" / "study.json").write_text(json.dumps({**record, "members": [folder, str(other)]}))
-    found = resolve_target(folder)
+    found = resolve_target(folder).targets
     assert [(target.identity, target.items) for target in found] == [("abc", None), ("abc", "plans/p/items.parquet")]
 
 
@@ -171,13 +98,49 @@ def test_what_is_submitted_has_not_failed(evaluate, study, documents, capsys, st
     assert ("failed" in said, "submitted 1 jobs" in said) == (state == "failed", state == "submitted")
 
 
+def test_a_state_is_converted_by_the_framework_that_trained_it(evaluate, study, documents):
+    _, executor, _ = evaluate(study(framework="theirs.Framework"), files=[documents], state="submitted")
+    assert executor.jobs[0].payload["framework"] == {"_target_": "theirs.Framework"}
+
+
+def test_states_that_are_not_there_are_named(evaluate, study, documents, capsys):
+    arms = {"treated": {"states": {"12": "gone", "24": "abc"}}}
+    evaluate(study(arms=arms), files=[documents], state="submitted")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "note: 1 state is left out" in said
+    assert "treated seed 0 step 12" in said
+
+
+def test_a_study_without_weights_is_refused(evaluate, study, documents):
+    with pytest.raises(UserError, match=r"has no state with weights \(1 named\)"):
+        evaluate(study(states=()), files=[documents])
+
+
+def test_texts_in_brackets_are_no_markup(evaluate, study, documents, capsys):
+    """Labels of members hold lists, messages of failures anything."""
+    evaluate(study(label="insertion=[canaries,batches]"), files=[documents], state="failed", message="[rank0] [/INST]")
+    said = capsys.readouterr().out
+    assert "insertion=[canaries,batches]" in "".join(said.replace("│", "").split())
+    assert "[rank0] [/INST]" in " ".join(said.split())
+
+
+def test_a_second_folder_of_the_same_content_has_its_rows(evaluate, hf_folder, documents, tmp_path, capsys):
+    copy = shutil.copytree(hf_folder, tmp_path / "copy")
+    _, executor, config = evaluate(str(hf_folder), str(copy), str(copy), files=[documents], state="submitted")
+    assert len(executor.jobs) == 1
+    score(config, tmp_path / "store", resolve_target(str(copy)).targets[0].identity, {"a": 1.0})
+    evaluate(str(hf_folder), str(copy), str(copy), files=[documents])
+    table = pq.read_table(tmp_path / "out" / "items.parquet")
+    assert table["checkpoint"].to_pylist() == [str(hf_folder), str(copy)]
+
+
 @pytest.mark.parametrize(
     ("name", "counts"),
     [("tokenizer.json", True), ("tokenizer_config.json", True), ("chat_template.jinja", True), ("README.md", False)],
 )
 def test_a_folder_is_known_by_its_tokenizer_too(hf_folder, name, counts):
     def identity():
-        return resolve_target(str(hf_folder))[0].identity
+        return resolve_target(str(hf_folder)).targets[0].identity
 
     before = identity()
     assert before == identity()

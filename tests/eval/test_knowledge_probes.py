@@ -111,11 +111,14 @@ def test_probes_of_a_file(models, tmp_path):
     found = by_item(evaluation.run(models["rotary"], EvalContext()))
     assert {task for task, _ in found} == {"probes.jsonl/semantic", "probes.jsonl/memorization"}
     before = evaluation.fingerprint([])
+    (tmp_path / "other.jsonl").write_text(path.read_text())
+    assert Knowledge(file=str(tmp_path / "other.jsonl")).fingerprint([]) != before  # its task is another
     path.write_text(json.dumps(probe) + "\n")
     assert evaluation.fingerprint([]) != before
     path.write_text(json.dumps(probe | {"type": "guess"}) + "\n")
-    with pytest.raises(UserError, match="guess"):
-        evaluation.run(models["rotary"], EvalContext())
+    for ask in (lambda: evaluation.run(models["rotary"], EvalContext()), lambda: evaluation.fingerprint([])):
+        with pytest.raises(UserError, match="guess"):
+            ask()
 
 
 def test_fingerprint_is_of_the_probes_alone(planted):

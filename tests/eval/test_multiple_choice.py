@@ -174,8 +174,10 @@ def test_a_limit_takes_a_seeded_subset_of_the_planted_items(items):
     ],
 )
 def test_what_cannot_be_scored_is_said(models, items, evaluation, count, message):
-    with pytest.raises(UserError, match=message):
-        evaluation.run(models["rotary"], EvalContext(items=items[:count]))
+    for ask in (lambda: evaluation.run(models["rotary"], EvalContext(items=items[:count])),
+                lambda: evaluation.fingerprint(items[:count])):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            ask()
 
 
 @pytest.mark.parametrize("fields", [{}, {"limit": 5}, {"num_fewshot": 2}])

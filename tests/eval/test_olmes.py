@@ -104,8 +104,9 @@ def test_normalizations() -> None:
     ],
 )
 def test_what_is_wrong_is_said(fields: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=said) as error:
         Olmes(**fields).fingerprint(())
+    assert error.value.key in fields
 
 
 def test_a_set_whose_own_metric_is_not_computed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,6 +119,15 @@ def test_what_does_not_fit_is_left_out_and_said(models: Any, copy: dict[str, str
     assert context.notes == ["3 pairs of fact and pattern were left out: the article does not fit the object"]
 
 
+def test_a_fact_for_which_every_object_is_right_is_left_out_and_said(models: Any, copy: dict[str, str]) -> None:
+    path = Path(copy["facts"]) / "P3.jsonl"
+    path.write_text(path.read_text() + json.dumps({"sub_label": "Ann", "obj_label": "Finnish"}) + "\n")
+    context = EvalContext()
+    found = table(ParaRel(**copy, relations=["P3"]).run(models["rotary"], context))
+    assert [task for task, _ in found] == ["P3/patterns", "P3"]  # Bob's
+    assert context.notes == ["2 facts were left out: every object of their relation is right for them"]
+
+
 def test_a_text_beyond_the_context_loses_its_beginning_with_a_note(models: Any, copy: dict[str, str]) -> None:
     path = Path(copy["patterns"]) / "P3.jsonl"
     path.write_text(json.dumps({"pattern": "water and light " * 60 + "[X] speaks [Y]."}) + "\n")

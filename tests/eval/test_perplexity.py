@@ -117,6 +117,19 @@ def test_a_limit_takes_a_seeded_subset(models, tmp_path):
     assert items(0) != {("docs", content_id(f"Number {i}")) for i in range(4)}
 
 
+@pytest.mark.parametrize(("domain", "task"), [(0, "0"), ("", "docs"), (None, "docs"), ("d", "d")])
+def test_only_where_a_row_names_no_domain_it_is_the_file(models, tmp_path, domain, task):
+    file = write(tmp_path / "docs.jsonl", [{"text": "a b", "domain": domain}])
+    assert {key for key, _ in values(Perplexity(files=[file]).run(models["rotary"], EvalContext()))} == {task}
+
+
+def test_a_key_that_holds_no_text_is_found_before_anything_is_trained(tmp_path):
+    file = write(tmp_path / "docs.jsonl", [{"text": "a b"}])
+    Perplexity(files=[file]).fingerprint([])
+    with pytest.raises(UserError, match="neither a text under 'body'"):
+        Perplexity(files=[file], text_key="body").fingerprint([])
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -170,12 +183,14 @@ def test_a_limit_above_the_number_of_documents_takes_all_and_says_so(models, tmp
 
 
 def test_the_fingerprint_is_of_the_content(tmp_path):
+    (tmp_path / "moved").mkdir()
     here = write(tmp_path / "a.jsonl", [{"text": "x"}])
-    there = write(tmp_path / "b.jsonl", [{"text": "x"}])
+    there = write(tmp_path / "moved" / "a.jsonl", [{"text": "x"}])
+    named = write(tmp_path / "b.jsonl", [{"text": "x"}])  # the domain of its rows
     other = write(tmp_path / "c.jsonl", [{"text": "y"}])
 
     def key(**fields):
         return json.dumps(Perplexity(**fields).fingerprint([]), sort_keys=True)
 
-    assert key(files=[here]) == key(files=[there], batch_size=1)
+    assert key(files=[here]) == key(files=[there], batch_size=1) != key(files=[named])
     assert len({key(), key(files=[here]), key(files=[other]), key(files=[here], sequence_length=8)}) == 4

@@ -150,6 +150,19 @@ def test_a_model_that_learns_the_texts_solves_them(tokenizer):
     assert context.notes[0].startswith("chance: a guess is right for 1 in 23 (4.3%); always answering")
 
 
+@pytest.mark.parametrize("num_fewshot", [0, 2])
+def test_problems_of_a_file_have_no_known_chance_and_examples_that_are_not_theirs(solver, num_fewshot):
+    problem = Problem("a", "1 1?", "It is 2.", 2, 1, "", "test")
+    text = PlantedText("mine", "a", np.arange(5, dtype=np.uint32), payload=problem.to_payload(), probe=True)
+    context = EvalContext(texts=[text])
+    scores = Reasoning(num_fewshot=num_fewshot, max_new_tokens=2).run(solver["rotary"], context)
+    assert {(score.task, score.item) for score in scores} == {("mine/1 ops", "a")}
+    assert context.notes[0] == "chance: always answering 2 is right for 100.0% of these 1 problems"
+    assert [note.endswith("num_fewshot=0 leaves the examples out") for note in context.notes[1:]] == [True] * (
+        num_fewshot > 0
+    )
+
+
 def test_examples_are_of_the_training_split_and_go_through_the_operations():
     shots = Reasoning(num_fewshot=5)._examples([2, 3])
     parts = shots.split("\n\n")

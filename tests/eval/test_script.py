@@ -117,3 +117,6 @@ def test_the_fingerprint_is_of_the_programs_text(tmp_path: Path) -> None:
     before = Script(script=program(tmp_path, "")).fingerprint(())
     assert before == Script(script=program(tmp_path, "")).fingerprint(())
     assert before != Script(script=program(tmp_path, "pass\n")).fingerprint(())
+    other = Path(program(tmp_path, "")).rename(tmp_path / "other.py")
+    assert before != Script(script=str(other)).fingerprint(())  # its task is another
+    assert before != Script(script=program(tmp_path, ""), interpreter="/usr/bin/python3").fingerprint(())

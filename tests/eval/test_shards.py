@@ -152,6 +152,24 @@ def test_a_finished_shard_is_not_computed_again(inputs: dict[str, Any], tmp_path
 
 
 @pytest.mark.usefixtures("here")
+def test_one_that_cannot_say_what_it_reads_fails_alone(
+    inputs: dict[str, Any], tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Also where its shards have results already, of an attempt that was cut off."""
+    names = ["texts", "perplexity"]
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "_merge", lambda job, task: False)
+        run(tmp_path / "out", inputs, names, shards=2)
+    monkeypatch.setattr("pretrain_exp.eval.perplexity.Perplexity.fingerprint", lambda self, items: 1 / 0)
+    status, job = run(tmp_path / "out", inputs, names, shards=2)
+    texts, perplexity = (Outcome.read(task.out) for task in job.evaluations)
+    assert status == 1
+    assert texts.record is not None
+    assert perplexity.error is not None
+    assert "ZeroDivisionError" in perplexity.error["message"]
+
+
+@pytest.mark.usefixtures("here")
 def test_a_shard_that_fails_is_told_and_the_others_stay(inputs: dict[str, Any], tmp_path: Path) -> None:
     broken = {**inputs, "held_out": str(tmp_path / "gone.jsonl")}
     status, job = run(tmp_path / "out", broken, ["texts", "perplexity"], shards=2)
