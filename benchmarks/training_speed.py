@@ -101,6 +101,7 @@ def build_ours(options: argparse.Namespace, folder: Path) -> Training:
         "activation_checkpointing": False,
         "loader_workers": 0,
         "log_every": 1,
+        "resume_every_minutes": 15.0,
     }
     values = {
         "schema": 1,
@@ -117,10 +118,11 @@ def build_ours(options: argparse.Namespace, folder: Path) -> Training:
         "tokenizer": None,
         "eos_token_id": 0,
         "seeds": {"init": 0},
+        "hooks": [],
     }
     (folder / "job.json").write_text(json.dumps(values))
     job = Job.load(folder / "job.json")
-    attempt = Attempt(0, 1, 0, options.device, None, StopSignal())
+    attempt = Attempt(0, 1, 0, 1, options.device, None, StopSignal())
     ranks = Ranks.join(attempt)
     model = build_model(job, ranks)
     trained = ShardedModel(job, ranks, model, build_optimizer(model.hf, settings["optimizer"]))

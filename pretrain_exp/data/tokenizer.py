@@ -111,12 +111,13 @@ def load(folder: Path) -> Tokenizer:
         )
     try:
         backend = _fast(folder) if present[0] == "tokenizer.json" else _slow(folder)
-        eos = _eos_token(folder)
+    except ImportError as error:
+        fix = f"pip install {error.name or 'transformers sentencepiece'}"
+        problem = f"this tokenizer needs a package that is not here: {error}"
+        raise UserError(problem, key="tokenizer", value=str(folder), fix=fix) from error
     except Exception as error:  # `tokenizers` and transformers raise what comes to hand for a file that is damaged
-        fix = "fetch or save this tokenizer again"
-        raise UserError(
-            f"this tokenizer cannot be read: {error}", key="tokenizer", value=str(folder), fix=fix
-        ) from error
+        raise _unreadable(folder, error) from error
+    eos = _eos_token(folder)
     vocabulary = backend.get_vocab()
     if eos not in vocabulary:
         raise UserError(
@@ -150,10 +151,18 @@ def _slow(folder: Path) -> Any:
 def _eos_token(folder: Path) -> str:
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if (folder / name).is_file():
-            token = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token")
+            try:
+                token = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token")
+            except ValueError as error:
+                raise _unreadable(folder, error) from error
             if token:
                 return token["content"] if isinstance(token, dict) else token
     return ""
+
+
+def _unreadable(folder: Path, error: Exception) -> UserError:
+    fix = "fetch or save this tokenizer again"
+    return UserError(f"this tokenizer cannot be read: {error}", key="tokenizer", value=str(folder), fix=fix)
 
 
 def _from_hub(name: str) -> Path:

@@ -2,12 +2,13 @@
 
 Framework   a configuration: what it is, what it would run, what is wrong with it. Imports nothing heavy.
 worker      a process of the framework's own Python, which reads job.json and leaves states in the store.
-Checkpoint  one state: its step and shape, and the way to a Hugging Face folder.
+Checkpoint  one state: its step, and the way to a Hugging Face folder.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
@@ -19,7 +20,8 @@ from typing import Any, ClassVar, Literal
 from pretrain_exp.data.order import DataOrder, ShuffledOrder
 from pretrain_exp.data.token_files import TokenFiles
 from pretrain_exp.errors import UserError
-from pretrain_exp.store.states import stage
+from pretrain_exp.store.claims import demand_claim
+from pretrain_exp.store.states import fresh, stage
 
 
 class Framework(ABC):
@@ -119,28 +121,31 @@ class Framework(ABC):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The model after `step` updates, and the shape in which it was trained."""
+    """The model after `step` updates."""
 
     framework: Framework
     state: Path
     step: int
-    sequence_length: int  # tokens
-    batch_size: int  # sequences
 
     @classmethod
     def of(cls, framework: Framework, state: Path) -> Checkpoint:
         """The state in a folder of the store, by its own record."""
-        record = json.loads((state / "state.json").read_text())
-        return cls(framework, state, record["step"], record["sequence_length"], record["batch_size"])
-
-    def to_hf(self, out: Path) -> Path:
-        """A Hugging Face folder with weights, config and tokenizer; one that is there already is taken."""
-        return out if out.is_dir() else self.framework.to_hf(self.state, out)
+        return cls(framework, state, json.loads((state / "state.json").read_text())["step"])
 
     @contextmanager
-    def as_hf(self) -> Iterator[Path]:
-        """The same in a folder of the store's own staging/, which has room for weights; gone afterwards."""
-        folder = stage(self.state.parent.parent, f"hf-{self.state.name}")
+    def as_hf(self, live: Path | None = None) -> Iterator[Path]:
+        """A Hugging Face folder with weights, config and tokenizer; gone afterwards.
+
+        live: the folder of the job that asks. It lies there, and what an earlier start of the job, that was killed,
+        left there goes first: ClaimLost where another process has the job by now. None: in the store's staging/.
+        """
+        if live is None:
+            folder = stage(self.state.parent.parent, f"hf-{self.state.name}")
+        else:
+            demand_claim(os.environ)
+            for left in live.glob("hf-*"):
+                shutil.rmtree(left)
+            folder = fresh(live, f"hf-{self.state.name}")
         try:
             yield self.framework.to_hf(self.state, folder / "hf")
         finally:

@@ -1,4 +1,4 @@
-"""Where an interpreter, this one or another, finds a package: asked without importing it."""
+"""Where an interpreter, this one or another, finds a package, asked without importing it; and what a class takes."""
 
 from __future__ import annotations
 
@@ -24,3 +24,15 @@ def location(python: str, package: str) -> Path | None:
         return None
     found = done.stdout.strip() if done.returncode == 0 else ""
     return Path(found) if found else None
+
+
+@lru_cache(maxsize=8)
+def arguments_of(python: str, path: str) -> frozenset[str] | None:
+    """The names of a class's arguments, asked by importing it there; None where there is no such class."""
+    module, _, name = path.rpartition(".")
+    script = (
+        "import importlib, inspect, sys; cls = getattr(importlib.import_module(sys.argv[1]), sys.argv[2]); "
+        "print(*inspect.signature(cls).parameters)"
+    )
+    done = subprocess.run([python, "-c", script, module, name], capture_output=True, text=True, check=False)
+    return frozenset(done.stdout.split()) if done.returncode == 0 else None

@@ -20,6 +20,13 @@ from pretrain_exp.errors import UserError
 
 ADAMW_BYTES = 16  # a parameter: weight, gradient and two moments in fp32
 _GIB = 1 << 30
+TWO_MATRICES = ("gpt_neox", "gpt2", "opt", "bloom", "falcon", "gptj", "phi")  # an MLP without a gate
+EXPERTS = {  # model_type -> the fields that hold the experts of a layer, the width of one, that of those for all tokens
+    "mixtral": ("num_local_experts", "intermediate_size", ""),
+    "olmoe": ("num_experts", "intermediate_size", ""),
+    "qwen2_moe": ("num_experts", "moe_intermediate_size", "shared_expert_intermediate_size"),
+    "qwen3_moe": ("num_experts", "moe_intermediate_size", ""),
+}
 
 
 def check_memory(parameters: int | None, shards: int, bytes_per_parameter: float = ADAMW_BYTES) -> list[UserError]:
@@ -59,7 +66,8 @@ def gpu_memory() -> tuple[int, ...]:
 def hf_parameters(config: dict[str, Any], folder: Path | None = None) -> int | None:
     """How many parameters a model of transformers has: counted in its weights, else estimated from its config.
 
-    The estimate leaves out biases and norms, so it is a little too small; None where the config does not say enough.
+    The estimate leaves out biases, norms and routers, and a head of its own where the config does not say that there is
+    one: so it is too small. None where the config does not say enough, or has experts in a layout not known here.
     """
     if folder is not None and (counted := _in_weights(folder)):
         return counted
@@ -68,11 +76,24 @@ def hf_parameters(config: dict[str, Any], folder: Path | None = None) -> int | N
         return None
     heads = config.get("num_attention_heads") or 1
     head = config.get("head_dim") or width // heads
-    attention = 2 * width * head * (heads + (config.get("num_key_value_heads") or heads))
-    matrices = 2 if config.get("model_type") in ("gpt_neox", "gpt2", "opt", "bloom", "falcon", "gptj", "phi") else 3
-    mlp = matrices * width * (config.get("intermediate_size") or 4 * width) * (config.get("num_experts") or 1)
-    embeddings = (config.get("vocab_size") or 0) * width * (1 if config.get("tie_word_embeddings") else 2)
-    return embeddings + layers * (attention + mlp)
+    shared = config.get("num_key_value_heads") or (1 if config.get("multi_query") else heads)
+    attention = 2 * width * head * (heads + shared)
+    mlps = _mlps(config, width, layers)
+    embeddings = (config.get("vocab_size") or 0) * width * (1 if config.get("tie_word_embeddings", True) else 2)
+    return None if mlps is None else embeddings + layers * attention + mlps
+
+
+def _mlps(config: dict[str, Any], width: int, layers: int) -> int | None:
+    """Of all layers together; None for experts in a layout that is not known here."""
+    kind, dense = config.get("model_type"), config.get("intermediate_size") or 4 * width
+    if not any("expert" in name and value for name, value in config.items()):
+        return layers * (2 if kind in TWO_MATRICES else 3) * width * dense
+    if kind not in EXPERTS:
+        return None
+    number, size, shared = (config.get(name) or 0 for name in EXPERTS[kind])
+    every, plain = config.get("decoder_sparse_step") or 1, config.get("mlp_only_layers") or ()
+    sparse = sum((i + 1) % every == 0 and i not in plain for i in range(layers))
+    return 3 * width * (sparse * (number * size + shared) + (layers - sparse) * dense)
 
 
 def _in_weights(folder: Path) -> int:

@@ -73,7 +73,21 @@ def hf_config(name: str, revision: str | None) -> dict[str, Any]:
             path = try_to_load_from_cache(name, "config.json", revision=revision)
         except HFValidationError:  # a folder that is not there
             return {}
-    return json.loads(Path(path).read_text()) if isinstance(path, str | Path) and Path(path).is_file() else {}
+    return read_config(Path(path)) if isinstance(path, str | Path) and Path(path).is_file() else {}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A checkpoint's config.json. UserError where it is damaged."""
+    try:
+        values = json.loads(path.read_text())
+    except ValueError as error:
+        values, reason = None, str(error)
+    else:
+        reason = "it holds no fields"
+    if isinstance(values, dict):
+        return values
+    fix = "fetch or save this checkpoint again"
+    raise UserError(f"its config.json cannot be read: {reason}", key="model.checkpoint", value=str(path), fix=fix)
 
 
 def refusal(
@@ -91,7 +105,10 @@ def refusal(
         fix = f"framework={FRAMEWORKS[found.package]}, or a model in the fields of {package}"
         return UserError(problem, key="model.config", value=sorted(config), fix=fix)
     name = model.get("checkpoint")
-    found = origin_of_checkpoint(name, model.get("revision")) if name else None
+    try:
+        found = origin_of_checkpoint(name, model.get("revision")) if name else None
+    except UserError as damaged:
+        return damaged
     if found is None:
         return None
     of_hf = found.package == "transformers"

@@ -24,7 +24,7 @@ from pretrain_exp.framework.identity import WEIGHTS, digest_files
 from pretrain_exp.framework.memory import check_memory
 from pretrain_exp.framework.origin import refusal
 from pretrain_exp.framework.worker import start
-from pretrain_exp.paths import conf_dir
+from pretrain_exp.paths import environment_python
 from pretrain_exp.store.hub import resolve_revision
 from pretrain_exp.store.keys import digest
 
@@ -67,10 +67,7 @@ class RankedFramework(Framework):
         if self.python is not None:
             return self.python
         if self.environment_folder and not _versions_here(self.packages[-1:]):
-            for place in (Path.cwd(), conf_dir().parent):
-                own = place / self.environment_folder / "bin" / "python"
-                if own.is_file():
-                    return str(own)
+            return environment_python(self.environment_folder) or sys.executable
         return sys.executable
 
     @property
@@ -153,14 +150,17 @@ class RankedFramework(Framework):
         wrong = refusal(self.name, self.package, self.families, model)
         return [] if wrong is None else [wrong]
 
-    def check_gpu_memory(self, parameters: int | None, shared: bool = True) -> list[UserError]:
+    def check_gpu_memory(
+        self, parameters: int | None, bytes_per_parameter: float, shared: bool = True
+    ) -> list[UserError]:
         """Whether a model of so many parameters (None: unknown) can fit this machine's GPUs.
 
-        shared: whether the ranks divide it among them; else each holds it whole.
+        bytes_per_parameter: of weight, gradient and optimizer, at least. shared: whether the ranks divide them among
+        them; else each holds all.
         """
         if not self._here or self.device_type != "cuda":
             return []
-        return check_memory(parameters, self.world if shared else 1)
+        return check_memory(parameters, self.world if shared else 1, bytes_per_parameter)
 
     def check_machine(self) -> list[UserError]:
         """What this machine lacks: the GPUs that were asked for, the interpreter, the framework in it."""

@@ -53,6 +53,7 @@ TRAINING: dict[str, Any] = {
     "activation_checkpointing": False,
     "loader_workers": 0,
     "log_every": 1,
+    "resume_every_minutes": 15.0,
 }
 
 
@@ -87,7 +88,7 @@ class Segment:
     def run(self, ranks: int = 1, status: int = 0, device: Literal["cpu", "cuda"] = "cpu") -> str:
         """Runs to the end and demands the exit status; what was printed."""
         process = self.start(ranks, device)
-        printed, _ = process.communicate(timeout=180)
+        printed, _ = process.communicate(timeout=600)
         assert process.returncode == status, printed
         return printed
 

@@ -15,6 +15,7 @@ import torch
 from segments import G, Segment, metrics, reads, tensors
 
 from pretrain_exp.framework.huggingface import loop
+from pretrain_exp.framework.worker import checkpoints
 from pretrain_exp.framework.worker.checkpoints import Beginning, find_beginning
 from pretrain_exp.framework.worker.job import Job
 from pretrain_exp.framework.worker.journal import Origin
@@ -163,10 +164,22 @@ def test_a_worker_that_lost_its_claim_writes_nothing(
         stop_in(4)
     segment.here(status=1)
     assert not segment.state(6).exists()
-    assert not (segment.root / "resume").exists()
+    assert not list(segment.root.glob("resume/*"))
     assert not (segment.root / "error.json").exists(), "the folder is another's"
-    assert list((segment.root / "store/staging").iterdir()) == []
     claim.release()
+
+
+def test_a_state_that_a_kill_left_half_written_goes(make_segment: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    segment = make_segment(saves=(3,))
+    with monkeypatch.context() as patched:
+        patched.delattr(checkpoints, "commit")
+        with pytest.raises(NameError):
+            segment.here()
+    assert list(segment.root.glob("resume/state-*/checkpoint"))
+    segment.here()
+    assert can_start(segment.job["store"], "key-3")
+    assert not (segment.root / "resume").exists()
+    assert [path.name for path in (segment.root / "store").iterdir()] == ["states"]
 
 
 def test_two_ranks_begin_together(make_segment: Any) -> None:
@@ -176,3 +189,33 @@ def test_two_ranks_begin_together(make_segment: Any) -> None:
     segment.run(ranks=2)
     assert reads(segment.state(6)).keys() == {(step, row) for step in (3, 4, 5) for row in range(G)}
     segment.run(ranks=2)  # nothing is missing: all ranks know, and leave
+
+
+@pytest.mark.parametrize(("whole", "expected"), [((), 0), ((2,), 2)])
+def test_a_checkpoint_that_was_half_removed_is_none(make_segment: Any, whole: tuple[int, ...], expected: int) -> None:
+    """A kill within the removal of the one at 5 left its weights."""
+    segment = make_segment(saves=(6,))
+    for step in (*whole, 5):
+        (segment.root / f"resume/step{step}/checkpoint").mkdir(parents=True)
+    for step in whole:
+        facts = {"schema": 2, "step": step, "from": {"step": 0, "state": None}}
+        (segment.root / f"resume/step{step}/progress.json").write_text(json.dumps(facts))
+    found = find_beginning(Job.load(segment.write()), Ranks(0, 1, torch.device("cpu")))
+    assert found is not None
+    assert found.step == expected
+
+
+@pytest.mark.parametrize("minutes", [15.0, 1e-9])
+def test_what_marks_a_checkpoint_as_whole_is_removed_first(
+    make_segment: Any, stop_in: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, minutes: float
+) -> None:
+    """Of the one at 2, which goes when there is a newer one or a state: so that a kill right after leaves none."""
+    segment = make_segment(saves=(6,), training={"resume_every_minutes": minutes})
+    stop_in(1)
+    segment.here(status=75)
+    assert (segment.root / "resume/step2/progress.json").is_file()
+    removed: list[list[Path]] = []
+    monkeypatch.setattr(shutil, "rmtree", lambda folder, **_: removed.append([*Path(folder).rglob("progress.json")]))
+    segment.here()
+    assert any(removed) is False
+    assert removed

@@ -109,7 +109,10 @@ def test_a_checkpoint_that_lies_elsewhere_is_not_judged(monkeypatch: pytest.Monk
     assert HuggingFace().check_data({"checkpoint": "me/model", "revision": None}, 10**6, 10**6) == []
 
 
-def test_a_checkpoint_is_converted_on_the_stores_file_system(tmp_path: Path) -> None:
+@pytest.mark.parametrize("live", [None, "jobs/j"])
+def test_a_checkpoint_is_converted_on_the_stores_file_system(tmp_path: Path, live: str | None) -> None:
+    """Beside nothing that a job's killed start left there."""
+
     class Framework(HuggingFace):
         def to_hf(self, state: Path, out: Path) -> Path:
             out.mkdir()
@@ -119,10 +122,12 @@ def test_a_checkpoint_is_converted_on_the_stores_file_system(tmp_path: Path) -> 
     state = tmp_path / "store" / "states" / "key"
     state.mkdir(parents=True)
     write_json(state / "state.json", {"step": 3, "sequence_length": 16, "batch_size": 4})
-    with Checkpoint.of(Framework(), state).as_hf() as folder:
-        assert folder.is_relative_to(tmp_path / "store" / "staging")
+    (tmp_path / "store/jobs/j/hf-key-left/hf").mkdir(parents=True)
+    place = tmp_path / "store" / (live or "staging")
+    with Checkpoint.of(Framework(), state).as_hf(live and place) as folder:
+        assert list(place.iterdir()) == [folder.parent]
         assert (folder / "config.json").read_text() == "key"
-    assert not list((tmp_path / "store" / "staging").iterdir())
+    assert not list(place.iterdir())
 
 
 @pytest.mark.parametrize("warmup", [5, 7])

@@ -12,7 +12,11 @@ import pytest
 
 from pretrain_exp.framework import memory
 from pretrain_exp.framework.huggingface.framework import HuggingFace
+from pretrain_exp.framework.litgpt.framework import LitGPT
 from pretrain_exp.framework.memory import check_memory, gpu_memory, hf_parameters
+from pretrain_exp.framework.olmo2.framework import Olmo2
+from pretrain_exp.framework.olmo3.framework import Olmo3
+from pretrain_exp.framework.ranked import RankedFramework
 
 TWO = "0, GPU-aa, 81559\n1, GPU-bb, 24576"
 
@@ -83,18 +87,43 @@ def test_what_never_fits_is_said(
 KNOWN = {
     "OLMo-2 1B": (
         {"model_type": "olmo2", "hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 16,
-         "intermediate_size": 8192, "vocab_size": 100352},
+         "intermediate_size": 8192, "vocab_size": 100352, "tie_word_embeddings": False},
         1_484_916_736,
     ),
     "Pythia 70M": (
         {"model_type": "gpt_neox", "hidden_size": 512, "num_hidden_layers": 6, "num_attention_heads": 8,
-         "intermediate_size": 2048, "vocab_size": 50304},
+         "intermediate_size": 2048, "vocab_size": 50304, "tie_word_embeddings": False},
         70_426_624,
     ),
     "Llama 3.2 1B": (
         {"model_type": "llama", "hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32,
          "num_key_value_heads": 8, "intermediate_size": 8192, "vocab_size": 128256, "tie_word_embeddings": True},
         1_235_814_400,
+    ),
+    "Gemma 2B": (  # tied, which its config.json does not say
+        {"model_type": "gemma", "hidden_size": 2048, "num_hidden_layers": 18, "num_attention_heads": 8,
+         "num_key_value_heads": 1, "head_dim": 256, "intermediate_size": 16384, "vocab_size": 256000},
+        2_506_172_416,
+    ),
+    "Qwen3 30B A3B": (
+        {"model_type": "qwen3_moe", "hidden_size": 2048, "num_hidden_layers": 48, "num_attention_heads": 32,
+         "num_key_value_heads": 4, "head_dim": 128, "intermediate_size": 6144, "moe_intermediate_size": 768,
+         "num_experts": 128, "num_experts_per_tok": 8, "decoder_sparse_step": 1, "mlp_only_layers": [],
+         "vocab_size": 151936, "tie_word_embeddings": False},
+        30_532_122_624,
+    ),
+    "Qwen1.5 MoE A2.7B": (
+        {"model_type": "qwen2_moe", "hidden_size": 2048, "num_hidden_layers": 24, "num_attention_heads": 16,
+         "num_key_value_heads": 16, "intermediate_size": 5632, "moe_intermediate_size": 1408,
+         "shared_expert_intermediate_size": 5632, "num_experts": 60, "decoder_sparse_step": 1, "vocab_size": 151936,
+         "tie_word_embeddings": False},
+        14_315_784_192,
+    ),
+    "Mixtral 8x7B": (
+        {"model_type": "mixtral", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+         "num_key_value_heads": 8, "intermediate_size": 14336, "num_local_experts": 8, "vocab_size": 32000,
+         "tie_word_embeddings": False},
+        46_702_792_704,
     ),
 }  # fmt: skip
 
@@ -105,6 +134,39 @@ def test_the_estimate_is_a_little_too_small(name: str) -> None:
     estimate = hf_parameters(config)
     assert estimate is not None
     assert 0.99 * published < estimate <= published
+
+
+def test_experts_in_a_layout_that_is_not_known_are_not_estimated() -> None:
+    config, _ = KNOWN["Mixtral 8x7B"]
+    assert hf_parameters({**config, "model_type": "deepseek_v3"}) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "args", "bytes_each"),
+    [
+        (Olmo2, {}, 16),
+        (Olmo2, {"optimizer": {"name": "lionw"}}, 12),
+        (Olmo3, {}, 16),
+        (Olmo3, {"train_module": {"optim": {"type": "skip_step_adamw", "dtype": "bfloat16"}}}, 12),
+        (LitGPT, {}, 16),
+        (LitGPT, {"precision": "bf16-true"}, 8),
+        (LitGPT, {"optimizer": {"class_path": "torch.optim.SGD"}}, 8),
+        (LitGPT, {"optimizer": {"class_path": "torch.optim.SGD"}, "precision": "bf16-true"}, 4),
+        (LitGPT, {"optimizer": "AdamW"}, 16),
+    ],
+)
+def test_a_framework_counts_what_its_optimizer_holds(
+    monkeypatch: pytest.MonkeyPatch, kind: type[RankedFramework], args: dict[str, Any], bytes_each: int
+) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(kind, "check_gpu_memory", lambda self, n, each, shared=True: asked.append(each) or [])
+    training = {
+        "batch_size": 8, "sequence_length": 64, "micro_batch_size": None, "precision": "bf16", "z_loss": 0.0,
+        "schedule": {"name": "constant", "total_steps": 9}, "optimizer": {"lr": 1e-3, "betas": [0.9, 0.95]},
+        "document_masking": False, "activation_checkpointing": False, "args": args,
+    }  # fmt: skip
+    kind(python="/no/such/python").check({"config": None, "checkpoint": None, "parameters": 1}, training)
+    assert asked == [bytes_each]
 
 
 def test_weights_are_counted_where_they_are(tmp_path: Path) -> None:

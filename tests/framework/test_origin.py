@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from pretrain_exp.errors import UserError
 from pretrain_exp.framework.huggingface.framework import HuggingFace
 from pretrain_exp.framework.litgpt.framework import LitGPT
 from pretrain_exp.framework.olmo2.checks import check_checkpoint
 from pretrain_exp.framework.olmo2.framework import Olmo2
+from pretrain_exp.framework.olmo3.checks import check_vocabulary
 from pretrain_exp.framework.olmo3.framework import Olmo3
 from pretrain_exp.framework.ranked import RankedFramework
 
@@ -56,6 +58,17 @@ def test_fields_of_another_are_refused_in_one_sentence(framework: RankedFramewor
     assert [error.key for error in found] == ([] if framework.name == reader else ["model.config"])
     assert all(f"in the fields of {package}; " in error.render() for error in found)
     assert all(f"framework={reader}" in error.render() for error in found)
+
+
+@pytest.mark.parametrize("text", ["{", '{"model_type": ', "[1]"])
+@pytest.mark.parametrize("framework", FRAMEWORKS.values(), ids=FRAMEWORKS)
+def test_a_damaged_configuration_is_told(framework: RankedFramework, text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    (error,) = framework.check_start({"checkpoint": str(tmp_path)})
+    assert (error.key, error.value) == ("model.checkpoint", str(tmp_path / "config.json"))
+    assert "cannot be read" in error.render()
+    with pytest.raises(UserError, match="cannot be read"):
+        check_vocabulary({"checkpoint": str(tmp_path)}, 10)
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "../gone", "some/name"])

@@ -15,10 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed.checkpoint as dcp
 from segments import EOS, OLMO2, G, S, losses, metrics, reads, tensors
 
-from pretrain_exp.errors import UserError
 from pretrain_exp.framework.huggingface import loop
 from pretrain_exp.framework.huggingface.framework import HuggingFace
 from pretrain_exp.framework.huggingface.model import LanguageModel
@@ -220,24 +218,25 @@ def test_dropout_draws_anew_at_every_step(make_segment: Any) -> None:
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_killed_at_any_time_and_resumed_the_weights_are_bit_equal(ranks: int, make_segment: Any) -> None:
-    training = {"resume_every_minutes": 0.002, "loader_workers": 2}
-    settings = {"saves": (20, 60), "model": {"config": DROPOUT}, "training": training}
+    settings = {"saves": (20, 160), "model": {"config": DROPOUT}, "training": {"loader_workers": 2}}
     whole, killed = make_segment(**settings), make_segment(**settings)
     whole.run(ranks)
+    killed.job["training"]["resume_every_minutes"] = 0.002
     for lines in {1: (7, 33), 2: (25,)}[ranks]:
         process, live = killed.start(ranks), killed.root / "metrics.jsonl"
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not live.is_file() or live.read_bytes().count(b"\n") < lines:
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < deadline
             time.sleep(0.002)
         process.kill()  # with two ranks the launcher alone: its ranks must not outlive it
-        process.communicate(timeout=60)
+        process.communicate(timeout=600)
         _demand_no_process_left(process.pid)
+    killed.job["training"]["resume_every_minutes"] = 15.0
     killed.run(ranks)
     attempts = {row["attempt"] for row in map(json.loads, (killed.root / "metrics.jsonl").read_text().splitlines())}
     assert attempts == {1: {1, 2, 3}, 2: {1, 2}}[ranks]
-    for step in (20, 60):
+    for step in (20, 160):
         expected, found = tensors(whole.state(step)), tensors(killed.state(step))
         assert any(name.endswith("exp_avg_sq") for name in expected)
         assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -246,7 +245,7 @@ def test_killed_at_any_time_and_resumed_the_weights_are_bit_equal(ranks: int, ma
 
 
 def _demand_no_process_left(group: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         try:
             os.killpg(group, 0)
@@ -312,18 +311,6 @@ def test_recomputed_activations_change_nothing(make_segment: Any, control: Any) 
     segment = make_segment(saves=(3,), training={"activation_checkpointing": True})
     segment.here()
     assert losses(segment.state(3)) == losses(control.state(3))
-
-
-def test_damaged_weights_are_not_converted(make_segment: Any, tmp_path: Path) -> None:
-    segment = make_segment(saves=(2,))
-    segment.here()
-    state = segment.state(2)
-    values = tensors(state)
-    values["model.model.layers.1.mlp.up_proj.weight"] *= 1.05
-    dcp.save(values, checkpoint_id=state / "checkpoint", no_dist=True)
-    with pytest.raises(UserError, match="off by"):
-        HuggingFace().to_hf(state, tmp_path / "hf")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_checkpoint_of_transformers_is_the_start(make_segment: Any, tmp_path: Path) -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
+from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +19,8 @@ from pretrain_exp.data.phases import Phase, Phases
 from pretrain_exp.errors import UserError
 from pretrain_exp.framework.worker.boundary import Boundary
 from pretrain_exp.framework.worker.conversion import whole_folder
-from pretrain_exp.framework.worker.main import INTERRUPTED, PLANNED
+from pretrain_exp.framework.worker.launch import OF_A_RANK
+from pretrain_exp.framework.worker.main import INTERRUPTED, PLANNED, Attempt, tell_ranks
 from pretrain_exp.framework.worker.ranks import Ranks
 from pretrain_exp.framework.worker.steps import PendingSteps
 from pretrain_exp.framework.worker.tokenizer_files import copy_tokenizer
@@ -36,7 +41,9 @@ RANKS = Ranks(0, 1, torch.device("cpu"))
 )
 def test_what_is_written_between_two_steps(step: int, signal: bool, written: list[str], status: int | None) -> None:
     saw: list[str] = []
-    job = SimpleNamespace(saves=(SimpleNamespace(step=2), SimpleNamespace(step=4)), training={})
+    job = SimpleNamespace(
+        saves=(SimpleNamespace(step=2), SimpleNamespace(step=4)), training={"resume_every_minutes": 15.0}
+    )
     checkpoints: Any = SimpleNamespace(
         job=job,
         ranks=RANKS,
@@ -47,6 +54,36 @@ def test_what_is_written_between_two_steps(step: int, signal: bool, written: lis
     assert Boundary(checkpoints, attempt, lambda: saw.append("flush")).reach(step) == status
     assert saw == written
     assert attempt.step == step
+
+
+OF_ONE = {"rank": None, "world": None, "rendezvous": None}
+OF_LAUNCH = {"rank": 1, "world": 2, "rendezvous": "file:///r"}
+TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "expected"),
+    [
+        (OF_ONE, {}, (0, 1, 0, 1, None)),
+        (OF_ONE, TORCHRUN, (5, 8, 1, 4, "env://")),
+        (OF_LAUNCH, {}, (1, 2, 1, 2, "file:///r")),
+        (OF_LAUNCH, TORCHRUN, (1, 2, 1, 2, "file:///r")),  # what a shell left there has no say
+    ],
+)
+def test_who_a_process_is_and_what_frameworks_are_told(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], environment: dict[str, str], expected: tuple[Any, ...]
+) -> None:
+    for name in (*OF_A_RANK, "FS_LOCAL_RANK"):
+        monkeypatch.setenv(name, "7")  # so that it is put back
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    attempt = Attempt.of(Namespace(device="cpu", **options))
+    assert (attempt.rank, attempt.world, attempt.local_rank, attempt.local_world, attempt.rendezvous) == expected
+    assert attempt.nodes == (2 if expected[1] == 8 else 1)
+    tell_ranks(attempt)
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "FS_LOCAL_RANK")
+    assert [os.environ[name] for name in names] == [str(value) for value in (*expected[:4], expected[0])]
 
 
 def pending(every: int) -> tuple[PendingSteps, list[dict[str, Any]]]:
@@ -103,3 +140,14 @@ def test_a_conversion_leaves_a_whole_folder_or_none(tmp_path: Path) -> None:
         (folder / "config.json").write_text(json.dumps({"a": 1}))
         assert not (tmp_path / "hf").exists()
     assert sorted(path.name for path in (tmp_path / "hf").iterdir()) == ["config.json", "tokenizer.json"]
+
+
+def test_noise_on_gradients_is_that_of_one_rank_where_shards_have_copies() -> None:
+    """FSDP2 over two copies of two shards: the gradient of each rank is its rows of what one rank gets."""
+    program = Path(__file__).with_name("hsdp_noise.py")
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = json.loads(done.stdout)
+    assert said["difference"] == 0.0
+    assert said["ranks"] == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    assert said["sigma"] == pytest.approx(0.5, rel=0.05)

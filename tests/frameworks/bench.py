@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from rigs import LAST_STEP, Rig, Run, S, own_order, plant, token_files
+from sliced import two_slices
 
 from pretrain_exp.plan.overlay_writer import Ops, write_overlay
 
@@ -68,6 +69,13 @@ class Bench:
         return run.run()
 
     @cached_property
+    def stopped_rank(self) -> Run:
+        """The same with two ranks, of which the second alone is told."""
+        run = self.job("stopped-rank", "stopped-rank", (LAST_STEP,), overlay=self.overlay, ranks=2)
+        run.stop_after(2, rank=1)
+        return run.run()
+
+    @cached_property
     def noisy(self) -> dict[int, Run]:
         """The control with noise on embeddings at step 1, by number of ranks."""
         folder = self.folder / "noise" / "overlay"
@@ -83,6 +91,11 @@ class Bench:
     def foreign(self) -> Run:
         """Treated, in an order that is no framework's own."""
         return self.job("foreign", "foreign", (4,), overlay=self.overlay, order=own_order(self.files)).run()
+
+    @cached_property
+    def sliced(self) -> list[Run]:
+        """Both slices of a closed loop: states at 2 and 4."""
+        return two_slices(self.rig, self.folder / "sliced", order=self.order, store=self.folder / "store")
 
     @cached_property
     def converted(self) -> Path:

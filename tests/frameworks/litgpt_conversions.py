@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from litgpt import GPT, Config
@@ -18,7 +19,7 @@ from litgpt.utils import save_config
 from pretrain_exp.errors import UserError
 from pretrain_exp.framework.litgpt.convert import convert
 from pretrain_exp.framework.litgpt.families import LLAMA, family_of, from_transformers
-from pretrain_exp.framework.litgpt.initial import hf_config
+from pretrain_exp.framework.litgpt.initial import download, hf_config
 from pretrain_exp.framework.litgpt.weights import from_hf_folder
 from pretrain_exp.framework.worker.probe import Probe, log_probabilities, probe_tokens
 
@@ -87,7 +88,23 @@ def damaged(folder: Path) -> str:
     return "nothing"
 
 
+def downloaded(there: list[str], root: Path) -> list[str]:
+    """What is fetched of a repository that holds these files."""
+    root.mkdir()
+
+    def snapshot(name: str, revision: str | None, allow_patterns: list[str]) -> str:
+        for file in there:
+            if any(Path(file).match(pattern) for pattern in allow_patterns):
+                (root / file).touch()
+        return str(root)
+
+    with patch("huggingface_hub.snapshot_download", snapshot):
+        return sorted(path.name for path in Path(download("me/model", None)).iterdir())
+
+
 if __name__ == "__main__":
     root = Path(sys.argv[1])
+    pickled = ["config.json", "pytorch_model.bin", "training_args.bin"]
+    fetched = {"one": downloaded(pickled, root / "one"), "both": downloaded([*pickled, "a.safetensors"], root / "both")}
     results = {name: there_and_back(name, fields, root / name) for name, fields in MODELS.items()}
-    print(json.dumps({"models": results, "damaged": damaged(root / "llama")}))
+    print(json.dumps({"models": results, "damaged": damaged(root / "llama"), "fetched": fetched}))

@@ -2,7 +2,7 @@
 
 Two files of tokens below 500, 37 rows of 32 beside remainders, 4 rows a step: an epoch is 9 steps, and a run goes
 through several. The plan plants tokens from 500 on, which the files never hold: across the end of a row, across that
-of a step, in the second epoch.
+of a step, in the second epoch. And it has a part of a row read from another slot of the stream.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from pretrain_exp.control.launch import RESOLVED, wrapped
 from pretrain_exp.data.order import DataOrder, ShuffledOrder
 from pretrain_exp.data.phases import Phase, Phases
 from pretrain_exp.data.token_files import TokenFile, TokenFiles
@@ -30,7 +32,7 @@ from pretrain_exp.store.states import state_dir
 
 VOCAB, EOS, S, G = 512, 499, 32, 4
 FIRST_PLANTED = 500
-LAST_STEP, SCHEDULE_STEPS = 40, 60
+LAST_STEP, SCHEDULE_STEPS = 200, 300
 PHASES = Phases([Phase(0, G, S)])
 TRAINING: dict[str, Any] = {
     "num_steps": LAST_STEP,
@@ -59,6 +61,7 @@ PLANTED = {  # position -> length
     5 * G * S + 2 * S: S,  # a whole row
     12 * G * S + 7: 5,  # in the second epoch
 }
+TAKEN = (1 * G * S + 2 * S + 3, 20, 30, 7)  # position and length in step 1; slot (of step 7) and column of what is read
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def token_files(folder: Path) -> TokenFiles:
 
 
 def plant(root: Path) -> Plan:
-    """The plan of PLANTED."""
+    """The plan of PLANTED and TAKEN."""
     items = [
         EditItem(f"at {position}", (FIRST_PLANTED + np.arange(length) % (VOCAB - FIRST_PLANTED)).astype(np.uint32))
         for position, length in PLANTED.items()
@@ -105,7 +108,12 @@ def plant(root: Path) -> Plan:
     n = np.arange(len(items), dtype=np.int32)
     positions = np.array(list(PLANTED), dtype=np.int64)
     edits = Edits("planted", items, n, np.zeros_like(n), mode="explicit", position=positions)
-    return compile_plan([edits], PHASES, Window(0, LAST_STEP), 0, "treated", root)
+    position, length, slot, column = TAKEN
+    one = np.zeros(1, dtype=np.int32)
+    taken = Edits("taken", [EditItem("a span", np.zeros(0, np.uint32), dose=1)], one, one, mode="explicit",
+                  position=np.array([position]), kind="base", length=np.array([length]),
+                  source=np.array([[slot, column]]))  # fmt: skip
+    return compile_plan([edits, taken], PHASES, Window(0, LAST_STEP), 0, "treated", root)
 
 
 def own_order(files: TokenFiles) -> DataOrder:
@@ -115,7 +123,10 @@ def own_order(files: TokenFiles) -> DataOrder:
 
 @dataclass
 class Run:
-    """A job in a folder of its own, over a store that it may share. Keys are `<arm>-<step>`."""
+    """A job in a folder of its own, over a store that it may share. Keys are `<arm>-<step>`.
+
+    loop: what it is told of the closed loop that plans it; its keys are aliases then.
+    """
 
     rig: Rig
     root: Path
@@ -129,6 +140,7 @@ class Run:
     model: dict[str, Any] | None = None
     tokenizer: Path | None = None
     ranks: int = 1
+    loop: dict[str, Any] | None = None
 
     def write(self) -> Path:
         self.root.mkdir(parents=True, exist_ok=True)
@@ -137,7 +149,10 @@ class Run:
             "schema": 1,
             "start": {"state": str(start) if start else None, "step": step},
             "stop": self.saves[-1],
-            "save": [{"step": at, "key": f"{self.arm}-{at}", "record": {"step": at}} for at in self.saves],
+            "save": [
+                {"step": at, "key": f"{self.arm}-{at}", "record": {"step": at, "base": self.arm, "parent": None}}
+                for at in self.saves
+            ],
             "store": str(self.store or self.root / "store"),
             "live": str(self.root),
             "order": self.order.to_json(),
@@ -149,15 +164,19 @@ class Run:
             "eos_token_id": EOS,
             "seeds": {"init": 0},
             "hooks": [],
+            **({"loop": self.loop} if self.loop else {}),
         }
         path = self.root / "job.json"
         path.write_text(json.dumps(job))
         return path
 
     def begin(self) -> subprocess.Popen[str]:
-        framework = self.rig.framework(self.ranks)
+        framework, job = self.rig.framework(self.ranks), self.write()
+        command = framework.command(job)
+        if self.loop:
+            command = wrapped(job, sys.executable, framework.command(job.with_name(RESOLVED)))
         return subprocess.Popen(
-            framework.command(self.write()),
+            command,
             env={**os.environ, **framework.environment()},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -169,25 +188,39 @@ class Run:
     def run(self, status: int = 0) -> Run:
         """Runs to the end and demands the exit status."""
         process = self.begin()
-        printed, _ = process.communicate(timeout=300)
+        printed, _ = process.communicate(timeout=600)
         assert process.returncode == status, printed[-6000:]
         self.printed = printed
         return self
 
-    def stop_after(self, lines: int) -> None:
-        """Runs until so many steps are logged, then has it end by SIGTERM, and demands that it saved itself."""
+    def stop_after(self, lines: int, rank: int | None = None) -> None:
+        """Runs until so many steps are logged, then has it end by SIGTERM, and demands that it saved itself, once.
+
+        rank: which one is told, and no other; None: the process that starts them.
+        """
         process, live = self.begin(), self.root / "metrics.jsonl"
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 600
         while not live.is_file() or live.read_bytes().count(b"\n") < lines:
             assert process.poll() is None, process.communicate()[0][-6000:]
             assert time.monotonic() < deadline
             time.sleep(0.002)
-        process.send_signal(signal.SIGTERM)
-        printed, _ = process.communicate(timeout=120)
+        os.kill(process.pid if rank is None else rank_process(process.pid, rank), signal.SIGTERM)
+        printed, _ = process.communicate(timeout=600)
         assert process.returncode == 75, printed[-6000:]
+        (saved,) = (self.root / "resume").iterdir()
+        assert (saved / "progress.json").is_file()
 
     def state(self, step: int) -> Path:
         return state_dir(self.store or self.root / "store", f"{self.arm}-{step}")
+
+
+def rank_process(launcher: int, rank: int) -> int:
+    """The id of the child that is this rank, by its command line, see proc(5)."""
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    told = [Path(f"/proc/{child}/cmdline").read_text().split("\0") for child in children]
+    (found,) = (int(child) for child, words in zip(children, told, strict=True)
+                if f"--rank {rank}" in " ".join(words))  # fmt: skip
+    return found
 
 
 def metrics(*states: Path) -> list[dict[str, Any]]:

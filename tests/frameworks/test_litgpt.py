@@ -16,7 +16,7 @@ import pytest
 import torch
 from bench import Bench
 from rig_litgpt import LLAMA, PYTHON, framework
-from rigs import TRAINING, G, Run, S, losses, metrics
+from rigs import LAST_STEP, TRAINING, G, Run, S, losses, metrics
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.framework.litgpt.families import FAMILIES
@@ -41,7 +41,7 @@ def program(name: str, *arguments: object) -> dict[str, Any]:
     """What a program beside this file says, run by litgpt's Python."""
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1"}
     command = [str(PYTHON), str(HERE / name), *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -98,18 +98,19 @@ def test_a_constant_rate_a_tied_matrix_and_fsdp(bench: Bench, tmp_path: Path) ->
 def test_a_signal_to_the_group_leaves_the_loader_alone(bench: Bench) -> None:
     """SIGTERM to two ranks and their four loader processes: the ranks save and ask to be started again."""
     training = {"loader_workers": 2}
-    run = bench.job("group", "group", (40,), overlay=bench.overlay, ranks=2, training=training)
+    run = bench.job("group", "group", (LAST_STEP,), overlay=bench.overlay, ranks=2, training=training)
     process, live = run.begin(), run.root / "metrics.jsonl"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not live.is_file() or live.read_bytes().count(b"\n") < 2:
         assert process.poll() is None, process.communicate()[0][-6000:]
         assert time.monotonic() < deadline
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGTERM)
-    printed, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate(timeout=600)
     assert process.returncode == 75, printed[-6000:]
     run.ranks = 1
-    assert losses(run.run().state(40)) == pytest.approx(losses(bench.stopped.state(40)), abs=bench.rig.loss_tolerance)
+    expected = losses(bench.stopped.state(LAST_STEP))[:40]  # one rank's, from which two drift in their last digits
+    assert losses(run.run().state(LAST_STEP))[:40] == pytest.approx(expected, abs=bench.rig.loss_tolerance)
 
 
 class Hooked(Run):
@@ -180,6 +181,13 @@ def test_a_damaged_state_is_not_converted(converted: tuple[Path, dict[str, Any]]
     assert "left a folder" not in said
 
 
+def test_weights_are_fetched_once(converted: tuple[Path, dict[str, Any]]) -> None:
+    assert converted[1]["fetched"] == {
+        "one": ["config.json", "pytorch_model.bin"],
+        "both": ["a.safetensors", "config.json"],
+    }
+
+
 @pytest.mark.parametrize(
     "name", ["falcon-7b", "phi-2", "Gemma-2-2b", "OLMo-1B-hf", "Mixtral-8x7B-v0.1", "Mistral-7B-v0.1"]
 )
@@ -234,9 +242,13 @@ def changed(base: dict[str, Any], path: str, value: object) -> dict[str, Any]:
         ("training.args.sharding_strategy", "FULL_SHARD", "does not run here"),
         ("training.args.global_batch_size", 4, "set training.batch_size"),
         ("training.args.max_tokens", 10, "set training.schedule.total_steps"),
-        ("training.args.precision", "16-true", "one of 32-true, bf16-mixed, bf16-true"),
+        ("training.args.precision", "16-true", "one of bf16-true"),
+        ("training.args.precision", "32-true", "one of bf16-true"),
+        ("training.args.precision", "bf16-true", "training.precision=bf16"),
         ("training.args.optimizer", "AdamW", "class_path and init_args"),
         ("training.args.optimizer.init_args", {"lr": 1.0}, "set training.optimizer.lr"),
+        ("training.args.optimizer.init_args", {"amsgard": True}, "known: amsgrad, "),
+        ("training.args.optimizer.class_path", "torch.optim.NoSuchThing", "no such class"),
     ],
 )
 def test_each_problem_is_named(path: str, value: object, says: str) -> None:
@@ -249,7 +261,7 @@ def test_each_problem_is_named(path: str, value: object, says: str) -> None:
 def test_a_right_configuration_has_no_problems() -> None:
     assert framework(2).check(SCRATCH, TRAINING) == []
     args = {"precision": "bf16-true", "optimizer": {"init_args": {"amsgrad": True}}}
-    assert framework(1).check(SCRATCH, {**TRAINING, "args": args}) == []
+    assert framework(1).check(SCRATCH, {**TRAINING, "precision": "bf16", "args": args}) == []
 
 
 def test_data_that_the_model_cannot_take_are_named() -> None:

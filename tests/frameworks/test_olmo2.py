@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,7 +91,7 @@ def stock(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[
     """ai2-olmo by itself from the control's state at 3 to 10: what it says, and its own checkpoint of step 6."""
     out = tmp_path_factory.mktemp("stock")
     command = [PYTHON, HERE / "olmo2_stock.py", bench.control.state(3) / "checkpoint", out, 6, 10]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1]), out / "step6-unsharded"
 
@@ -136,7 +137,11 @@ def test_a_checkpoint_that_stands_elsewhere_is_refused(
     bench: Bench, stock: tuple[dict[str, Any], Path], tmp_path: Path, step: int, files: int, message: str
 ) -> None:
     order = OlmoOrder(TokenFiles(bench.files.files[:files], EOS, None), S, G, 3)
-    model = {**bench.rig.model, "config": None, "checkpoint": str(stock[1]), "data_seed": 3}
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(stock[1], checkpoint)
+    for name in ("model.pt", "optim.pt"):
+        (checkpoint / name).write_bytes(b"never read")
+    model = {**bench.rig.model, "config": None, "checkpoint": str(checkpoint), "data_seed": 3}
     run = Run(bench.rig, tmp_path, order, "elsewhere", (10,), start=(None, step), model=model).run(status=2)
     assert message in json.loads((run.root / "error.json").read_text())["message"]
 
@@ -271,7 +276,7 @@ def test_what_is_derived_follows_the_edits(bench: Bench, tmp_path: Path, workers
 def _loader(job: Path, batches: int) -> dict[str, Any]:
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
     command = [str(PYTHON), str(HERE / "olmo2_loader.py"), str(job), str(batches)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -320,7 +325,7 @@ def test_fsdp_computes_what_ddp_does(whole: Run, sharded: Run) -> None:
         None, pytest.approx(0.05, rel=0.02), None, pytest.approx(0.05, rel=0.02)
     ]  # fmt: skip
     assert [row.get("train/gradient_noise") for row in two] == [
-        None if row is None else pytest.approx(row, rel=0.02) for row in (r.get("train/gradient_noise") for r in one)
+        None if row is None else pytest.approx(row, rel=1e-6) for row in (r.get("train/gradient_noise") for r in one)
     ]
 
 
@@ -402,6 +407,9 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "heads": ({"config": {**SIZES, "n_heads": 5}}, {}, "d_model: must be a multiple of its 5 heads"),
     "another architecture": ({"config": {**SIZES, "layer_norm_type": "default"}}, {}, "other models do not convert"),
     "attention of transformers": ({"attn_implementation": "sdpa"}, {}, "is a setting of transformers"),
+    "copies that the ranks do not make": (
+        {}, {"args": {**LEGACY, "fsdp": {"hybrid_sharding_num_model_replicas": 3}}}, "2 ranks cannot hold so many"
+    ),
     "whole states of CPU shards": ({}, {"args": {"distributed_strategy": "fsdp"}}, "cannot gather an unsharded"),
 }  # fmt: skip
 
@@ -431,6 +439,7 @@ def test_nothing_is_wrong_with_what_is_right() -> None:
         ("model: {}", "lacks optimizer, scheduler, global_train_batch_size"),
         (OFFICIAL.replace("norm_after: true", "norm_after: false"), "another model: norm_after is False, not True"),
         (OFFICIAL.replace("cosine_with_warmup", "inverse_sqrt_with_warmup"), "has scheduler inverse_sqrt_with_warmup"),
+        (OFFICIAL.replace("\nprecision: fp32", "\nprecision: amp_fp16"), "computes in amp_fp16"),
     ],
 )
 def test_files_that_do_not_drive(tmp_path: Path, text: str, message: str) -> None:
@@ -441,6 +450,7 @@ def test_files_that_do_not_drive(tmp_path: Path, text: str, message: str) -> Non
 
 def test_what_differs_from_the_recipe_goes_to_args(tmp_path: Path) -> None:
     text = OFFICIAL.replace("decay_embeddings: false", "decay_embeddings: true")
+    text += "  label_mask_paths: [a.npy]\n  drop_last: true\nearly_stopping_factor: 2.0\nwandb: {name: a}\n"
     (tmp_path / "run.yaml").write_text(text.replace("repetition_max_count: 32", "repetition_max_count: 64"))
     said = read_official(tmp_path / "run.yaml")["training"]
     assert said["args"] == {
@@ -451,9 +461,11 @@ def test_what_differs_from_the_recipe_goes_to_args(tmp_path: Path) -> None:
         "fsdp": {"wrapping_strategy": None, "sharding_strategy": "SHARD_GRAD_OP"},
     }
     assert said["z_loss"] == 1e-4
-    told = " ".join(left_out(tmp_path / "run.yaml"))
-    assert "flash_attention" in told
-    assert "auxiliary_loss_multiplier 1e-05, which ai2-olmo never reads" in told
+    told = left_out(tmp_path / "run.yaml")
+    assert "flash_attention" in told[0]
+    assert "auxiliary_loss_multiplier 1e-05, which ai2-olmo never reads" in told[1]
+    assert [text.partition(":")[0] for text in told[2:4]] == ["data.label_mask_paths", "early_stopping_factor"]
+    assert told[4].endswith(": device_eval_batch_size, device_train_microbatch_size, wandb.name")
 
 
 # conf/

@@ -19,7 +19,7 @@ def convert(state: Path, out: Path) -> Path:
     from transformers.utils.logging import disable_progress_bar
 
     from pretrain_exp.framework.huggingface.model import materialise, skeleton, weights
-    from pretrain_exp.framework.worker.probe import check_probe
+    from pretrain_exp.framework.worker.probe import check_folder
 
     checkpoint = state / "checkpoint"
     if not (checkpoint / ".metadata").is_file():
@@ -30,10 +30,11 @@ def convert(state: Path, out: Path) -> Path:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # as it should be: one process reads all
         dcp.load({"model": weights(hf)}, checkpoint_id=checkpoint, no_dist=True)
-    check_probe(state / "probe.json", hf.eval())
     disable_progress_bar()
     with whole_folder(out, checkpoint / "hf") as folder:
         hf.save_pretrained(folder)
+        del hf
+        check_folder(folder, state / "probe.json")
     return out
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.framework.huggingface.checks import check_data, check_model, check_order, check_training, config_of
-from pretrain_exp.framework.memory import hf_parameters
+from pretrain_exp.framework.memory import ADAMW_BYTES, hf_parameters
 from pretrain_exp.framework.ranked import RankedFramework
 
 
@@ -33,7 +33,8 @@ class HuggingFace(RankedFramework):
         if not found:
             name = model.get("checkpoint")
             folder = Path(name) if name and Path(name).is_dir() else None
-            found += self.check_gpu_memory(model.get("parameters") or hf_parameters(config_of(model), folder))
+            parameters = model.get("parameters") or hf_parameters(config_of(model), folder)
+            found += self.check_gpu_memory(parameters, ADAMW_BYTES)
         return found + self.check_machine()
 
     def check_data(self, model: dict[str, Any], tokenizer_vocab_size: int, sequence_length: int) -> list[UserError]:

@@ -14,13 +14,14 @@ from typing import Any
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.framework.checks import check_numbers
+from pretrain_exp.framework.installed import arguments_of
 from pretrain_exp.framework.litgpt.architecture import build
 from pretrain_exp.framework.litgpt.families import family_of
 
 ARGS = {  # of training.args
     "strategy": ("auto", "ddp", "fsdp"),
     "sharding_strategy": ("FULL_SHARD", "SHARD_GRAD_OP", "HYBRID_SHARD", "NO_SHARD"),
-    "precision": ("32-true", "bf16-mixed", "bf16-true"),
+    "precision": ("bf16-true",),  # beyond training.precision: weights and moments in bf16 too
     "optimizer": None,  # {class_path, init_args}
 }
 ELSEWHERE = {  # names of litgpt that have a field here
@@ -61,6 +62,8 @@ def check_training(training: dict[str, Any], world: int, device: str) -> list[Us
             wrong("litgpt's training loop has none", name, value, f"training.{name}={type(value)(0)}")
     args = training.get("args") or {}
     found += _check_args(args)
+    if args.get("precision") == "bf16-true" and training["precision"] != "bf16":
+        wrong("is a kind of bf16", "args.precision", "bf16-true", "training.precision=bf16")
     strategy, sharded = args.get("strategy", "auto"), is_sharded(training, world, device)
     if strategy == "fsdp" and device == "cpu" and world > 1:
         wrong(
@@ -79,6 +82,13 @@ def is_sharded(training: dict[str, Any], world: int, device: str) -> bool:
     """Whether ranks share the model by FSDP, rather than each holding it whole."""
     strategy = (training.get("args") or {}).get("strategy", "auto")
     return strategy == "fsdp" or (strategy == "auto" and world > 1 and device == "cuda")
+
+
+def bytes_per_parameter(args: dict[str, Any]) -> int:
+    """Of weight, gradient and, with AdamW, two moments; another optimizer may hold none."""
+    optimizer = args.get("optimizer")
+    numbers = 4 if not isinstance(optimizer, dict) or optimizer.get("class_path", ADAMW) == ADAMW else 2
+    return numbers * (2 if args.get("precision") == "bf16-true" else 4)
 
 
 def _check_args(args: dict[str, Any]) -> list[UserError]:
@@ -108,6 +118,25 @@ def _check_args(args: dict[str, Any]) -> list[UserError]:
             value = optimizer["init_args"][name]
             wrong("has a field of its own", f"optimizer.init_args.{name}", value, f"set training.optimizer.{name}")
     return found
+
+
+def check_optimizer(python: str, args: dict[str, Any]) -> list[UserError]:
+    """Another class than AdamW: that the worker's interpreter has it, and that it takes its arguments."""
+    given = args.get("optimizer")
+    if not isinstance(given, dict):
+        return []
+    path, init = given.get("class_path", ADAMW), given.get("init_args") or {}
+    if "." not in path or (path == ADAMW and not init):
+        return []
+    taken, key = arguments_of(python, path), "training.args.optimizer"
+    if taken is None:
+        fix = f"a class of the worker's environment, such as {ADAMW}"
+        return [UserError("no such class", key=f"{key}.class_path", value=path, fix=fix)]
+    problem, fix = f"{path} takes no such argument", f"known: {', '.join(sorted(taken - {'params'}))}"
+    return [
+        UserError(problem, key=f"{key}.init_args.{name}", value=init[name], fix=fix)
+        for name in sorted(set(init) - taken)
+    ]
 
 
 def check_model(module: ModuleType, model: dict[str, Any], sequence_length: int) -> list[UserError]:

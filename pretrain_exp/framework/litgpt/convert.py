@@ -1,7 +1,6 @@
 """From a state to a Hugging Face folder (config, float32 weights, tokenizer), if it says what the trained model said.
 
-litgpt's own functions rename the weights; config.json is built from litgpt's Config (families.py). The folder is read
-back before it is judged, so what is held against the probe is what lies there.
+litgpt's own functions rename the weights; config.json is built from litgpt's Config (families.py).
 As a program, `convert STATE OUT`, it does it in an environment of its own.
 """
 
@@ -11,7 +10,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pretrain_exp.errors import UserError
 from pretrain_exp.framework.litgpt.families import Family, family_of, to_transformers
 from pretrain_exp.framework.worker.conversion import no_weights, run_conversion, whole_folder
 
@@ -21,10 +19,13 @@ def convert(state: Path, out: Path) -> Path:
     import torch
     from litgpt import Config
     from safetensors.torch import save_file
+    from transformers.utils.logging import disable_progress_bar
 
     from pretrain_exp.framework.litgpt.initial import WEIGHTS, is_tied
     from pretrain_exp.framework.litgpt.weights import to_hf
+    from pretrain_exp.framework.worker.probe import check_folder
 
+    disable_progress_bar()
     checkpoint = state / "checkpoint"
     if not (checkpoint / WEIGHTS).is_file():
         raise no_weights(state)
@@ -35,7 +36,7 @@ def convert(state: Path, out: Path) -> Path:
         save_file(to_hf(family, config, saved["model"], tied), folder / "model.safetensors", {"format": "pt"})
         eos = json.loads((state / "job.json").read_text())["eos_token_id"]
         _write_config(folder, family, to_transformers(family, config), tied, eos)
-        _demand_same_words(folder, state / "probe.json")
+        check_folder(folder, state / "probe.json")
     return out
 
 
@@ -61,21 +62,6 @@ def _architecture(config: Any) -> str:
 
     found: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     return found.__name__
-
-
-def _demand_same_words(folder: Path, probe: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils.logging import disable_progress_bar
-
-    from pretrain_exp.framework.worker.probe import check_probe
-
-    disable_progress_bar()
-    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
-    model, found = loaded
-    if wrong := sorted([*found["missing_keys"], *found["unexpected_keys"]]):
-        raise UserError(f"{len(wrong)} weights do not fit transformers, first {wrong[0]}", value=str(probe.parent))
-    check_probe(probe, model.eval())
 
 
 if __name__ == "__main__":

@@ -75,9 +75,6 @@ class Rows(Dataset[torch.Tensor]):
             self._opened = order_from_json(self._order_json), overlay
         return self._opened
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_opened": None}
-
 
 class Reader(Protocol):
     """Who is told what litgpt's loop is about to get, in the process that trains."""

@@ -10,7 +10,6 @@ The ranks exist already (ranks.py), so Fabric starts no process and makes no pro
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,8 +33,8 @@ class RanksEnvironment(ClusterEnvironment):
     main_address, main_port = "", 0  # of a process group that exists
     creates_processes_externally = True
 
-    def __init__(self, attempt: Attempt, local_world: int) -> None:
-        self.attempt, self.local_world = attempt, local_world
+    def __init__(self, attempt: Attempt) -> None:
+        self.attempt = attempt
 
     @staticmethod
     def detect() -> bool:
@@ -57,7 +56,7 @@ class RanksEnvironment(ClusterEnvironment):
         return self.attempt.local_rank
 
     def node_rank(self) -> int:
-        return self.attempt.rank // self.local_world
+        return self.attempt.rank // self.attempt.local_world
 
 
 class Sharded(FSDPStrategy):
@@ -103,15 +102,14 @@ def fabric_precision(training: dict[str, Any]) -> str:
 
 def make_fabric(training: dict[str, Any], ranks: Ranks, attempt: Attempt) -> Observed:
     """Fabric on this rank's device, launched."""
-    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world))
-    alone = ranks.world == 1
+    local_world, alone = attempt.local_world, ranks.world == 1
     fabric = Observed(
         accelerator=ranks.device.type,
         devices=[attempt.local_rank] if alone and ranks.device.type == "cuda" else local_world,
-        num_nodes=ranks.world // local_world,
+        num_nodes=attempt.nodes,
         strategy=_strategy(training, ranks, local_world),
         precision=fabric_precision(training),
-        plugins=[RanksEnvironment(attempt, local_world)],  # or Fabric would look for Slurm's by itself
+        plugins=[RanksEnvironment(attempt)],  # or Fabric would look for Slurm's by itself
     )
     fabric.launch()
     return fabric

@@ -56,13 +56,15 @@ class LitGPT(RankedFramework):
     def check(self, model: dict[str, Any], training: dict[str, Any]) -> list[UserError]:
         found = checks.check_training(training, self.world, self.device_type) + self.check_machine()
         sharded = checks.is_sharded(training, self.world, self.device_type)
-        found += self.check_gpu_memory(model.get("parameters"), shared=sharded)
+        bytes_each = checks.bytes_per_parameter(training.get("args") or {})
+        found += self.check_gpu_memory(model.get("parameters"), bytes_each, shared=sharded)
         module, wrong = config_module(self.interpreter), self.check_start(model)
         if wrong or module is None:
             found += wrong
         else:
             found += checks.check_model(module, model, training["sequence_length"])
             found += checks.check_folder(module, model)
+            found += checks.check_optimizer(self.interpreter, training.get("args") or {})
         return found
 
     def check_data(self, model: dict[str, Any], tokenizer_vocab_size: int, sequence_length: int) -> list[UserError]:

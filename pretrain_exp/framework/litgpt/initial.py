@@ -28,13 +28,13 @@ from litgpt.pretrain import initialize_weights
 from pretrain_exp.errors import UserError
 from pretrain_exp.framework.litgpt.architecture import TIE, build
 from pretrain_exp.framework.litgpt.families import Family, family_of, from_transformers
-from pretrain_exp.framework.litgpt.weights import from_hf_folder
+from pretrain_exp.framework.litgpt.weights import PICKLED, SAFETENSORS, from_hf_folder
 from pretrain_exp.framework.worker.job import Job
 from pretrain_exp.framework.worker.probe import TOLERANCE, log_probabilities, probe_tokens
 from pretrain_exp.framework.worker.ranks import Ranks
 
 WEIGHTS = "lit_model.pth"
-WANTED = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt")  # of a repository of the hub
+BESIDE = ["*.json", "*.model", "*.txt"]  # of a repository of the hub, beside its weights
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,15 @@ def _folder(name: str, revision: str | None, ranks: Ranks) -> Path:
     """A folder as it stands, or the hub's, downloaded by the first rank."""
     if Path(name).is_dir():
         return Path(name)
+    return Path(ranks.share(download(name, revision) if ranks.first else ""))
+
+
+def download(name: str, revision: str | None) -> str:
+    """The folder of a repository's weights and what lies beside them; pickled weights where there are no others."""
     from huggingface_hub import snapshot_download
 
-    found = snapshot_download(name, revision=revision, allow_patterns=list(WANTED)) if ranks.first else ""
-    return Path(ranks.share(found))
+    for weights in (SAFETENSORS, PICKLED):
+        found = snapshot_download(name, revision=revision, allow_patterns=[*BESIDE, weights])
+        if any(Path(found).glob(weights)):
+            break
+    return found

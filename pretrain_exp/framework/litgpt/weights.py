@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from pretrain_exp.errors import UserError
 from pretrain_exp.framework.litgpt.families import Family
 
+SAFETENSORS, PICKLED = "*.safetensors", "pytorch_model*.bin"  # weights of transformers
+
 
 def from_hf_folder(family: Family, config: Config, folder: Path) -> dict[str, torch.Tensor]:
     """litgpt's weights of a Hugging Face folder. UserError where it has none, or others than the architecture."""
@@ -47,11 +49,11 @@ def to_hf(family: Family, config: Config, weights: dict[str, torch.Tensor], tied
 
 
 def _files(folder: Path) -> list[Path]:
-    for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
-        if (folder / index).is_file():
+    """Where the weights lie, as safetensors where they are that too."""
+    for index, pattern in (("model.safetensors.index.json", SAFETENSORS), ("pytorch_model.bin.index.json", PICKLED)):
+        if (folder / index).is_file() and any(folder.glob(pattern)):
             names = json.loads((folder / index).read_text())["weight_map"].values()
             return sorted(folder / name for name in set(names))
-    found = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-    if not found:
-        raise UserError("no weights in the folder", key="model.checkpoint", value=str(folder))
-    return found
+        if found := sorted(folder.glob(pattern)):
+            return found
+    raise UserError("no weights in the folder", key="model.checkpoint", value=str(folder))

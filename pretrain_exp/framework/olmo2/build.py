@@ -26,7 +26,7 @@ from pretrain_exp.framework.worker.ranks import Ranks
 HYBRID = (ShardingStrategy.HYBRID_SHARD, ShardingStrategy._HYBRID_SHARD_ZERO2)
 
 
-def build_model(config: TrainConfig, ranks: Ranks) -> tuple[OLMo, nn.Module]:
+def build_model(config: TrainConfig, ranks: Ranks, nodes: int) -> tuple[OLMo, nn.Module]:
     """The model and its wrapping, with memory for its weights and nothing in it."""
     model = OLMo(config.model, init_params=False)
     for block in model.transformer.blocks if config.compile is not None else ():
@@ -43,7 +43,7 @@ def build_model(config: TrainConfig, ranks: Ranks) -> tuple[OLMo, nn.Module]:
         limit_all_gathers=True,
         device_id=ranks.device,
         param_init_fn=_materialise(ranks.device),
-        **_replicas(config, ranks),
+        **_replicas(config, ranks, nodes),
     )
 
 
@@ -73,15 +73,9 @@ def _materialise(device: torch.device) -> Callable[[nn.Module], None]:
     return give
 
 
-def _replicas(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
-    """Which ranks hold a whole model together, where several models are kept alike (HSDP)."""
+def _replicas(config: TrainConfig, ranks: Ranks, nodes: int) -> dict[str, Any]:
+    """Which ranks hold a whole model together, where several models are kept alike (HSDP): one a node by itself."""
     if config.fsdp.sharding_strategy not in HYBRID:
         return {}
-    copies = config.fsdp.hybrid_sharding_num_model_replicas or max(1, ranks.world // max(1, torch.cuda.device_count()))
-    if ranks.world % copies:
-        raise UserError(
-            f"{ranks.world} ranks cannot hold {copies} models",
-            key="training.args.fsdp.hybrid_sharding_num_model_replicas",
-            value=copies,
-        )
+    copies = config.fsdp.hybrid_sharding_num_model_replicas or nodes
     return {"device_mesh": init_device_mesh(ranks.device.type, (copies, ranks.world // copies))}

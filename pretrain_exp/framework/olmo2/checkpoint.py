@@ -108,23 +108,29 @@ class TrainedModel:
         config = self.config.model.update_with(init_device="cpu")
         return OLMo(config).state_dict()
 
-    def _restore(self, folder: Path) -> dict[str, Any]:
-        """Fills from a native checkpoint; what it says of its trainer. Settings of the optimizer stay the job's."""
+    def _restore(self, folder: Path) -> None:
+        """Fills from a native checkpoint. Settings of the optimizer stay the job's."""
         kind = detect(folder, self.ranks.world, isinstance(self.trainer.dist_model, FSDP))
         optimizer = self.trainer.optim
         settings = [{name: value for name, value in g.items() if name != "params"} for g in optimizer.param_groups]
         optimizer.zero_grad(set_to_none=True)
         with _trusted(TRAIN_PT + (SHARDS if kind == "torch_legacy" else [])):
-            found = CHECKPOINTERS[kind](self.config).restore_checkpoint(folder, self.trainer.dist_model, optimizer)
+            CHECKPOINTERS[kind](self.config).restore_checkpoint(folder, self.trainer.dist_model, optimizer)
         for group, values in zip(optimizer.param_groups, settings, strict=True):
             group.update(values)
-        return found
 
     def _continue(self, folder: Path) -> None:
-        """From a checkpoint of upstream's: UserError where it stands elsewhere than the run."""
-        found = self._restore(folder)
-        if not self.config.restore_dataloader:
-            return
+        """From a checkpoint of upstream's: UserError, and no weight is read, where it stands elsewhere than the run."""
+        if self.config.restore_dataloader:
+            self._demand_place(folder)
+        self._restore(folder)
+
+    def _demand_place(self, folder: Path) -> None:
+        """UserError where a checkpoint is of another step than the run begins at, or has read other data."""
+        kind = detect(folder, self.ranks.world, isinstance(self.trainer.dist_model, FSDP))
+        name = "train.pt" if kind == "unsharded" else f"rank{self.ranks.rank}.pt"
+        with _trusted(TRAIN_PT + SHARDS):
+            found = torch.load(folder / name, map_location="cpu", weights_only=True)
         if found["global_step"] != self.job.start_step:
             raise UserError(
                 f"the checkpoint is of step {found['global_step']}",

@@ -59,6 +59,10 @@ def check_args(args: Mapping[str, Any], fields: Fields, device: str, world: int)
     if kind == "torch_legacy" and strategy != "fsdp":
         fix = "leave it out, or training.args.distributed_strategy=fsdp"
         found.append(UserError("is a format of FSDP", key="training.args.sharded_checkpointer", value=kind, fix=fix))
+    copies = (args.get("fsdp") or {}).get("hybrid_sharding_num_model_replicas")
+    if copies is not None and strategy == "fsdp" and (copies < 1 or world % copies):
+        key, fix = "training.args.fsdp.hybrid_sharding_num_model_replicas", "a divisor of the ranks, or leave it out"
+        found.append(UserError(f"{world} ranks cannot hold so many models alike", key=key, value=copies, fix=fix))
     return found
 
 

@@ -1,4 +1,4 @@
-"""From a state to a Hugging Face folder (config, weights, tokenizer), if it says what the trained model said.
+"""From a state to a Hugging Face folder (config, float32 weights, tokenizer), if it says what the trained model said.
 
 It needs torch and transformers, not ai2-olmo: config.yaml and model.pt of the state are all it reads.
 As a program, `convert STATE OUT`, it does it in an environment of its own.
@@ -14,21 +14,16 @@ from pretrain_exp.framework.olmo2.weights import hf_config, to_hf
 from pretrain_exp.framework.worker.conversion import no_weights, run_conversion, whole_folder
 
 
-def convert(state: Path, out: Path, dtype: str = "float32") -> Path:
-    """Writes `out` in one rename. UserError, and no folder, where the state has no weights or its probe disagrees.
-
-    dtype: of the written weights, float32 or bfloat16; the probe is held against float32.
-    """
-    import torch
+def convert(state: Path, out: Path) -> Path:
+    """Writes `out` in one rename. UserError, and no folder, where the state has no weights or its probe disagrees."""
     from transformers.utils.logging import disable_progress_bar
 
-    from pretrain_exp.framework.worker.probe import check_probe
+    from pretrain_exp.framework.worker.probe import check_folder
 
-    model = load(state / "checkpoint")
-    check_probe(state / "probe.json", model.eval())
     disable_progress_bar()
     with whole_folder(out, state / "checkpoint" / "hf") as folder:
-        model.to(getattr(torch, dtype)).save_pretrained(folder)
+        load(state / "checkpoint").save_pretrained(folder)
+        check_folder(folder, state / "probe.json")
     return out
 
 

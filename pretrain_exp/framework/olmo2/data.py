@@ -107,12 +107,6 @@ class EditedDataset(IterableDataset):
             self._opened.both = order_from_json(self.job.order), overlay
             return self._opened.both
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_opened": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _opened=threading.local())
-
 
 def reads_natively(order: dict[str, Any]) -> bool:
     """Whether ai2-olmo reads this order's instances from its files by itself: flat, of one type, without headers."""

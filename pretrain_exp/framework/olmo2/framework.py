@@ -14,6 +14,7 @@ from pretrain_exp.data.order import DataOrder
 from pretrain_exp.data.token_files import TokenFiles
 from pretrain_exp.errors import UserError
 from pretrain_exp.framework.identity import digest_ends, published
+from pretrain_exp.framework.memory import ADAMW_BYTES
 from pretrain_exp.framework.olmo2 import fields, official
 from pretrain_exp.framework.olmo2.checks import check_args, check_checkpoint, check_data, check_model, check_training
 from pretrain_exp.framework.olmo2.config import strategy_of
@@ -78,7 +79,9 @@ class Olmo2(RankedFramework):
         args, known = training.get("args") or {}, fields.installed(self.interpreter)
         strategy = strategy_of(args, self.device_type)
         found = check_training(training, self.world, self.device_type) + self.check_machine()
-        found += self.check_gpu_memory(model.get("parameters"), shared=strategy == "fsdp")
+        lion = (args.get("optimizer") or {}).get("name") == "lionw"  # one moment, not two
+        bytes_each = ADAMW_BYTES - 4 * lion
+        found += self.check_gpu_memory(model.get("parameters"), bytes_each, shared=strategy == "fsdp")
         if known is not None:
             found += check_args(args, known, self.device_type, self.world)
         if wrong := self.check_start(model) + check_checkpoint(model, self.world, strategy):

@@ -8,12 +8,12 @@ takes what differs from the recipe of all OLMo-2 runs; what is the machine's is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.framework.olmo2.recipe import TRAINING
+from pretrain_exp.framework.olmo2.recipe import NEITHER, TRAINING
 from pretrain_exp.framework.olmo2.weights import unlike_olmo2
 
 SCHEDULES = {
@@ -45,6 +45,16 @@ DEFAULTS: dict[str, Any] = {
     "max_grad_norm_ratio": None,
 }
 """The fields that training.args takes, with ai2-olmo's own defaults for what a file leaves out."""
+TAKEN = {
+    *DEFAULTS, "model", "run_name", "seed", "global_train_batch_size", "max_duration", "precision", "max_grad_norm",
+    "softmax_auxiliary_loss", "auxiliary_loss_multiplier", "activation_checkpointing", "fused_loss",
+    "tokenizer.identifier", "data.seed", "data.paths", "data.generate_doc_lengths", "optimizer.learning_rate",
+    "optimizer.betas", "optimizer.eps", "optimizer.weight_decay", "scheduler.name", "scheduler.units",
+    "scheduler.t_warmup", "scheduler.t_max", "scheduler.alpha_f",
+}  # fmt: skip
+"""All that is taken, or told in words of its own."""
+CHANGES = ("data.label_mask_paths", "early_stopping_factor")  # what is computed, and cannot be chosen
+PRECISIONS = {None: "fp32", "fp32": "fp32", "amp_bf16": "bf16"}
 
 
 def read_official(path: Path) -> dict[str, Any]:
@@ -55,6 +65,9 @@ def read_official(path: Path) -> dict[str, Any]:
     values = load(path)
     model, optimizer = values["model"], values["optimizer"]
     length, batch = int(model["max_sequence_length"]), int(values["global_train_batch_size"])
+    if values.get("precision") not in PRECISIONS:
+        problem, fix = f"computes in {values['precision']}, which is not driven here", "write amp_bf16 or fp32 there"
+        raise UserError(problem, key="model.official", value=str(path), fix=fix)
     if unlike := unlike_olmo2(dict(model)):
         told = ", ".join(f"{name} is {model[name]!r}, not {value!r}" for name, value in unlike.items())
         fix = "framework olmo2 trains OLMo-2: take an OLMo2-*.yaml"
@@ -81,7 +94,7 @@ def read_official(path: Path) -> dict[str, Any]:
 
 
 def left_out(path: Path) -> list[str]:
-    """What a file says that is not taken and that one may want: sentences."""
+    """What a file says that is not taken: sentences."""
     values = load(path)
     found = []
     for name, given in (
@@ -95,7 +108,23 @@ def left_out(path: Path) -> list[str]:
         found.append(
             f"auxiliary_loss_multiplier {multiplier}, which ai2-olmo never reads: its z-loss is {UPSTREAM_Z_LOSS:g}"
         )
+    rest = sorted(_untaken(values))
+    found += [f"{name}: {NEITHER[name]}" for name in rest if name in CHANGES]
+    if others := [name for name in rest if name not in CHANGES]:
+        found.append(f"what is the machine's or has another place: {', '.join(others)}")
     return found
+
+
+def _untaken(values: Mapping[str, Any], below: str = "") -> Iterator[str]:
+    """The fields with a value that is neither taken nor the recipe's."""
+    for key, value in values.items():
+        name = f"{below}{key}"
+        if name in TAKEN or value is None or value == _select(TRAINING, name, None):
+            continue
+        if isinstance(value, Mapping):
+            yield from _untaken(value, f"{name}.")
+        else:
+            yield name
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -132,7 +161,7 @@ def _training(values: Mapping[str, Any]) -> dict[str, Any]:
     if checkpointing not in (None, False, True, "whole_layer"):
         args["activation_checkpointing"] = checkpointing
     return {
-        "precision": "bf16" if values.get("precision") == "amp_bf16" else "fp32",
+        "precision": PRECISIONS[values.get("precision")],
         "max_grad_norm": values.get("max_grad_norm"),
         "z_loss": UPSTREAM_Z_LOSS if values.get("softmax_auxiliary_loss") else 0.0,
         "document_masking": bool((values.get("data") or {}).get("generate_doc_lengths")),

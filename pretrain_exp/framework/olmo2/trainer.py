@@ -23,7 +23,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 from pretrain_exp.framework.olmo2.data import EditedDataset, seek
 from pretrain_exp.framework.worker.boundary import Boundary, JobEnds
 from pretrain_exp.framework.worker.checkpoints import Checkpoints
-from pretrain_exp.framework.worker.hooks import add_gradient_noise
+from pretrain_exp.framework.worker.hooks import acting, add_gradient_noise
 from pretrain_exp.framework.worker.main import Attempt
 from pretrain_exp.framework.worker.noise import Noise, noise_of_rows, planned_noise
 from pretrain_exp.framework.worker.steps import demand_finite, gradient_noise_metric, seed_step
@@ -43,7 +43,7 @@ class SegmentTrainer(Trainer):
         # upstream leaves the coefficient of its configuration unread: there it is 1e-4, always
         self.loss_fn = partial(loss, z_loss_multiplier=self.cfg.auxiliary_loss_multiplier)
         self._noise: torch.Tensor | None = None
-        self._hooked, self._squares, self._elements = -1, 0.0, 0
+        self._hooked, self._squares, self._elements = -1, 0.0, 0.0
         self.model.transformer.wte.register_forward_hook(self._add_noise)
         self.optim.register_step_pre_hook(self._gradient_hooks)
         self.stand_at(step)
@@ -122,9 +122,12 @@ class SegmentTrainer(Trainer):
         """After clipping, before the update; upstream's optimizers come by here twice a step."""
         if self._hooked != self.global_step:
             self._hooked = self.global_step
-            self._squares, self._elements = add_gradient_noise(
-                self.job.hooks, self.global_step - 1, local_gradients(self.model, self.dist_model)
-            )
+            named = local_gradients(self.model, self.dist_model)
+            told: tuple[float, float] = add_gradient_noise(self.job.hooks, self.global_step - 1, named)
+            if acting(self.job.hooks, self.global_step - 1):  # of all ranks: each has met its own shards alone
+                squares, elements = self.ranks.sum(torch.tensor(told, dtype=torch.float64)).tolist()
+                told = squares, elements
+            self._squares, self._elements = told
 
     def _log(self, step: int, told: dict[str, float], scale: float) -> None:
         """scale: all tokens over those with a label. Upstream divides the loss by the former."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from typing import TYPE_CHECKING
 
 from pretrain_exp.framework.worker.hooks import KINDS
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 def work(job: Job, attempt: Attempt, ranks: Ranks, beginning: Beginning) -> int:
     """Trains what the store lacks."""
     tell_ranks(attempt)
-    os.environ["FS_LOCAL_RANK"] = os.environ["RANK"]  # the store is shared by all
     from olmo.optim import build_scheduler
     from olmo.util import prepare_cli_environment
 
@@ -34,7 +32,7 @@ def work(job: Job, attempt: Attempt, ranks: Ranks, beginning: Beginning) -> int:
     logging.getLogger().setLevel(logging.INFO if ranks.first else logging.WARNING)
     config = train_config(job, ranks.world, ranks.device.type)
     prepare_order(job, ranks, beginning.step)
-    model, dist_model = build_model(config, ranks)
+    model, dist_model = build_model(config, ranks, attempt.nodes)
     trainer = SegmentTrainer(
         cfg=config,
         model=model,

@@ -45,7 +45,7 @@ class Segment(Callback):
 
     def post_attach(self) -> None:
         module = self.trainer.train_module
-        self.embeddings = EmbeddingNoise(module.rank_microbatch_size // module.max_sequence_length)
+        self.embeddings = EmbeddingNoise()
         module.model.embeddings.register_forward_hook(self.embeddings.add)
         if self.job.hooks:
             module.optim.register_step_pre_hook(self._add_gradient_noise)
@@ -118,10 +118,9 @@ class SkipHistory(Callback):
 
 
 class EmbeddingNoise:
-    """Adds planned noise to the embeddings of a batch, micro-batch by micro-batch. size: rows of one."""
+    """Adds planned noise to the embeddings of a batch, micro-batch by micro-batch."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self) -> None:
         self.noise: Sequence[Noise] = ()
         self.start = 0
 

@@ -53,8 +53,8 @@ class TrainerState:
             self.history.load_state_dict(trainer_state(folder / "checkpoint")["callbacks"].get("skip_history", {}))
         elif is_native(self.job.model.get("checkpoint")):
             native = Path(self.job.model["checkpoint"])
-            self._read(native)
             check_origin(self.job, native, self.trainer)
+            self._read(native)
             self._check_counts()
         else:
             self._fill()

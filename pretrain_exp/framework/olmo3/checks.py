@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from pretrain_exp.errors import UserError
 from pretrain_exp.framework.checks import check_numbers
 from pretrain_exp.framework.olmo3.fields import Source
+from pretrain_exp.framework.origin import read_config
 
 SECTIONS = {  # of training.args -> the class whose fields it sets
     "model": ("olmo_core.nn.transformer", "TransformerConfig"),
@@ -230,6 +230,12 @@ def is_ddp(training: Mapping[str, Any]) -> bool:
     return isinstance(asked, Mapping) and asked.get("name") == "ddp"
 
 
+def moment_bytes(training: Mapping[str, Any]) -> int:
+    """Of one number of the optimizer's state, whose type OLMo-core's optim.dtype chooses."""
+    optim = ((training.get("args") or {}).get("train_module") or {}).get("optim") or {}
+    return 4 if optim.get("dtype") in (None, "float32") else 2
+
+
 def max_target_sequence_length(training: Mapping[str, Any]) -> int | None:
     """OLMo-core's dataset.max_target_sequence_length: sequences of one such span stay together in the shuffle."""
     return ((training.get("args") or {}).get("dataset") or {}).get("max_target_sequence_length")
@@ -241,5 +247,5 @@ def _vocab_size(model: Mapping[str, Any]) -> int | None:
     path = Path(model.get("checkpoint") or "") / "config.json"
     if not path.is_file():
         return None
-    config = json.loads(path.read_text())
+    config = read_config(path)
     return (config.get("model") or config).get("vocab_size")

@@ -20,11 +20,10 @@ def convert(state: Path, out: Path) -> Path:
     from olmo_core.distributed.checkpoint import load_model_and_optim_state
     from olmo_core.nn.attention import AttentionBackendName
     from olmo_core.nn.hf import save_hf_model
-    from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     from pretrain_exp.framework.olmo3.config import saved_config, set_attention
-    from pretrain_exp.framework.worker.probe import check_probe
+    from pretrain_exp.framework.worker.probe import check_folder
 
     disable_progress_bar()
     config = saved_config(checkpoint)
@@ -34,7 +33,7 @@ def convert(state: Path, out: Path) -> Path:
     with whole_folder(out, checkpoint / "hf") as folder:
         save_hf_model(folder, model.state_dict(), model, save_overwrite=True)
         _complete(folder / "config.json", json.loads((checkpoint / "config.json").read_text())["dataset"])
-        check_probe(state / "probe.json", AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval())
+        check_folder(folder, state / "probe.json")
     return out
 
 

@@ -23,6 +23,7 @@ from pretrain_exp.framework.olmo3.checks import (
     check_vocabulary,
     is_ddp,
     max_target_sequence_length,
+    moment_bytes,
 )
 from pretrain_exp.framework.olmo3.fields import installed
 from pretrain_exp.framework.olmo3.official import read_script
@@ -93,7 +94,8 @@ class Olmo3(RankedFramework):
 
     def check(self, model: dict[str, Any], training: dict[str, Any]) -> list[UserError]:
         found = check_training(training, self.world) + self.check_machine()
-        found += self.check_gpu_memory(model.get("parameters"), shared=not is_ddp(training))
+        bytes_each = 8 + 2 * moment_bytes(training)
+        found += self.check_gpu_memory(model.get("parameters"), bytes_each, shared=not is_ddp(training))
         source = installed(self.interpreter)
         if source is None:
             return found

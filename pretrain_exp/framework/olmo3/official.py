@@ -2,7 +2,9 @@
 
     model         architecture, sequence length, batch, optimizer, schedule, mix and seed of the data
     training      precision, clipping, z-loss, micro-batch, and in `args` what has no name but OLMo-core's
-    left          what it says that is not taken: callbacks, folders, and what depends on ranks or on a checkpoint
+    left          what it says that is not taken: folders, threads, and what depends on ranks or on a checkpoint
+
+A field that this framework refuses in training.args is refused here too.
 
 script.py reads it; nothing of it is run.
 """
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain_exp.errors import UserError
+from pretrain_exp.framework.olmo3.checks import REFUSED
 from pretrain_exp.framework.olmo3.script import Made, Script, Unread, read
 
 TOKENIZER = "allenai/dolma2-tokenizer"  # TokenizerName.dolma2 of OLMo-core 3.0
@@ -23,6 +26,18 @@ OPTIMIZERS = {"SkipStepAdamWConfig": "skip_step_adamw", "AdamWConfig": "adamw"}
 SCHEDULES = {"CosWithWarmup": "cosine", "LinearWithWarmup": "linear", "WSD": "wsd", "ConstantWithWarmup": "constant"}
 OWN_NAMES = {"lr", "betas", "eps", "weight_decay"}  # of an optimizer, which `model.optimizer` holds
 POSITIONAL = {"TransformerActivationCheckpointingConfig": ("mode",)}
+TAKEN = {  # the fields of a section that have a place here
+    "dataset": {
+        "sequence_length", "mix", "generate_doc_lengths", "max_target_sequence_length", "instance_filter_config",
+    },
+    "data_loader": {"global_batch_size", "seed"},
+    "train_module": {
+        "optim", "scheduler", "rank_microbatch_size", "max_sequence_length", "max_grad_norm", "z_loss_multiplier",
+        "compile_model", "dp_config", "tp_config", "cp_config", "ac_config", "float8_config",
+    },
+    "trainer": {"max_duration"},
+}  # fmt: skip
+HARMLESS = {"data_loader.shuffle": True, "train_module.label_ignore_index": -100}  # of REFUSED: as it is here
 STRATEGY = ("dp_config", "tp_config", "cp_config", "ac_config", "float8_config")
 
 
@@ -54,8 +69,8 @@ class _Reader:
         self.path, self.left = path, list(script.conditional)
         if script.changed:
             raise _wrong(path, f"changes what it has made, which only running it would tell: {script.changed[0]}")
-        parts = ("model", "dataset", "data_loader", "train_module", "trainer")
-        self.parts = {name: self._made(made.values.get(name), name) for name in parts}
+        self.parts = {name: self._made(made.values.get(name), name) for name in ("model", *TAKEN)}
+        self.beside = {name: value for name, value in made.values.items() if name not in self.parts}
 
     def read(self) -> Official:
         dataset, loader, module = self.parts["dataset"], self.parts["data_loader"], self.parts["train_module"]
@@ -201,10 +216,17 @@ class _Reader:
         return value
 
     def _tell_rest(self) -> None:
-        trainer = self.parts["trainer"].values
-        for name in ("load_path", "hard_stop", "load_trainer_state", "load_optim_state"):
-            if trainer.get(name) is not None:
-                self.left.append(f"trainer.{name} = {_text(trainer[name])}")
+        """What no other method has taken. UserError for what this framework cannot do."""
+        rest = dict(self.beside)
+        for part, taken in TAKEN.items():
+            rest |= {f"{part}.{name}": value for name, value in self.parts[part].values.items() if name not in taken}
+        for name, value in rest.items():
+            if value is None or (name in HARMLESS and value == HARMLESS[name]):
+                continue
+            if name in REFUSED:
+                raise _wrong(self.path, f"says {name} = {_text(value)}: {REFUSED[name]}")
+            if name != "dataset.tokenizer" or value != Made("TokenizerConfig.dolma2"):
+                self.left.append(f"{name} = {_text(value)}")
 
 
 def _text(value: Any) -> str:

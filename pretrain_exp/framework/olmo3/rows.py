@@ -70,9 +70,3 @@ class Rows:
             min_period=self.instance_filter.repetition_min_period,
         )
         return all(match.times < self.instance_filter.repetition_max_count for match in found)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_opened"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _opened=threading.local())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from pretrain_exp.errors import UserError
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 def work(job: Job, attempt: Attempt, ranks: Ranks, beginning: Beginning) -> int:
     """Trains what the store lacks, in OLMo-core's trainer."""
     tell_ranks(attempt)
-    os.environ.setdefault("OLMO_SHARED_FS", "1")
     from olmo_core.exceptions import OLMoConfigurationError
     from olmo_core.utils import setup_logging
 

@@ -28,7 +28,7 @@ class Boundary:
         self.checkpoints, self.attempt, self.flush = checkpoints, attempt, flush
         self.job, self.ranks = checkpoints.job, checkpoints.ranks
         self._saves = {save.step: save for save in self.job.saves}
-        self._resume_seconds = 60.0 * self.job.training.get("resume_every_minutes", 15.0)
+        self._resume_seconds = 60.0 * self.job.training["resume_every_minutes"]
         self._saved_at = time.monotonic()
 
     def reach(self, step: int) -> int | None:

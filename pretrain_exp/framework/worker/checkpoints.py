@@ -2,6 +2,7 @@
 
 <state>/checkpoint/      the framework's own: whatever it needs to go on
 <state>/probe.json  metrics.jsonl  reads/  job.json           see probe.py, journal.py
+<live>/resume/state-*/   a state that is being written
 <live>/resume/step<N>/   the same between two states, and progress.json; complete once it has this name
     progress.json        {schema, step, from: {step, state}}, from: the state where its journal begins
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -19,8 +20,11 @@ from pretrain_exp.framework.worker.job import Job, Save
 from pretrain_exp.framework.worker.journal import Journal, Origin
 from pretrain_exp.framework.worker.probe import Probe
 from pretrain_exp.framework.worker.ranks import Ranks
+from pretrain_exp.provenance import code_commit, with_code
 from pretrain_exp.store.claims import ClaimLost, demand_claim
-from pretrain_exp.store.states import can_start, commit, stage, state_dir, write_json
+from pretrain_exp.store.states import can_start, commit, fresh, state_dir, write_json
+
+PROGRESS = "progress.json"  # the last file to be written and the first to go: without it, a kill came in between
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,11 @@ def _newest(job: Job) -> Beginning | None:
         if save.step < missing[0] and can_start(job.store, save.key):
             states.append(Beginning.at(save.step, folder))
     newest = max(states, key=lambda beginning: beginning.step)
-    for folder in job.resume.glob("step*"):
-        progress = json.loads((folder / "progress.json").read_text())
+    for path in job.resume.glob(f"step*/{PROGRESS}"):
+        progress = json.loads(path.read_text())
         # one that began elsewhere (the folder served another job) tells of steps that another state tells of too
         if progress.get("from") == asdict(newest.origin) and newest.step < progress["step"] <= missing[0]:
-            newest = Beginning(progress["step"], folder, newest.origin, resumed=True)
+            newest = Beginning(progress["step"], path.parent, newest.origin, resumed=True)
     return newest
 
 
@@ -95,6 +99,7 @@ class Checkpoints:
     ranks: Ranks
     trained: Trained
     journal: Journal
+    code: str | None = field(default_factory=code_commit)  # when this process began, whatever a checkout is by its end
 
     def load(self, beginning: Beginning) -> None:
         """Fills what is trained and the journal, and drops checkpoints between states that lead nowhere."""
@@ -104,13 +109,13 @@ class Checkpoints:
             demand_claim(os.environ)
             for folder in self.job.resume.iterdir():
                 if folder != beginning.folder:
-                    shutil.rmtree(folder)
+                    _drop(folder)
         self.ranks.barrier()
 
     def save_state(self, save: Save) -> None:
         """Commits the state to the store and drops the checkpoints that led to it."""
         wanted = self.ranks.first and not can_start(self.job.store, save.key)
-        folder = self.ranks.share(str(stage(self.job.store, save.key)) if wanted else "")
+        folder = self.ranks.share(str(fresh(self.job.resume, f"state-{save.key}")) if wanted else "")
         if folder:
             staging = Path(folder)
             self._fill(staging)
@@ -122,6 +127,8 @@ class Checkpoints:
                 self._commit(staging, save)
         self.journal.begin(Origin(save.step, save.key))
         if self.ranks.first:
+            for path in self.job.resume.glob(f"step*/{PROGRESS}"):
+                path.unlink()
             shutil.rmtree(self.job.resume, ignore_errors=True)
         self.ranks.barrier()
 
@@ -132,7 +139,7 @@ class Checkpoints:
             shutil.rmtree(staging)
             raise
         shutil.copyfile(self.job.path, staging / "job.json")  # the configuration that ran stays beside its result
-        commit(self.job.store, staging, save.key, save.record)
+        commit(self.job.store, staging, save.key, with_code(save.record, self.code))
 
     def save_resume(self, step: int) -> None:
         """Keeps what a restart needs to go on at `step`; the one before is dropped when this one is whole."""
@@ -146,14 +153,20 @@ class Checkpoints:
         self.ranks.barrier()
         if self.ranks.first:
             demand_claim(os.environ)
-            write_json(writing / "progress.json", {"schema": 2, "step": step, "from": asdict(self.journal.origin)})
+            write_json(writing / PROGRESS, {"schema": 2, "step": step, "from": asdict(self.journal.origin)})
             if not target.exists():
                 os.rename(writing, target)
             for folder in self.job.resume.iterdir():
                 if folder != target:
-                    shutil.rmtree(folder)
+                    _drop(folder)
         self.ranks.barrier()
 
     def _fill(self, folder: Path) -> None:
         self.trained.save(folder)
         self.journal.write(folder)
+
+
+def _drop(folder: Path) -> None:
+    """Removes a checkpoint between states so that, ended half-way, it is none."""
+    (folder / PROGRESS).unlink(missing_ok=True)
+    shutil.rmtree(folder)

@@ -1,6 +1,6 @@
 """What every conversion of a state to a Hugging Face folder does around it.
 
-convert STATE OUT --> a folder beside OUT, written and judged --one rename--> OUT
+convert STATE OUT --> a folder beside OUT, written, read back and judged (probe.py) --one rename--> OUT
 """
 
 from __future__ import annotations
@@ -39,6 +39,6 @@ def whole_folder(out: Path, tokenizer: Path) -> Iterator[Path]:
 def run_conversion(convert: Callable[..., object]) -> None:
     """`convert` as a program: its arguments are the command line's; a UserError is told on stderr."""
     try:
-        convert(*map(Path, sys.argv[1:3]), *sys.argv[3:])
+        convert(*map(Path, sys.argv[1:3]))
     except UserError as error:
         sys.exit(error.render())

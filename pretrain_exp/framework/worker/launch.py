@@ -17,6 +17,10 @@ import time
 from pathlib import Path
 
 START = str(Path(__file__).with_name("start.py"))
+OF_A_RANK = frozenset(
+    {"MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"}
+)
+"""What torchrun tells a rank by its environment: no other job may inherit it."""
 GRACE_SECONDS = 10.0  # what the other ranks get to end after one has failed
 
 

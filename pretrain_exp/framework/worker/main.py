@@ -39,10 +39,27 @@ class Attempt:
     rank: int
     world: int
     local_rank: int
+    local_world: int  # ranks on this machine
     device: str  # cpu | cuda
     rendezvous: str | None  # an init method of torch.distributed; None with one rank
     stop_signal: StopSignal
     step: int | None = None
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Attempt:
+        """By the command line (rank, world, rendezvous), else by torchrun's environment, else the only rank."""
+        rank, world, rendezvous = options.rank, options.world, options.rendezvous
+        local_rank, local_world = rank, world
+        if rank is None:
+            rank, world = (int(os.environ.get(name, alone)) for name, alone in (("RANK", 0), ("WORLD_SIZE", 1)))
+            local_rank = int(os.environ.get("LOCAL_RANK", rank))
+            local_world = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+            rendezvous = "env://" if "RANK" in os.environ else None
+        return cls(rank, world, local_rank, local_world, options.device, rendezvous, StopSignal())
+
+    @property
+    def nodes(self) -> int:
+        return self.world // self.local_world
 
 
 Work = Callable[["Job", Attempt, "Ranks", "Beginning"], int]
@@ -57,10 +74,8 @@ def run_worker(work: Work, arguments: Sequence[str] | None = None, hooks: Collec
     options = _parser().parse_args(arguments)
     if options.lifeline is not None:
         threading.Thread(target=_die_with, args=(options.lifeline,), daemon=True).start()
-    stop_signal = StopSignal()
-    stop_signal.listen()
-    local_rank = int(os.environ.get("LOCAL_RANK", options.rank))
-    attempt = Attempt(options.rank, options.world, local_rank, options.device, options.rendezvous, stop_signal)
+    attempt = Attempt.of(options)
+    attempt.stop_signal.listen()
     job: Job | None = None
     try:
         job = Job.load(options.job, hooks)
@@ -91,10 +106,13 @@ def _train(work: Work, job: Job, attempt: Attempt) -> int:
 
 
 def tell_ranks(attempt: Attempt) -> None:
-    """Who this process is, for frameworks that ask the environment: torchrun has set it, our launcher has not."""
-    told = {"RANK": attempt.rank, "WORLD_SIZE": attempt.world, "LOCAL_RANK": attempt.local_rank}
-    for name, value in {**told, "LOCAL_WORLD_SIZE": attempt.world}.items():
-        os.environ.setdefault(name, str(value))
+    """Who this process is, for frameworks that ask nothing but the environment, where nobody else may have a say.
+
+    FS_LOCAL_RANK of both OLMos is the rank among those that share a file system: all share the store.
+    """
+    told = {"RANK": attempt.rank, "WORLD_SIZE": attempt.world, "FS_LOCAL_RANK": attempt.rank}
+    told |= {"LOCAL_RANK": attempt.local_rank, "LOCAL_WORLD_SIZE": attempt.local_world}
+    os.environ.update({name: str(value) for name, value in told.items()})
 
 
 def end_process(status: int) -> None:
@@ -120,9 +138,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("job", type=Path)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--rank", type=int, default=int(os.environ.get("RANK", 0)))
-    parser.add_argument("--world", type=int, default=int(os.environ.get("WORLD_SIZE", 1)))
-    parser.add_argument("--rendezvous", default="env://" if "RANK" in os.environ else None)
+    parser.add_argument("--rank", type=int, help="with --world and --rendezvous; else the environment is torchrun's")
+    parser.add_argument("--world", type=int)
+    parser.add_argument("--rendezvous")
     parser.add_argument("--lifeline", type=int, help="file descriptor whose end of file means that the launcher died")
     return parser
 

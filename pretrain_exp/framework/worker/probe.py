@@ -51,6 +51,17 @@ def log_probabilities(logits: torch.Tensor, tokens: torch.Tensor) -> list[list[f
     return [[float(f"{value:.9g}") for value in row] for row in found.tolist()]
 
 
+def check_folder(folder: Path, probe: Path) -> None:
+    """UserError where the model in a Hugging Face folder lacks weights, or does not say what the trained one said."""
+    from transformers import AutoModelForCausalLM
+
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    model, found = loaded
+    if wrong := sorted([*found["missing_keys"], *found["unexpected_keys"]]):
+        raise UserError(f"{len(wrong)} weights do not fit transformers, first {wrong[0]}", value=str(probe.parent))
+    check_probe(probe, model.eval())
+
+
 def check_probe(path: Path, hf: Any) -> None:
     """UserError where a converted model (on the CPU, float32, evaluating) does not say what the trained one said."""
     said = json.loads(path.read_text())
