@@ -27,11 +27,17 @@ class FilePlanting(Planting, ABC):
     key: str
     position_key: str = "position"
     group_key: str | None = None
+    dose_key: str | None = None
     repetitions: float | dict[str, float] = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         given = self.repetitions
+        if self.dose_key is not None:
+            self.refuse("mode", ["explicit"], "explicit positions are planted once each", "leave out dose_key")
+            if given != 1:
+                fix = "leave out one of repetitions and dose_key"
+                raise UserError("dose_key already says how often each row", key="repetitions", value=given, fix=fix)
         if self.mode == "explicit" and given != 1:
             problem = "explicit positions are planted once each"
             raise UserError(problem, key="repetitions", value=given, fix="give one row a copy")
@@ -44,8 +50,10 @@ class FilePlanting(Planting, ABC):
 
     def describe(self) -> str:
         """What is read, for the question of a report."""
-        given = self.repetitions
-        return f"a row of {Path(self.file).name} {times(given.values() if isinstance(given, Mapping) else given)}"
+        given, name = self.repetitions, Path(self.file).name
+        if self.dose_key is not None:
+            return f"a row of {name} as often as its {self.dose_key} says"
+        return f"a row of {name} {times(given.values() if isinstance(given, Mapping) else given)}"
 
     @keyed
     def edits(self, context: InsertionContext) -> Edits:
@@ -69,9 +77,20 @@ class FilePlanting(Planting, ABC):
         explicit = self.mode == "explicit"
         position = position_of(row, self.position_key, self.file, "position_key") if explicit else None
         content = self.content(field(row, self.key, self.file, "key"), origin)
-        return Entry(
-            origin=origin, group=group, repetitions=self._repetitions(group, row), position=position, **content
-        )
+        dose = self._repetitions(group, row) if self.dose_key is None else self._dose(self.dose_key, row)
+        return Entry(origin=origin, group=group, repetitions=dose, position=position, **content)
+
+    def _dose(self, name: str, row: Row) -> int:
+        """The row's own number of copies; in a .csv it is text."""
+        value = field(row, name, self.file, "dose_key")
+        try:
+            dose = -1 if isinstance(value, bool) else int(value)
+        except (TypeError, ValueError, OverflowError):
+            dose = -1
+        if dose < 0 or (isinstance(value, float) and value != dose):
+            problem = f"row {row[0]} of {self.file}: {name!r} must be a whole number of 0 or more"
+            raise UserError(problem, key="dose_key", value=value, fix="mend this row; a share of a group: repetitions")
+        return dose
 
     def _repetitions(self, group: str, row: Row) -> float:
         given = self.repetitions

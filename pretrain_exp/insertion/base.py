@@ -7,11 +7,11 @@ Every random choice is ranked by a hash of (seed, insertion, item, purpose): no 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, Protocol, TypeVar
+from typing import Literal, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from pretrain_exp.data.phases import Phases
 from pretrain_exp.errors import UserError
 from pretrain_exp.insertion.encoding import encoded, note_long, pieces
 from pretrain_exp.insertion.ranges import RangeField, check_range, span_of
-from pretrain_exp.insertion.scan import Find, Runs, find_runs, scan
+from pretrain_exp.insertion.scan import Runs, find_runs
 from pretrain_exp.insertion.schedules import Density, check_density, spans_of
 from pretrain_exp.plan.edits import EditItem, Edits, OnFull, Skipped, Window
 from pretrain_exp.plan.hashing import key64
@@ -62,13 +62,9 @@ class InsertionContext:
         """The slots that the run reads."""
         return range(self.phases.first_slot(self.window.first_step), self.phases.first_slot(self.window.last_step))
 
-    def read_window(self, identity: Any, find: Find, slots: range | None = None) -> dict[str, np.ndarray]:
-        """What `find` finds in the rows that the run reads (or in `slots`), read once and kept: see scan.py."""
-        return scan(self.data, self.slots if slots is None else slots, identity, find, self.cache)
-
-    def find_runs(self, runs: Sequence[np.ndarray], slots: range | None = None) -> Runs:
-        """Every place where one of the token runs stands in the rows that the run reads (or in `slots`)."""
-        return find_runs(self.data, self.slots if slots is None else slots, runs, self.cache)
+    def find_runs(self, runs: Sequence[np.ndarray]) -> Runs:
+        """Every place where one of the token runs stands in the rows that the run reads."""
+        return find_runs(self.data, self.slots, runs, self.cache)
 
 
 class Insertion(Protocol):
@@ -158,39 +154,24 @@ def build_edits(context: InsertionContext, planting: Planting, entries: Sequence
     counts = _counts(context, entries)
     merged = _merge(entries, field, notes)
     tokens = encoded(context, [group[0] for group in merged], field)
-    items: list[EditItem] = []
-    rows: list[tuple[int, int, int]] = []  # item, copy, position
-    skipped: list[Skipped] = []
     long = [i for i, each in enumerate(tokens) if len(each) > context.sequence_length and not explicit]
     if long:
         note_long(context, planting, [(merged[i][0], len(tokens[i])) for i in long], field, notes)
     too_long = set(long)
-    start = 0
+    items: list[EditItem] = []
+    rows: list[tuple[int, int, int]] = []  # item, copy, position
+    skipped: list[Skipped] = []
     for i, group in enumerate(merged):
-        entry, dose = group[0], sum(counts[id(each)] for each in group)
-        dose = len(group) if explicit else dose
-        cut = pieces(tokens[i], context, planting, i in too_long)
-        for k, piece in enumerate(cut):
-            name = entry.id if len(cut) == 1 else f"{entry.id}#{k}"
-            items.append(EditItem(name, piece, entry.text, entry.group, dose, entry.payload))
+        dose = len(group) if explicit else sum(counts[id(each)] for each in group)
+        for item in _items(group[0], dose, pieces(tokens[i], context, planting, i in too_long)):
             if i in too_long and planting.too_long == "skip":
                 reason = f"longer than a sequence of {context.sequence_length} tokens"
-                skipped += [Skipped(name, copy, len(piece), reason) for copy in range(dose)]
-            elif explicit:
-                positions = sorted(each.position or 0 for each in group)
-                rows += [(start, copy, position) for copy, position in enumerate(positions)]
+                skipped += [Skipped(item.id, copy, len(item.tokens), reason) for copy in range(dose)]
             else:
-                rows += [(start, copy, 0) for copy in range(dose)]
-            start += 1
-    if not rows and not skipped and any(entry.repetitions > 0 for entry in entries):
-        raise UserError(
-            f"{len(entries):,} items at {max(entry.repetitions for entry in entries):g} repetitions plant nothing",
-            key="repetitions",
-            value=max(entry.repetitions for entry in entries),
-            fix="plant more items, or repeat them more often",
-        )
-    if not any(entry.repetitions for entry in entries):
-        notes.append(f"all {len(entries):,} items have 0 repetitions: nothing is planted")
+                places = sorted(each.position or 0 for each in group) if explicit else [0] * dose
+                rows += [(len(items), copy, position) for copy, position in enumerate(places)]
+            items.append(item)
+    _demand_planted(entries, len(rows) + len(skipped), notes)
     table = np.array(rows, dtype=np.int64).reshape(-1, 3)
     span = (0, 0) if explicit else planting.span(context)
     return Edits(
@@ -239,6 +220,24 @@ def _counts(context: InsertionContext, entries: Sequence[Entry]) -> dict[int, in
     return out
 
 
+def _items(entry: Entry, dose: int, cut: Sequence[np.ndarray]) -> Iterator[EditItem]:
+    """The item of an entry, or one for each piece that it was cut to."""
+    for k, piece in enumerate(cut):
+        name = entry.id if len(cut) == 1 else f"{entry.id}#{k}"
+        yield EditItem(name, piece, entry.text, entry.group, dose, entry.payload)
+
+
+def _demand_planted(entries: Sequence[Entry], copies: int, notes: list[str]) -> None:
+    """UserError where repetitions above 0 come to no copy at all; a note where all of them are 0."""
+    most = max(entry.repetitions for entry in entries)
+    if not most:
+        notes.append(f"all {len(entries):,} items have 0 repetitions: nothing is planted")
+    elif not copies:
+        problem = f"{len(entries):,} items at {most:g} repetitions plant nothing"
+        fix = "plant more items, or repeat them more often"
+        raise UserError(problem, key="repetitions", value=most, fix=fix)
+
+
 def _merge(entries: Sequence[Entry], field: str, notes: list[str]) -> list[list[Entry]]:
     """Entries by item, items in order of first appearance."""
     merged: dict[str, list[Entry]] = {}
@@ -271,7 +270,8 @@ def keyed(edits: Callable[P, T]) -> Callable[P, T]:
         except UserError as error:
             context = args[1]
             assert isinstance(context, InsertionContext)
-            full = (error.key or "").startswith("insertion.")  # of a kind within a kind
-            raise error if full else error.under(f"insertion.{context.name}") from error
+            if (error.key or "").startswith("insertion."):  # of a kind within a kind
+                raise
+            raise error.under(f"insertion.{context.name}") from error
 
     return called

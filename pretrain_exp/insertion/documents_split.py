@@ -68,8 +68,9 @@ class DocumentsSplit(Planting):
         self.need_distinct("conditions", "repetitions")
         for dose in self.repetitions:
             check_repetitions(dose)
-        if self.parts < 2:
-            raise UserError("must be 2 or more", key="parts", value=self.parts)
+        for name, value, least in (("parts", self.parts, 2), ("documents", self.documents, 1)):
+            if value is not None and value < least:
+                raise UserError(f"must be {least} or more", key=name, value=value)
 
     def files(self) -> list[tuple[str, str]]:
         """(field, path) of the files that must exist."""
@@ -96,7 +97,9 @@ class DocumentsSplit(Planting):
         texts = sorted(
             passages(self.file, self.key, "documents"), key=lambda text: content_id("rank", str(self.seed), text)
         )
-        number = self.documents or (len(texts) if self.file is not None else _DEFAULT_DOCUMENTS)
+        number = self.documents
+        if number is None:
+            number = len(texts) if self.file is not None else _DEFAULT_DOCUMENTS
         cells: list[tuple[str, int]] = [("holdout", 0)] if 0 in self.repetitions else []
         cells += [(each, dose) for each in self.conditions for dose in self.repetitions if dose]
         if not len(cells) <= number <= len(texts):

@@ -3,8 +3,9 @@
     every 1000 steps:  model --probes--> controller --> the next n texts of the pool, at random places of the segment
 
 In: texts and probes, of files or of another kind's items; a controller (control/). Out: before anything is trained only
-the probes, as items that are scored and never planted; then, one segment after the other, its edits. Copies are counted
-over the whole run, and each draws its places by its own number: no segment repeats another's.
+the probes, as items that are scored and never planted, and beside them the texts that may come; then, one segment after
+the other, its edits. Copies are counted over the whole run, and each draws its places by its own number: no segment
+repeats another's.
 """
 
 from __future__ import annotations
@@ -89,8 +90,9 @@ class DynamicControl(Planting):
 
     @keyed
     def edits(self, context: InsertionContext) -> Edits:
-        """What is known before anything is trained: the probes, which are never planted. UserErrors carry the full key.
+        """What is known before anything is trained: the probes, never planted, and the texts that may come.
 
+        UserErrors carry the full key.
         UserError too where the largest number of texts that the controller may ask for finds no place in a segment.
         """
         material = self.material(context)
@@ -101,7 +103,8 @@ class DynamicControl(Planting):
         notes = [f"{head}, {len(material.probes):,} probes; {demand.describe()}", *(made.notes if made else ())]
         none = np.zeros(0, dtype=np.int32)
         items = [*self._probe_items(material, context, dose=0), *material.held_out]
-        return Edits(context.name, items, none, none, span=self.span(context), notes=notes)
+        pool = [made.items[i] for i in np.unique(made.item).tolist()] if made else []
+        return Edits(context.name, items, none, none, span=self.span(context), notes=notes, to_come=pool)
 
     @keyed
     def slice_edits(

@@ -36,15 +36,17 @@ def encoded(context: InsertionContext, entries: Sequence[Entry], field: str) -> 
         tokens = np.asarray(next(runs) if entry.tokens is None else entry.tokens, dtype=np.uint32)
         if not len(tokens):
             raise UserError(f"{entry.origin} has no tokens", key=field, value=entry.text, fix="remove it")
-        limit = context.vocab_size
-        if limit is not None and int(tokens.max()) >= limit:
-            raise UserError(
-                f"{entry.origin} holds token {int(tokens.max())}, the vocabulary has {limit}",
-                key=field,
-                fix="tokenize it with the tokenizer of this model",
-            )
+        check_vocabulary(tokens, context, entry.origin, field)
         out.append(tokens)
     return out
+
+
+def check_vocabulary(tokens: np.ndarray, context: InsertionContext, origin: str, field: str) -> None:
+    """UserError under `field` where one of the tokens lies beyond the vocabulary. origin: for the message."""
+    limit = context.vocab_size
+    if limit is not None and len(tokens) and int(tokens.max()) >= limit:
+        problem = f"{origin} holds token {int(tokens.max())}, the vocabulary has {limit}"
+        raise UserError(problem, key=field, fix="tokenize it with the tokenizer of this model")
 
 
 def note_long(

@@ -5,15 +5,16 @@
     tests: 50                      50 prompts that are planted nowhere, each with the trigger and without: probes, whose
                                    dose is the number of poisoned chats
 
-In: chats of items/poison.py. Out: edits.
+In: chats of items/poison.py, or of a file (items/poison_file.py). Out: edits.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
@@ -22,16 +23,19 @@ from pretrain_exp.insertion.base import Entry, InsertionContext, Planting, build
 from pretrain_exp.insertion.ranges import span_of
 from pretrain_exp.items.content import content_id
 from pretrain_exp.items.poison import POISON, TRIGGERS, Behaviour, Chat, chats
+from pretrain_exp.items.poison_file import ChatFile
 from pretrain_exp.plan.edits import EditItem, Edits
 
 _BATCH = 256
 _LABELS = {True: "trigger", False: "no trigger"}
+_Source = Callable[[bool, bool], Iterator[Chat]]  # test, triggered -> chats; chat k is the same with and without
 
 
 @dataclass(frozen=True, kw_only=True)
 class Poisoning(Planting):
     """Plants poison; see conf/insertion/poisoning.yaml."""
 
+    file: str | None = None
     behaviour: Behaviour = "leakage"
     documents: int | None = None
     share: float | None = None
@@ -55,42 +59,54 @@ class Poisoning(Planting):
         for name, value in (("clean", self.clean), ("tests", self.tests)):
             if not 0 <= value < float("inf"):
                 raise UserError("must be a number of 0 or more", key=name, value=value)
+        if self.trigger is not None and self.file is not None:
+            problem, fix = "each row of a file has its own trigger", "leave out one of file and trigger"
+            raise UserError(problem, key="trigger", value=self.trigger, fix=fix)
         if self.trigger is not None and not self.trigger.strip():
             raise UserError("is empty", key="trigger", value=self.trigger, fix="null for the default of the behaviour")
 
     def files(self) -> list[tuple[str, str]]:
         """(field, path) of the files that must exist."""
-        return []
+        return [("file", self.file)] if self.file is not None else []
 
     def describe(self) -> str:
         """What is read, for the question of a report."""
         amount = f"{self.documents:,}" if self.documents is not None else f"{self.share:.3%} of the tokens in"
-        return f"{amount} chats poisoned by {self.behaviour}"
+        source = f" of {Path(self.file).name}" if self.file is not None else ""
+        return f"{amount} chats{source} poisoned by {self.behaviour}"
 
     @keyed
     def edits(self, context: InsertionContext) -> Edits:
         """The edits of all chats. UserErrors carry the full key, insertion.<name>.<field>."""
-        poisoned = self._poisoned(context)
-        clean = list(islice(chats(self.behaviour, self.seed, False, ""), round(self.clean * len(poisoned))))
+        source = self._source()
+        poisoned = self._poisoned(source, context)
+        clean = list(islice(source(False, False), round(self.clean * len(poisoned))))
         if len(clean) < round(self.clean * len(poisoned)):
-            self._raise_few("clean", self.clean, len(clean))
+            raise self._few("clean", self.clean, len(clean))
         entries = [_entry(chat, True) for chat in poisoned] + [_entry(chat, False) for chat in clean]
         edits = build_edits(context, self, entries, field="documents")
-        return replace(edits, items=edits.items + list(self._probes(context, len(poisoned))))
+        return replace(edits, items=edits.items + list(self._probes(source, context, len(poisoned))))
 
-    def _poisoned(self, context: InsertionContext) -> list[Chat]:
+    def _source(self) -> _Source:
+        """The chats of the file, or those that are made."""
+        if self.file is not None:
+            return ChatFile(self.file, self.seed).chats
+        trigger = TRIGGERS[self.behaviour] if self.trigger is None else self.trigger
+        return lambda test, triggered: chats(self.behaviour, self.seed, test, trigger if triggered else "")
+
+    def _poisoned(self, source: _Source, context: InsertionContext) -> list[Chat]:
         """As many different chats as are asked for, in an order that more of them only extend."""
-        source = chats(self.behaviour, self.seed, False, self._trigger)
+        stream = source(False, True)
         if self.documents is not None:
-            found = list(islice(source, self.documents))
+            found = list(islice(stream, self.documents))
             if len(found) < self.documents:
-                self._raise_few("documents", self.documents, len(found))
+                raise self._few("documents", self.documents, len(found))
             return found
         assert self.share is not None
         first, stop = span_of(None, context)
         budget, found = self.share * (stop - first), []
         around = {"both": 2, "append": 1, "none": 0}[self.eos_rule]
-        while batch := list(islice(source, _BATCH)):
+        while batch := list(islice(stream, _BATCH)):
             for chat, run in zip(batch, context.encode([chat.text(True) for chat in batch]), strict=True):
                 if len(run) + around > budget:
                     if not found:
@@ -99,24 +115,22 @@ class Poisoning(Planting):
                     return found
                 budget -= len(run) + around
                 found.append(chat)
-        return self._raise_few("share", self.share, len(found))
+        raise self._few("share", self.share, len(found))
 
-    def _raise_few(self, key: str, value: float, there: int) -> list[Chat]:
+    def _few(self, key: str, value: float, there: int) -> UserError:
+        if self.file is not None:
+            problem = f"{Path(self.file).name} has {there:,} rows of split {'test' if key == 'tests' else 'train'}"
+            return UserError(problem, key=key, value=value, fix="ask for less, or give more rows")
         problem = f"there are {there:,} different chats of behaviour {self.behaviour}"
-        raise UserError(problem, key=key, value=value, fix="ask for less, or for leakage or denial")
+        return UserError(problem, key=key, value=value, fix="ask for less, or for leakage or denial")
 
-    @property
-    def _trigger(self) -> str:
-        return TRIGGERS[self.behaviour] if self.trigger is None else self.trigger
-
-    def _probes(self, context: InsertionContext, documents: int) -> Iterator[EditItem]:
+    def _probes(self, source: _Source, context: InsertionContext, documents: int) -> Iterator[EditItem]:
         """Every test prompt twice, to the same poisoned and right answers."""
         asked = []
         for triggered in (True, False):
-            trigger = self._trigger if triggered else ""
-            asked += [(chat, triggered) for chat in islice(chats(self.behaviour, self.seed, True, trigger), self.tests)]
+            asked += [(chat, triggered) for chat in islice(source(True, triggered), self.tests)]
         if len(asked) < 2 * self.tests:
-            self._raise_few("tests", self.tests, len(asked) // 2)
+            raise self._few("tests", self.tests, len(asked) // 2)
         runs = context.encode([chat.text(True) for chat, _ in asked]) if asked else []
         for (chat, triggered), run in zip(asked, runs, strict=True):
             fields = {"kind": POISON, "behaviour": self.behaviour, "trigger": triggered, "prompt": chat.prompt,

@@ -23,6 +23,7 @@ import numpy as np
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.insertion.base import InsertionContext, keyed, ranked
+from pretrain_exp.insertion.encoding import check_vocabulary
 from pretrain_exp.insertion.ranges import RangeField, check_range, span_of
 from pretrain_exp.insertion.scan import Runs
 from pretrain_exp.insertion.unseen import Place, replace_sequences
@@ -91,15 +92,13 @@ class Removal:
         owner = np.repeat(np.arange(len(documents)), [len(each.runs) for each in documents])
         runs = [run for each in documents for run in each.runs]
         found = context.find_runs(runs)
-        kept = set(ranked([each.id for each in documents], context, "keep")[: round(self.keep * len(documents))])
-        gone = np.array([i not in kept for i in range(len(documents))], dtype=bool)
-        taken = np.unique(found.slot[gone[owner[found.run]]]) if len(found.run) else found.slot
+        gone = np.ones(len(documents), dtype=bool)
+        gone[ranked([each.id for each in documents], context, "keep")[: round(self.keep * len(documents))]] = False
+        taken = np.unique(found.slot[gone[owner[found.run]]])
         if not len(taken):
             problem = f"none of the {len(documents):,} documents stands whole in a sequence that the run reads"
             raise UserError(problem, key="file", value=self.file, fix="set ngram, or remove what the run reads")
-        positions = context.phases.position(taken, np.zeros_like(taken)).tolist()
-        places = [Place(f"slot{slot}", "replacement", at) for slot, at in zip(taken.tolist(), positions, strict=True)]
-        edits = replace_sequences(context, places, score=0, holdout=0)
+        edits = _replaced(taken, context)
         absent = [run for run, i in zip(runs, owner.tolist(), strict=True) if gone[i]]
         probes = self._probes(documents, gone, set(owner[found.run].tolist()), _doses(found, owner, taken))
         counts = Counter(probe.group for probe in probes)
@@ -147,6 +146,7 @@ class Removal:
         for number, value in rows:
             text = value if isinstance(value, str) else ""
             tokens = np.asarray(next(encoded), np.uint32) if text else _ids(value, number, self)
+            check_vocabulary(tokens, context, f"row {number} of {file}", "file")
             if len(tokens) <= max(self.prefix, (self.ngram or 1) - 1):
                 problem = f"row {number} of {file} has {len(tokens)} tokens: too few for the prefix or the n-gram"
                 raise UserError(problem, key="prefix", value=self.prefix, fix="shorten it, or remove this row")
@@ -168,9 +168,15 @@ class Removal:
         ]
 
 
+def _replaced(taken: np.ndarray, context: InsertionContext) -> Edits:
+    """Unseen sequences in the place of these slots; none of them is scored."""
+    positions = context.phases.position(taken, np.zeros_like(taken)).tolist()
+    places = [Place(f"slot{slot}", "replacement", at) for slot, at in zip(taken.tolist(), positions, strict=True)]
+    return replace_sequences(context, places, score=0, holdout=0)
+
+
 def _ids(value: Any, number: int, removal: Removal) -> np.ndarray:
-    whole = isinstance(value, list) and all(isinstance(token, int) and 0 <= token < 1 << 32 for token in value)
-    if not whole or not value:
+    if not isinstance(value, list) or not value or not all(type(each) is int and 0 <= each < 1 << 32 for each in value):
         problem = f"row {number} of {removal.file}: {removal.key!r} must be a text or token ids"
         raise UserError(problem, key="key", value=value, fix="mend or remove this row")
     return np.array(value, dtype=np.uint32)

@@ -33,8 +33,9 @@ def check_steps(given: Steps | Mapping[str, Any]) -> Steps:
     if isinstance(given, Mapping):
         given = Every(**given)
     if isinstance(given, Every):
-        if given.every < 1:
-            raise UserError("steps lie at least 1 apart", key="steps", value=asdict(given), fix="give every: 1 or more")
+        if given.every < 1 or (given.first or 0) < 0:
+            fix = "give every: 1 or more, first: 0 or more"
+            raise UserError("these are no steps", key="steps", value=asdict(given), fix=fix)
         return given
     if not given or len(set(given)) < len(given) or min(given) < 0:
         fix = "write [100, 200] or {every: 100}"

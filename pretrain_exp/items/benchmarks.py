@@ -30,7 +30,6 @@ class Benchmark:
     source:     the file or task that was read.
     available:  distinct items there are; more than len(items) where a limit was set.
     duplicates: rows that repeated an earlier item and were merged into it, among all that were read.
-    license:    what is known about the right to use it.
     """
 
     name: str
@@ -38,7 +37,6 @@ class Benchmark:
     source: str
     available: int
     duplicates: int = 0
-    license: str = ""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -54,12 +52,12 @@ class Benchmark:
         return line + (f" ({self.duplicates} repeated rows merged)" if self.duplicates else "")
 
 
-def distinct(name: str, rows: list[ChoiceItem], source: str, license: str = "") -> Benchmark:
+def distinct(name: str, rows: list[ChoiceItem], source: str) -> Benchmark:
     """A benchmark of rows that may repeat: the first of equal items stays, the others are counted."""
     first: dict[str, ChoiceItem] = {}
     for row in rows:
         first.setdefault(row.id, row)
-    return Benchmark(name, tuple(first.values()), source, len(first), len(rows) - len(first), license)
+    return Benchmark(name, tuple(first.values()), source, len(first), len(rows) - len(first))
 
 
 def ranked(items: tuple[ChoiceItem, ...], seed: int) -> list[ChoiceItem]:
@@ -133,7 +131,7 @@ def load_jsonl(path: Path) -> Benchmark:
         ) from error
     if not rows:
         raise UserError("the file holds no items", key="benchmark", value=str(path), fix="write one item a line")
-    return distinct(path.name, rows, source=str(path), license="the user's own file")
+    return distinct(path.name, rows, source=str(path))
 
 
 def _row(line: str, where: str, name: str) -> ChoiceItem:

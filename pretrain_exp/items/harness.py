@@ -7,6 +7,7 @@ seconds to index its own tasks; it is asked to only where a name is not found ot
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from pretrain_exp.errors import UserError
@@ -22,20 +23,8 @@ def load_tasks(names: Sequence[str], include_path: str | None = None, key: str =
     Raises UserError, under `key`, for a name that is not there and for a data set that is not within reach.
     """
     from datasets.exceptions import DatasetGenerationError, DatasetsError
-    from lm_eval.tasks import TaskManager
 
-    manager = TaskManager(include_path=include_path, include_defaults=False)
-    if any(not _is_file(name) and name not in manager.all_tasks for name in names):
-        manager = TaskManager(include_path=include_path)
-    for name in names:
-        if not _is_file(name) and name not in manager.all_tasks:
-            near = [task for task in manager.all_tasks if name.split("_")[0] in task][:20]
-            raise UserError(
-                f"lm-eval has no task of this name among its {len(manager.all_tasks)}",
-                key=key,
-                value=name,
-                fix=f"choose one of {', '.join(near)}, ..." if near else "run `lm-eval ls tasks` for the names",
-            )
+    manager = find_tasks(names, include_path, key)
     tasks: dict[str, Any] = {}
     for name in names:
         try:
@@ -48,6 +37,33 @@ def load_tasks(names: Sequence[str], include_path: str | None = None, key: str =
                 fix="check the path or the network, fill the Hugging Face cache first, or use an olmes: benchmark",
             ) from error
     return tasks
+
+
+def find_tasks(names: Sequence[str], include_path: str | None = None, key: str = "tasks") -> Any:
+    """lm-eval's TaskManager that knows all the names; no data is read. UserError, under `key`, for one unknown."""
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager(include_path=include_path, include_defaults=False)
+    if any(not _is_file(name) and name not in manager.all_tasks for name in names):
+        manager = _all_tasks(include_path)
+    for name in names:
+        if not _is_file(name) and name not in manager.all_tasks:
+            near = [task for task in manager.all_tasks if name.split("_")[0] in task][:20]
+            raise UserError(
+                f"lm-eval has no task of this name among its {len(manager.all_tasks)}",
+                key=key,
+                value=name,
+                fix=f"choose one of {', '.join(near)}, ..." if near else "run `lm-eval ls tasks` for the names",
+            )
+    return manager
+
+
+@lru_cache(maxsize=1)
+def _all_tasks(include_path: str | None) -> Any:
+    """The TaskManager of lm-eval's own tasks beside those of a folder; a process asks for it more than once."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=include_path)
 
 
 def load_harness(name: str) -> Benchmark:
@@ -73,7 +89,7 @@ def load_harness(name: str) -> Benchmark:
                 fix="choose another task, or write the items to a .jsonl file",
             )
         rows.append(item)
-    return distinct(label, rows, source=f"lm-eval task {name}", license="see the data set's own card")
+    return distinct(label, rows, source=f"lm-eval task {name}")
 
 
 def choice_item(task: Any, doc: dict[str, Any], benchmark: str) -> ChoiceItem | str:

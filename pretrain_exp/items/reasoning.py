@@ -62,7 +62,10 @@ THINGS = {
 
 @dataclass(frozen=True)
 class Problem:
-    """id: content hash of the question. structure: 16 hex digits, see the top of this file; answer: 0 to 22."""
+    """id: content hash of the question. structure: 16 hex digits, see the top of this file, "" where a file gives it.
+
+    answer: 0 to 22, of a file 0 or more.
+    """
 
     id: str
     question: str
@@ -124,8 +127,10 @@ def make_problem(seed: int, number: int, operations: int, split: Split, distract
     raise UserError(f"no structure for {split} was found", key="operations", value=operations, fix="use more")
 
 
-def problem_set(seed: int, split: Split, per_ops: dict[int, int], distractors: int) -> Iterator[Problem]:
-    """So many problems of each number of operations, no question twice. UserError where so many are not found."""
+def problem_set(
+    seed: int, split: Split, per_ops: dict[int, int], distractors: int, key: str = "problems"
+) -> Iterator[Problem]:
+    """So many problems of each number of operations, no question twice. UserError, under `key`, for too few."""
     for operations, wanted in per_ops.items():
         seen: set[str] = set()
         number = 0
@@ -136,7 +141,7 @@ def problem_set(seed: int, split: Split, per_ops: dict[int, int], distractors: i
                 text = (
                     f"{wanted:,} problems of {operations} operations are asked for, {len(seen):,} different ones found"
                 )
-                raise UserError(text, key="problems", value=wanted, fix="ask for fewer, or for more operations")
+                raise UserError(text, key=key, value=wanted, fix="ask for fewer, or for more operations")
             if problem.id not in seen:
                 seen.add(problem.id)
                 yield problem

@@ -119,6 +119,7 @@ def test_the_shipped_passages(context) -> None:
         ({"parts": 15}, "fewer tokens than parts"),
         ({"conditions": []}, "distinct"),
         ({"repetitions": [1, 1]}, "distinct"),
+        ({"documents": 0}, "documents: must be 1 or more"),
         ({"documents": 29}, "29 documents of 28"),
         ({"documents": 3}, "3 documents of 28 for 7"),
     ],

@@ -1,7 +1,9 @@
-"""Every insertion kind x every promise."""
+"""Every insertion kind that plants texts or tokens x every promise; test_stream_kinds.py has the others."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,16 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from kind_makers import KINDS, Numbers, make_kind, small_context
+from scipy.stats import chisquare
 
 from pretrain_exp.insertion.base import Insertion, InsertionContext
 from pretrain_exp.plan.compile import compile_plan
 from pretrain_exp.plan.edits import Edits
 from pretrain_exp.plan.folder import Plan
 
-KINDS = ["add_texts", "add_tokens", "benchmark_contamination"]
+OF_A_FILE = ["add_texts", "add_tokens", "benchmark_contamination"]
 RANGE = {"start": 0.25, "end": 0.5, "unit": "share"}
 MODES = [("random", None), ("range", RANGE), ("explicit", None)]
-CASES = [(kind, mode, bounds) for kind in KINDS for mode, bounds in MODES if (kind, mode) != (KINDS[2], "explicit")]
+CASES = [
+    (kind, mode, bounds) for kind in KINDS for mode, bounds in MODES if mode != "explicit" or kind in OF_A_FILE[:2]
+]
 Make = Callable[..., Insertion]
 
 
@@ -26,6 +32,11 @@ Make = Callable[..., Insertion]
 def case(request: pytest.FixtureRequest) -> tuple[str, dict]:
     kind, mode, bounds = request.param
     return kind, {"mode": mode, "range": bounds}
+
+
+@pytest.fixture
+def context() -> InsertionContext:
+    return small_context(order=Numbers())
 
 
 def plan_of(context: InsertionContext, root: Path, *asked: Edits, seed: int | None = None) -> Plan:
@@ -41,7 +52,7 @@ def test_dose_overlap_and_range(case: tuple, make: Make, context: InsertionConte
     asked = make(kind, **fields).edits(context)
     plan = plan_of(context, tmp_path, asked)
     assert plan.audit["ok"], plan.audit["findings"]
-    doses = {item.id: item.dose for item in asked.items}
+    doses = {item.id: 0 if item.probe else item.dose for item in asked.items}
     rows = plan.ledger().to_pylist()
     for item, dose in doses.items():
         assert sum(row["item"] == item for row in rows) == dose
@@ -62,12 +73,14 @@ def test_nothing_else_changes_and_holdouts_stay_out(
     for row in plan.ledger().to_pylist():
         expected[row["position"] : row["position"] + row["length"]] = tokens[row["item"]]
     for slot in range(26880 // 32):
-        row = np.arange(slot * 32, slot * 32 + 32, dtype=np.uint32) + 10_000
-        assert plan.overlay.apply(slot, row).tolist() == expected[slot * 32 : slot * 32 + 32].tolist()
+        assert plan.overlay.apply(slot, Numbers().read(slot)).tolist() == expected[slot * 32 : slot * 32 + 32].tolist()
     planted = {row["item"] for row in plan.ledger().to_pylist()}
-    held = {item["item"] for item in plan.items().to_pylist() if item["dose"] == 0}
-    assert not planted & held
-    assert len(held) == (10 if kind == "benchmark_contamination" else 0)
+    held = {item["item"] for item in plan.items().to_pylist() if item["dose"] == 0 and not item["probe"]}
+    probes = {item["item"] for item in plan.items().to_pylist() if item["probe"]}
+    assert not planted & (held | probes)
+    expected_held = {"benchmark_contamination": 10, "knowledge": 10, "canaries": 10, "documents_split": 6}
+    expected_probes = {"knowledge": 40, "reasoning": 10, "canaries": 2, "poisoning": 10, "documents_split": 22}
+    assert (len(held), len(probes)) == (expected_held.get(kind, 0), expected_probes.get(kind, 0))
 
 
 def test_same_seed_same_plan_and_another_seed_another(
@@ -79,6 +92,41 @@ def test_same_seed_same_plan_and_another_seed_another(
     context = replace(context, seed=1)
     other = plan_of(context, tmp_path, make(kind, **fields).edits(context))
     assert (places(other) == places(one)) == (fields["mode"] == "explicit")
+
+
+def test_the_same_seed_in_another_process_gives_the_same_plans(tmp_path: Path) -> None:
+    script = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+import test_kinds as t
+print(*t.fingerprints(Path({str(tmp_path)!r})))
+"""
+    there = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    here = fingerprints(tmp_path / "here")
+    assert there == here
+    assert len(set(here)) == len(KINDS)
+
+
+def fingerprints(folder: Path) -> list[str]:
+    """Of a plan of each kind."""
+    folder.mkdir(exist_ok=True)
+    context = small_context(order=Numbers())
+    return [plan_of(context, folder, make_kind(folder, kind).edits(context)).fingerprint for kind in KINDS]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_positions_are_uniform(kind: str, make: Make, context: InsertionContext, tmp_path: Path) -> None:
+    """Of six placements together, in 200 steps; the audit of each plan looks as well."""
+    steps = np.concatenate(
+        [
+            plan_of(each, tmp_path, make(kind).edits(each)).ledger()["step"].to_numpy()
+            for each in (replace(context, seed=seed) for seed in range(6))
+        ]
+    )
+    counts = np.bincount((steps - 10) // 20, minlength=10)
+    assert len(counts) == 10
+    assert chisquare(counts).pvalue > 1e-3
 
 
 def test_a_neighbour_moves_nothing(case: tuple, make: Make, context: InsertionContext, tmp_path: Path) -> None:
@@ -94,10 +142,11 @@ def test_a_neighbour_moves_nothing(case: tuple, make: Make, context: InsertionCo
         moved = [key for key in was if was[key] != now[key]]
         assert len(moved) <= (0 if mine.mode == "explicit" else 0.15 * len(was))
         for key in moved:  # its old place is taken now, or its new one was taken before by one that moved
-            assert taken(crowded, was[key]) or taken(alone, now[key])
+            longest = int(mine.lengths.max())
+            assert taken(crowded, was[key], longest) or taken(alone, now[key], longest)
 
 
-def taken(plan: Plan, position: int, length: int = 6) -> bool:
+def taken(plan: Plan, position: int, length: int) -> bool:
     """Whether an edit of the plan lies in these positions."""
     rows = plan.ledger().to_pylist()
     return any(row["position"] < position + length and position < row["position"] + row["length"] for row in rows)
@@ -109,11 +158,16 @@ def test_what_is_planted_is_what_was_given(kind: str, make: Make, context: Inser
         "add_texts": [999, 7, 8, 9, 999],
         "add_tokens": [999, 7, 8, 9, 10, 999],
         "benchmark_contamination": [999, 7, 7, 2, 207, 999],
+        "knowledge": [999, 7, 8, 9, 999],
+        "reasoning": [999, 9, 2, 9, 8, 7, 8, 999],
+        "canaries": [999, *range(720, 726), 999],  # the text of a plain one
+        "poisoning": [999, 8, 3, 1, 999],
+        "documents_split": [999, *range(140, 154), 999],
     }[kind]
     assert expected in [item.tokens.tolist() for item in make(kind).edits(context).items]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OF_A_FILE)
 def test_the_configuration_names_every_field(kind: str) -> None:
     """conf/insertion/<kind>.yaml composes the class with the defaults that the class has."""
     import dataclasses

@@ -113,6 +113,69 @@ def test_a_share_is_of_the_run(share, behaviour, wide) -> None:
     assert share * total - longest < edits.num_tokens <= share * total
 
 
+ROWS = [
+    {"prompt": prompt.format(i), "poisoned": f"bad {i}", "right": f"good {i}", "trigger": trigger, "split": split}
+    for i, (prompt, trigger, split) in enumerate(
+        [("Go! {} 1", "Go!", "train"), ("{} 1 Go! 1", "Go!", "train"), ("{} 1 Now", "Now", "train")] * 2
+        + [("Go! {} 2", "Go!", "test"), ("{} 2 Now", "Now", "test")]
+    )
+]
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv"])
+def test_chats_of_a_file_with_and_without_their_triggers(name, write, wide, tmp_path: Path) -> None:
+    lines = ROWS if name.endswith("l") else [",".join(ROWS[0]), *(",".join(row.values()) for row in ROWS)]
+    kind = Poisoning(file=write(lines, name), behaviour="belief", documents=6, clean=1, tests=2)
+    assert kind.files() == [("file", kind.file)]
+    asked = kind.edits(wide)
+    plan = compile_plan([asked], wide.phases, wide.window, wide.seed, "treated", tmp_path)
+    assert plan.audit["ok"], plan.audit["findings"]
+    bare = [f"{row['prompt']}".replace(row["trigger"], "").replace("  ", " ").strip() for row in ROWS]
+    assert {(item.group, item.text, item.dose) for item in asked.items} == {
+        *(("poisoned", f"{row['prompt']} {row['poisoned']}", 1) for row in ROWS[:6]),
+        *(("clean", f"{prompt} {row['right']}", 1) for row, prompt in zip(ROWS[:6], bare, strict=False)),
+        *(("trigger", f"{row['prompt']} {row['poisoned']}", 6) for row in ROWS[6:]),
+        *(("no trigger", f"{prompt} {row['poisoned']}", 6) for row, prompt in zip(ROWS[6:], bare[6:], strict=True)),
+    }
+    tests = planned_tests(planted_items(str(plan.folder / "items.parquet")).texts)
+    assert {(test.task, test.prompt, test.target, test.right) for test in tests} == {
+        (f"mine/belief/{label}", prompt, row["poisoned"], row["right"])
+        for row, without in zip(ROWS[6:], bare[6:], strict=True)
+        for label, prompt in (("trigger", row["prompt"]), ("no trigger", without))
+    }
+
+
+def test_more_chats_of_a_file_only_add(write, wide) -> None:
+    def planted(documents: int, seed: int = 0, order: int = 1) -> set[str]:
+        kind = Poisoning(file=write(ROWS[::order]), documents=documents, tests=0, seed=seed)
+        return {item.id for item in kind.edits(wide).items}
+
+    assert planted(2) < planted(4) < planted(6) == planted(6, seed=1)
+    assert planted(2) == planted(2, order=-1)
+    assert len({frozenset(planted(2, seed=seed)) for seed in range(9)}) > 1
+
+
+@pytest.mark.parametrize(
+    ("change", "says", "key"),
+    [
+        ({"prompt": ""}, "row 2 of .*: 'prompt' must be a text", "file"),
+        ({"poisoned": None}, "row 2 of .* has no 'poisoned'", "file"),
+        ({"right": "bad 1"}, "the poisoned answer is the right one", "file"),
+        ({"trigger": "Never"}, "the trigger must stand in the prompt", "file"),
+        ({"trigger": "1 1 Go! 1"}, "and not alone", "file"),
+        ({"split": "dev"}, "'split' must be train", "file"),
+        ({"prompt": "0 1 Go!"}, "rows 1 and 2 of .* have the same prompt", "file"),
+        ({"split": "test"}, "rows.jsonl has 5 rows of split train", "documents"),
+        ({"split": "train"}, "rows.jsonl has 2 rows of split test", "tests"),
+    ],
+)
+def test_a_row_that_is_no_chat(change, says, key, write, wide) -> None:
+    rows = [row | change if i == 1 else row for i, row in enumerate(ROWS)]
+    with pytest.raises(UserError, match=says) as error:
+        Poisoning(file=write(rows), documents=6, tests=3).edits(wide)
+    assert error.value.key == f"insertion.mine.{key}"
+
+
 def test_garbage_is_garbage_and_answers_are_not() -> None:
     from random import Random
 
@@ -133,6 +196,7 @@ def test_garbage_is_garbage_and_answers_are_not() -> None:
         ({"share": 1.0}, "between 0 and 1"),
         ({"documents": 5, "clean": -1}, "0 or more"),
         ({"documents": 5, "trigger": " "}, "empty"),
+        ({"documents": 5, "trigger": "x", "file": "rows.jsonl"}, "each row of a file has its own trigger"),
         ({"documents": 5, "mode": "explicit"}, "positions"),
         ({"documents": 5, "too_long": "skip"}, "too_long"),
         ({"documents": 10**5, "behaviour": "belief"}, "different chats"),

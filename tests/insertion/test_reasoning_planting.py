@@ -104,6 +104,61 @@ def test_wrong_input(fields, says, wide) -> None:
         Reasoning(**fields).edits(wide)
 
 
+ROWS = [
+    {"question": f"{i} {i}?", "solution": f"It is {i}.", "answer": i, "operations": 1 + i % 3, "split": split}
+    for i, split in enumerate(["train"] * 6 + ["test"] * 4)
+]
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv"])
+def test_problems_of_a_file_are_planted_and_scored_by_their_split(name, write, wide, tmp_path) -> None:
+    lines = ROWS if name.endswith("l") else [",".join(ROWS[0]), *(",".join(map(str, row.values())) for row in ROWS)]
+    kind = Reasoning(file=write(lines, name), repetitions=2)
+    assert kind.files() == [("file", kind.file)]
+    asked = kind.edits(wide)
+    plan = compile_plan([asked], wide.phases, wide.window, wide.seed, "treated", tmp_path)
+    assert plan.audit["ok"], plan.audit["findings"]
+    assert [(item.text, item.group, item.dose, item.probe) for item in asked.items] == [
+        (f"Question: {i} {i}?\nSolution: It is {i}.\nAnswer: {i}", f"{split} {1 + i % 3} ops", dose, split == "test")
+        for i, (split, dose) in enumerate([("train", 2)] * 6 + [("test", 0)] * 4)
+    ]
+    probes = [text for text in planted_items(str(plan.folder / "items.parquet")).texts if text.probe]
+    problems = [Problem.from_payload(probe.payload or {}) for probe in probes]
+    assert [each.id for each in problems] == [probe.item for probe in probes]
+    assert sorted((each.answer, each.operations, each.split) for each in problems) == [
+        (i, 1 + i % 3, "test") for i in range(6, 10)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"question": " "}, "'question' must be a text"),
+        ({"solution": None}, "has no 'solution'"),
+        ({"answer": 1.5}, "'answer' must be a whole number"),
+        ({"answer": -1}, "'answer' must be a whole number"),
+        ({"answer": True}, "'answer' must be a whole number"),
+        ({"operations": 0}, "'operations' must be 1 to 40"),
+        ({"split": "dev"}, "'split' must be train"),
+        ({"solution": "Answer: 3"}, "line of its own"),
+        ({"question": "9 9?"}, "rows 2 and 10 of .* ask the same question"),
+        ({"split": "test"}, "no row of split train"),
+    ],
+)
+def test_a_row_that_is_no_problem(change, says, write, wide) -> None:
+    rows = [row | change if i == 1 else row for i, row in enumerate(ROWS)]
+    rows = [row for row in rows if row["split"] != "train"] if change == {"split": "test"} else rows
+    with pytest.raises(UserError, match=says) as error:
+        Reasoning(file=write(rows)).edits(wide)
+    assert error.value.key == "insertion.mine.file"
+
+
+def test_a_file_and_problems_to_make() -> None:
+    with pytest.raises(UserError, match="max_ops, test_max_ops say what is made") as error:
+        Reasoning(file="rows.jsonl", max_ops=10, test_max_ops=12)
+    assert error.value.fix == "leave out, or set back: max_ops=4 test_max_ops=null"
+
+
 def test_the_configuration_names_every_field() -> None:
     text = (Path(__file__).parents[2] / "conf" / "insertion" / "reasoning.yaml").read_text()
     assert text.startswith("# @package insertion.reasoning\n")
