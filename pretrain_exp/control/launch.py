@@ -18,13 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain_exp.framework.worker import start
+from pretrain_exp.framework.worker.launch import OF_A_RANK
 from pretrain_exp.store.states import write_json
 
 START = str(Path(start.__file__))
 RESOLVED = "resolved.json"  # beside job.json: the job with its plan and the keys of its states
 _PLANNED = "planned.json"  # by which attempt it was written, for the other ranks
 _POLL_SECONDS = 0.5
-_OF_A_RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK")
 
 
 def wrapped(job: Path, interpreter: str, command: Sequence[str]) -> tuple[str, ...]:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     attempt = os.environ.get("TORCHELASTIC_RUN_ID", "")
     planned = options.job.with_name(_PLANNED)
     if os.environ.get("RANK", "0") == "0":
-        environment = {name: value for name, value in os.environ.items() if name not in _OF_A_RANK}
+        environment = {name: value for name, value in os.environ.items() if name not in OF_A_RANK}
         plan = [options.python, "-m", "pretrain_exp.control.plan_slice", str(options.job)]
         done = subprocess.run(plan, env=environment, check=False)
         if done.returncode:

@@ -54,14 +54,18 @@ def look(
     loop: Loop,
     device: str,
     dtype: str,
+    live: Path,
 ) -> Looked:
-    """Probes a state and, with the controllers' own `states`, asks them for the next slice; None: probes it only."""
+    """Probes a state and, with the controllers' own `states`, asks them for the next slice; None: probes it only.
+
+    live: the folder of the job that asks.
+    """
     material = {name: insertion.material(contexts[name]) for name, insertion in insertions.items()}
     probed: dict[str, tuple[Probed, ...]] = dict.fromkeys(insertions, ())
     decisions: dict[str, Decision] = {}
     checkpoint = Checkpoint.of(framework, state)
     done, total = checkpoint.step - loop.first_step, loop.last_step - loop.first_step
-    with checkpoint.as_hf() as folder:
+    with checkpoint.as_hf(live) as folder:
         if any(found.probes for found in material.values()):
             from pretrain_exp.eval.job import EvalJob
             from pretrain_exp.eval.worker import load_model

@@ -157,10 +157,11 @@ class Slice:
             planted = {"texts": insertion.asked(decision), "copies": len(made), "tokens": made.num_tokens}
             seen[name] = looked.seen(name, insertion) | planted | {"next": following, "state": dict(decision.state)}
         window, root = Window(self.loop.first_step, self.loop.last_step), self.store / "plans"
-        plan = compile_plan(edits, self.phases, window, self._seed, "treated", root, below=below)
+        order = order_from_json(self.values["order"])
+        plan = compile_plan(edits, self.phases, window, self._seed, "treated", root, below=below, order=order)
         refuse_failed_audit(plan)
         if self.values["loop"].get("placebo"):  # rather before this slice is trained than when all of them are
-            check_placebo_room(plan, order_from_json(self.values["order"]).num_sequences)
+            check_placebo_room(plan, order.num_sequences)
         state = Path(self.values["start"]["state"]).resolve().name
         return {"step": self.step, "state": state, "plan": plan.fingerprint, "insertions": seen}
 
@@ -180,7 +181,8 @@ class Slice:
         state = Path(self.values["start"]["state"]).resolve()
         states = None if said is None else {name: said.get(name, {}).get("state", {}) for name in self.insertions}
         contexts = {name: self.context(name) for name in self.insertions}
-        return look(framework, state, contexts, self.insertions, states, self.loop, device, dtype)
+        live = Path(self.values["live"])
+        return look(framework, state, contexts, self.insertions, states, self.loop, device, dtype, live)
 
     @property
     def _seed(self) -> int:

@@ -11,8 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from pretrain_exp.control.loop import Loop, records
 
 COLUMNS = ("member", "seed", "insertion", "step", "target", "achieved", "texts", "copies", "tokens", "plan", "state")
@@ -40,16 +38,6 @@ def write_control(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         writer.writerows(rows)
 
 
-def control_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The rows for a terminal."""
-    table = Table(title="closed loops: target against achieved", title_justify="left")
-    for column in COLUMNS[:-2]:
-        table.add_column(column, justify="left" if column in ("member", "insertion") else "right")
-    for row in rows:
-        table.add_row(*(_shown(row[column]) for column in COLUMNS[:-2]))
-    return table
-
-
 def control_metrics(store: Path, arm: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """What a tracker gets of an arm: a row a boundary, control/<insertion>/<name>; nothing where no loop plans it."""
     told = arm.get("loop") or {}
@@ -59,7 +47,3 @@ def control_metrics(store: Path, arm: Mapping[str, Any]) -> Iterator[dict[str, A
             found = {"target": seen["target"], "achieved": seen["value"], "texts": seen.get("texts"), **seen["numbers"]}
             row |= {f"control/{name}/{key}": value for key, value in found.items() if value is not None}
         yield row
-
-
-def _shown(value: Any) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

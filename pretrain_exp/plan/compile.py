@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from pretrain_exp.data.order import DataOrder
 from pretrain_exp.data.phases import Phases
-from pretrain_exp.plan.absence import absence, with_findings
+from pretrain_exp.plan.absence import absence, changed, with_findings
 from pretrain_exp.plan.audit import audit_plan
 from pretrain_exp.plan.edits import Edits, Window
 from pretrain_exp.plan.folder import Plan, plan_header, write_plan
@@ -43,8 +43,8 @@ def compile_plan(
     window: the steps of the run; seed: `seed.placement`; arm: the name that the ledger carries. below: a plan of the
     same run that this one goes on from: all its rows stay where they are, no edit overlaps them, and whatever of the
     plan lies before the first new edit keeps its digest. Copies of an item that it has planted are counted on, and
-    doses add up. order: what the run reads, for edits that say what must be absent. eos_token_id: what stands around
-    texts, and is no part of a holdout item that is looked for among the others.
+    doses add up. order: what the run reads, for edits, or a plan below, that say what must be absent. eos_token_id:
+    what stands around texts, and is no part of a holdout item that is looked for among the others.
 
     UserError where the edits do not fit (placement.py), where two insertions share a name, where two items of one share
     an id, or an item differs from that of the plan below. ValueError where `below` is of another run.
@@ -56,26 +56,30 @@ def compile_plan(
     places = zip(ordered, placement.positions, sources, strict=True)
     ordered = [_filled_in(request, positions, slots) for request, positions, slots in places]
     table = ItemTable.of(ordered, under.pool, under.known)
-    ops, ledger = _laid_out(table, ordered, placement.positions, phases, seed, arm, under)
+    added, ledger = _laid_out(table, ordered, placement.positions, phases, seed, arm, under)
+    ops = Ops.concatenate([under.ops, added])
     items = under.items_with(table.to_items())
     audit = audit_plan(ledger, items, phases, window, ordered, placement.rounds, placement.packed, below)
-    audit = with_findings(audit, [*absence(ordered, ops, table.pool, order), *holdout_findings(items, eos_token_id)])
+    absent = under.absent.and_of(ordered)
+    found = absence(absent, ordered, ops, changed(added), table.pool, order)
+    audit = with_findings(audit, [*found, *holdout_findings(items, eos_token_id)])
     audit = with_subjects(audit, ordered, ledger)
     header = plan_header(phases, window, seed, arm, under.hooks_with(ordered))
-    return write_plan(Path(root), header, items, ledger, ops, table.pool, audit)
+    if absent:
+        header |= {"absent": absent.digest(ordered)}
+    return write_plan(Path(root), header, items, ledger, ops, table.pool, audit, absent)
 
 
 def _laid_out(
     table: ItemTable, ordered: list[Edits], positions: list[np.ndarray], phases: Phases, seed: int, arm: str,
     under: Below,
 ) -> tuple[Ops, pa.Table]:  # fmt: skip
-    """The operations and the ledger of the placed edits and of what stands below."""
+    """The operations of the placed edits, and the ledger of these and of what stands below."""
     rows = PlantedRows.of(table, ordered, positions)
-    ops = Ops.concatenate([under.ops, rows.operations(table, phases)])
     ledger = under.ledger_with(
         rows.to_ledger(table, arm, seed, phases), hook_rows(table, ordered, arm, phases), skipped_rows(ordered, arm)
     )
-    return ops, ledger
+    return rows.operations(table, phases), ledger
 
 
 def _filled_in(request: Edits, positions: np.ndarray, slots: np.ndarray | None) -> Edits:

@@ -15,7 +15,7 @@ Flows from insertion/ to placement.py and compile.py. NumPy only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -96,6 +96,7 @@ class Edits:
     unseen: positions [first, stop) that the run does not read: each item, holdouts included, stands for a sequence
     there that no other item of any insertion has.
     absent: token runs (uint32) that the run must not read anywhere once the plan is applied; the audit looks.
+    to_come: texts as a later layer may plant them, no items of this plan; the audit looks for absent runs in them too.
     fill_in: the items once all places are known: these edits (items may have been put in another order), positions
     int64 (n,) of the rows and, where `unseen`, the slots int64 (items,) -> items of the same ids, groups and doses.
     notes: what the audit should tell. subjects: what the doses are of, where items are its parts.
@@ -118,6 +119,7 @@ class Edits:
     hooks: tuple[Hook, ...] = ()
     unseen: tuple[int, int] | None = None
     absent: list[np.ndarray] = field(default_factory=list)
+    to_come: Sequence[EditItem] = ()
     spans: np.ndarray | None = None
     subjects: Subjects | None = None
     fill_in: Callable[[Edits, np.ndarray, np.ndarray | None], list[EditItem]] | None = None

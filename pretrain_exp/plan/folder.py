@@ -1,6 +1,6 @@
 """A plan on disk: immutable, in a folder named by its fingerprint, that appears whole or not at all.
 
-    <root>/<fingerprint>/   meta.json   overlay/   ledger.parquet   items.parquet   audit.json
+    <root>/<fingerprint>/   meta.json   overlay/   ledger.parquet   items.parquet   audit.json   [absent.parquet]
 
 In: ready tables from compile.py. Out: `Plan`, which opens what is asked of it when it is asked.
 """
@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 
 from pretrain_exp.data.phases import Phases
 from pretrain_exp.errors import Problems, UserError
+from pretrain_exp.plan.absence import Absent
 from pretrain_exp.plan.edits import Window
 from pretrain_exp.plan.items import Items, write_items
 from pretrain_exp.plan.ledger import ITEMS_SCHEMA, read_items, read_ledger, write_table
@@ -190,16 +191,17 @@ def plan_header(
 
 
 def write_plan(
-    root: Path, header: dict[str, Any], items: Items, ledger: pa.Table, ops: Ops, pool: np.ndarray | Pool, audit: dict
-) -> Plan:
+    root: Path, header: dict[str, Any], items: Items, ledger: pa.Table, ops: Ops, pool: np.ndarray | Pool, audit: dict,
+    absent: Absent | None = None,
+) -> Plan:  # fmt: skip
     """Writes a plan under `root`, or opens it where it already is.
 
-    header: of plan_header, as meta.json holds it beside the fingerprint.
+    header: of plan_header, as meta.json holds it beside the fingerprint. absent: what no layer on top may plant.
     """
     name = fingerprint(header, items, ledger)
     folder = Path(root) / name
     if (folder / "meta.json").is_file():
-        if not audit["ok"]:  # what asked for it may demand more than what was asked for when it was written
+        if audit != json.loads((folder / "audit.json").read_text()):  # what was asked for now may demand more or less
             write_json(folder / "audit.json", audit)
         return Plan.open(folder)
     staging = Path(root) / f".{name}.{uuid.uuid4().hex[:8]}"
@@ -209,6 +211,8 @@ def write_plan(
         write_table(ledger, staging / "ledger.parquet")
         write_items(items, staging / "items.parquet")
         write_json(staging / "audit.json", audit)
+        if absent:
+            absent.write(staging)
         write_json(staging / "meta.json", {**header, "fingerprint": name})
         publish(staging, folder)
     finally:

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pretrain_exp.data.phases import Phases
 from pretrain_exp.errors import UserError
+from pretrain_exp.plan.absence import Absent
 from pretrain_exp.plan.edits import Edits, Window
 from pretrain_exp.plan.folder import Plan
 from pretrain_exp.plan.item_table import NO_POOL, NO_RUNS, Known
@@ -31,7 +33,8 @@ _STATUS = {"planted": 0, "hook": 1, "skipped": 2}
 class Below:
     """What stands already. taken: sorted starts and stops; known: digests and offsets of the runs in the pool.
 
-    copies: numbers given to copies of (insertion, item) so far; sources: slots that its base rows take text from.
+    copies: numbers given to copies of (insertion, item) so far; sources: slots that its base rows take text from;
+    absent: what must be read in no layer on top either.
     """
 
     ledger: pa.Table
@@ -43,6 +46,7 @@ class Below:
     copies: Counter[tuple[str, str]]
     hooks: list[dict[str, Any]]
     sources: np.ndarray
+    absent: Absent
 
     @classmethod
     def of(cls, plan: Plan | None, phases: Phases, window: Window, seed: int, arm: str) -> Below:
@@ -50,7 +54,7 @@ class Below:
         if plan is None:
             none = np.zeros(0, dtype=np.int64)
             empty = LEDGER_SCHEMA.empty_table(), ITEMS_SCHEMA.empty_table()
-            return cls(*empty, Ops.none(), NO_POOL, NO_RUNS, (none, none), Counter(), [], none)
+            return cls(*empty, Ops.none(), NO_POOL, NO_RUNS, (none, none), Counter(), [], none, Absent())
         inside = window.first_step <= plan.window.first_step and plan.window.last_step <= window.last_step
         if plan.phases != phases or (plan.seed, plan.arm) != (seed, arm) or not inside:
             raise ValueError(f"the plan below is of arm {plan.arm}, seed {plan.seed}, {plan.window}: another run")
@@ -69,7 +73,8 @@ class Below:
         pool = np.asarray(arrays["pool"])
         sources = rows["source_slot"].to_numpy()
         sources = np.unique(sources[sources >= 0])
-        return cls(ledger, plan.items(), ops, pool, known, taken, copies, list(plan.hooks), sources)
+        absent = Absent.stored(plan.folder)
+        return cls(ledger, plan.items(), ops, pool, known, taken, copies, list(plan.hooks), sources, absent)
 
     def counted_on(self, request: Edits) -> Edits:
         """The request with its copies numbered after those that are there: so they draw places of their own."""
@@ -91,7 +96,8 @@ class Below:
         """
         if not len(self.items):
             return items
-        merged = {(row["insertion"], row["item"]): row for row in self.items.to_pylist()}
+        of_both = pc.is_in(self.items["insertion"], items.columns("insertion")["insertion"].unique())
+        merged = {(row["insertion"], row["item"]): row for row in self.items.filter(of_both).to_pylist()}
         for row in (row for batch in items.batches() for row in batch.to_pylist()):
             name = row["insertion"], row["item"]
             before = merged.setdefault(name, row)
@@ -105,7 +111,11 @@ class Below:
                     fix="give it a name of its own",
                 )
             before["dose"] += row["dose"]
-        return Items.of(pa.Table.from_pylist([merged[name] for name in sorted(merged)], ITEMS_SCHEMA))
+        table = pa.Table.from_pylist([merged[name] for name in sorted(merged)], ITEMS_SCHEMA)
+        parts = [self.items.filter(pc.invert(of_both)), table]  # those of an insertion are all in one of the two
+        names = sorted({name for part in parts for name in part["insertion"].unique().to_pylist()})
+        by_name = [part.filter(pc.equal(part["insertion"], name)) for name in names for part in parts]
+        return Items.of(pa.concat_tables(by_name))
 
     def ledger_with(self, *parts: pa.Table) -> pa.Table:
         """The rows of both: edits by position, then hooks by step, then skipped copies; doses are those of both."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,6 +17,7 @@ from pretrain_exp.errors import UserError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
 Row = tuple[int, dict[str, Any]]
+_ENCODING = "utf-8-sig"  # UTF-8, with or without the mark that some editors put first
 
 
 def check_file(path: str, key: str) -> None:
@@ -36,10 +38,7 @@ def read_rows(path: str, key: str = "file") -> Iterator[Row]:
     if path.endswith(".parquet"):
         yield from _parquet(path, key)
     elif path.endswith(".csv"):
-        with open(path, newline="", encoding="utf-8") as file:
-            csv.field_size_limit(1 << 30)  # one field may hold a whole text
-            for number, fields in enumerate(csv.DictReader(file), 1):
-                yield number, dict(fields)
+        yield from _csv(path, key)
     else:
         yield from _jsonl(path, key)
 
@@ -75,6 +74,27 @@ def position_of(row: Row, name: str, path: str, key: str, lowest: int = 0) -> in
     return position
 
 
+def _csv(path: str, key: str) -> Iterator[Row]:
+    csv.field_size_limit(1 << 30)  # one field may hold a whole text
+    number = 0
+    try:
+        with open(path, newline="", encoding=_ENCODING) as file:
+            rows = csv.DictReader(file, strict=True)
+            header = list(rows.fieldnames or ())
+            if len(set(header)) < len(header):
+                raise UserError(f"the header of {path} names a field twice", key=key, value=header, fix="rename one")
+            for number, fields in enumerate(rows, 1):
+                if None in fields or None in fields.values():
+                    raise UserError(
+                        f"row {number} of {path} has not as many fields as the header",
+                        key=key,
+                        fix='put quotes around a text that holds a comma, a quote or a line break: "Paris, France"',
+                    )
+                yield number, fields
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise _unreadable(number + 1, path, key, error) from error
+
+
 def _jsonl(path: str, key: str) -> Iterator[Row]:
     number = 0
     try:
@@ -90,14 +110,17 @@ def _jsonl(path: str, key: str) -> Iterator[Row]:
                         fix='write one {"field": value} a line',
                     )
                 yield number, fields
-    except (json.JSONDecodeError, UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
-        raise UserError(
-            f"row {max(number, 1)} of {path} cannot be read: {error}", key=key, fix="mend or remove this row"
-        ) from error
+    except (json.JSONDecodeError, UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise _unreadable(max(number, 1), path, key, error) from error
+
+
+def _unreadable(number: int, path: str, key: str, error: Exception) -> UserError:
+    fix = "save the file as UTF-8" if isinstance(error, UnicodeDecodeError) else "mend or remove this row"
+    return UserError(f"row {number} of {path} cannot be read: {error}", key=key, fix=fix)
 
 
 def _open_text(path: str) -> TextIO:
-    return gzip.open(path, "rt", encoding="utf-8") if path.endswith(".gz") else open(path, encoding="utf-8")
+    return gzip.open(path, "rt", encoding=_ENCODING) if path.endswith(".gz") else open(path, encoding=_ENCODING)
 
 
 def _parquet(path: str, key: str) -> Iterator[Row]:

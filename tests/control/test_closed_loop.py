@@ -103,7 +103,7 @@ def run_and_kill(folder: Path, wait_for: str) -> None:
     run = subprocess.Popen(
         command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not list((folder / "outputs/store").glob(wait_for)):
         assert run.poll() is None
         assert time.monotonic() < deadline
@@ -160,6 +160,12 @@ def test_every_arm_is_scored_on_the_probes_and_the_report_has_the_table(study):
         table = list(csv.DictReader(file))
     assert [(row["step"], row["texts"]) for row in table] == [("0", "8"), ("3", "16"), ("5", "")]
     assert float(table[-1]["achieved"]) == pytest.approx(np.mean(last))
+    page = (study / "study/report/report.html").read_text()
+    section = page.partition('<section id="control">')[2].partition("</section>")[0]
+    assert "Target against achieved" in section
+    assert '<figure id="closed_loop">' in section
+    for suffix in ("png", "svg", "csv"):
+        assert (study / f"study/report/figures/closed_loop.{suffix}").is_file()
 
 
 def test_the_same_loop_again_does_nothing_and_other_checkpoints_start_from_what_is_there(study):
@@ -168,7 +174,7 @@ def test_the_same_loop_again_does_nothing_and_other_checkpoints_start_from_what_
     other = [word for word in WHOLE if not word.startswith("training.additional")]
     planned = pretrain_exp(study, "plan", *other, "training.additional_checkpoint_steps=[2]", "arms.placebo=false")
     assert "2 of its 2 segments are planned" in planned
-    assert re.findall(r"(\d+) to (\d+) ", planned.partition("what would run")[2]) == [("0", "2")] * 2
+    assert re.findall(r"(\d+) to (\d+) ", planned.partition("jobs to run")[2]) == [("0", "2")] * 2
     assert records(study) == before
 
 

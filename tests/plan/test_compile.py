@@ -18,6 +18,7 @@ from pretrain_exp.plan.edits import EditItem, Edits, Skipped, Window
 from pretrain_exp.plan.folder import Plan
 from pretrain_exp.plan.pieces import split_at_sequences
 from pretrain_exp.plan.placebo import placebo_plan
+from pretrain_exp.store.states import write_json
 
 RAMP = Phases([Phase(0, 2, S), Phase(20, 8, S), Phase(40, 16, S)])
 
@@ -156,6 +157,15 @@ def test_a_plan_is_written_once(tmp_path: Path) -> None:
     assert again.folder == plan.folder
     assert {file: file.stat().st_mtime_ns for file in plan.folder.rglob("*")} == stamps
     assert [file.name for file in tmp_path.iterdir()] == [plan.fingerprint]
+
+
+def test_a_plan_is_judged_by_what_was_asked_for_last(tmp_path: Path) -> None:
+    """What an audit holds against a request changes nothing that the plan does: it is the same plan."""
+    failed = {"ok": False, "findings": []}
+    plan = compiled(tmp_path)
+    sound = plan.audit
+    write_json(plan.folder / "audit.json", failed)
+    assert compiled(tmp_path).audit == sound
 
 
 def test_plans_share_the_prefix_before_they_part(tmp_path: Path) -> None:
