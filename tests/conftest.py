@@ -7,8 +7,13 @@ import sys
 import pytest
 from absl import logging as absl_logging
 from hydra.core.global_hydra import GlobalHydra
+from hypothesis import HealthCheck, settings
 
 from pretrain_exp.cli import main
+
+# the same examples every time, on a machine that is busy with other things too
+settings.register_profile("all tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("all tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -43,6 +43,7 @@ class Job:
     rank_command: tuple[str, ...] = ()  # what torchrun starts as each rank of a training job; "{device}" is cpu or cuda
     reads: tuple[Path, ...] = ()  # where all of these are there, it may start before its `needs` have ended
     adopted: bool = False  # another study planned it and sees to it; this one needs what it makes
+    directory: Path = field(default_factory=Path.cwd)  # where it was planned and is run: its paths may be relative
 
     @property
     def id(self) -> str:
@@ -91,6 +92,7 @@ class Job:
             "environment": dict(self.environment),
             "retries": self.retries,
             "retry_seconds": self.retry_seconds,
+            "directory": str(self.directory),
             "payload": None if self.payload is None else dict(self.payload),
         }
 
@@ -101,6 +103,7 @@ class Job:
             cls.from_record(values),
             command=tuple(values["command"]),
             rank_command=tuple(values["rank_command"]),
+            directory=Path(values.get("directory", Path.cwd())),  # older records do not say
             **{name: values[name] for name in ("environment", "retries", "retry_seconds", "payload")},
         )
 

@@ -26,6 +26,7 @@ from typing import ClassVar, Literal
 from pretrain_exp.executor.base import PREEMPTED, Job, Outcome, failure_message, fingerprint, users_to_mend
 from pretrain_exp.executor.child import GRACE_SECONDS, PROCESS
 from pretrain_exp.executor.progress import Board, Line, read_progress
+from pretrain_exp.framework.worker.launch import OF_A_RANK
 from pretrain_exp.store.claims import Claim, Watch, is_free, try_claim
 from pretrain_exp.store.process import process_lives
 
@@ -166,16 +167,18 @@ class Inline:
         job.write()
         (job.folder / "error.json").unlink(missing_ok=True)
         runner = [sys.executable, "-m", "pretrain_exp.executor.child", str(lifeline), str(job.folder)]
+        inherited = {name: value for name, value in os.environ.items() if name not in OF_A_RANK}
         with open(job.folder / "log.txt", "ab") as log:
             now = time.strftime("%Y-%m-%d %H:%M:%S")
             log.write(f"--- {now}, attempt {attempt}: {' '.join(job.command)}\n".encode())
             log.flush()
             child = subprocess.Popen(
                 [*runner, *job.command],
+                cwd=job.directory,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, **job.environment, **claim.environment()},
+                env={**inherited, **job.environment, **claim.environment()},
                 start_new_session=True,
                 pass_fds=[lifeline],
             )
@@ -200,16 +203,16 @@ class Inline:
 
     def _interrupt(self, board: Board) -> None:
         """Asks every child to save and end; kills what does not, at a second Ctrl-C at once."""
-        self._stop.set()
-        with self._lock:
-            children = list(self._children.values())
-        for child in children:
-            _signal_group(child, signal.SIGTERM)
-        if children:
-            text = f"running jobs save and end, for at most {self.save_seconds:.0f} s; Ctrl-C again ends them at once"
-            board.console.print(text, highlight=False)
-        deadline = time.monotonic() + self.save_seconds
         try:
+            self._stop.set()
+            with self._lock:
+                children = list(self._children.values())
+            for child in children:
+                _signal_group(child, signal.SIGTERM)
+            if children:
+                until = f"for at most {self.save_seconds:.0f} s; Ctrl-C again ends them at once"
+                board.console.print(f"running jobs save and end, {until}", highlight=False)
+            deadline = time.monotonic() + self.save_seconds
             for child in children:
                 with suppress(subprocess.TimeoutExpired):
                     child.wait(max(0.1, deadline - time.monotonic()))
@@ -270,11 +273,15 @@ def _ready(waiting: dict[str, Job], running: Collection[Job], outcomes: dict[str
 
 @contextmanager
 def _ended_alike() -> Iterator[None]:
-    """SIGTERM (of a batch system, of a machine that goes down) and SIGHUP (a closed terminal) act as Ctrl-C does."""
+    """SIGTERM (of a batch system, of a machine that goes down) and SIGHUP (a closed terminal) act as Ctrl-C does.
+
+    But where they are ignored, as nohup has it.
+    """
     if current_thread() is not main_thread():
         yield
         return
-    former = {number: signal.signal(number, _interrupt_main) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heard = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+    former = {number: signal.signal(number, _interrupt_main) for number in heard}
     try:
         yield
     finally:

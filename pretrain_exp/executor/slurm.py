@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,12 +28,13 @@ from pretrain_exp.executor.slurm_files import (
     clear_run,
     forget,
     read_submission,
+    submitted_after,
     write_spec,
     write_submission,
 )
 from pretrain_exp.executor.slurm_options import Resources, part_of, problems, shorter
 from pretrain_exp.executor.slurm_plan import describe, longest_chain, shown
-from pretrain_exp.executor.slurm_queue import alive, cancel, depended_upon, look
+from pretrain_exp.executor.slurm_queue import alive, cancel, depended_upon, look, until_answered
 from pretrain_exp.executor.slurm_site import missing_commands, missing_commands_problem, partitions, refusal
 from pretrain_exp.executor.slurm_status import standing
 from pretrain_exp.executor.slurm_submit import submit
@@ -156,6 +158,9 @@ class Slurm(Resources):
                 (job.folder / "slurm" / "cancelled").unlink(missing_ok=True)
                 ids[job.id] = before.id
                 return Outcome(job, "submitted", f"Slurm job {before.id}, submitted before", log=job.folder / "log.txt")
+            unnoted = submitted_after(job.folder, before)
+            if unnoted and alive([unnoted]):
+                return self._noted(job, unnoted, ids, "submitted by a call that was cut short")
             job.write()
             clear_run(job.folder)
             needed = sorted({ids[need] for need in job.needs if need in ids}, key=int)
@@ -163,11 +168,15 @@ class Slurm(Resources):
             write_spec(job, store, resources)
             number = submit(job, resources, needed, self.setup)
             mine.append((job, number))
-            ids[job.id] = number
-            write_submission(
-                job.folder, Submission(number, time.time(), sorted(job.needs & ids.keys()), resources.options())
-            )
-        return Outcome(job, "submitted", f"Slurm job {number}", log=job.folder / "log.txt")
+            return self._noted(job, number, ids)
+
+    def _noted(self, job: Job, number: str, ids: dict[str, str], how: str = "") -> Outcome:
+        """Writes down that Slurm has a job."""
+        options = self.resources(job.kind).options()
+        write_submission(job.folder, Submission(number, time.time(), sorted(job.needs & ids.keys()), options))
+        ids[job.id] = number
+        said = f"Slurm job {number}, {how}" if how else f"Slurm job {number}"
+        return Outcome(job, "submitted", said, log=job.folder / "log.txt")
 
     def _follow(self, jobs: Sequence[Job], outcomes: dict[str, Outcome]) -> dict[str, Outcome]:
         """Stays until no job lives; then says how each ended."""
@@ -175,8 +184,10 @@ class Slurm(Resources):
             for job in jobs:
                 if outcomes[job.id].state == "submitted":
                     lines.enter_context(board.follow(job))
+            numbers = [submission.id for job in jobs if (submission := read_submission(job.folder))]
+            say = partial(board.console.print, highlight=False, markup=False)
             while True:
-                queue = look([submission.id for job in jobs if (submission := read_submission(job.folder))])
+                queue = until_answered(partial(look, numbers), POLL_SECONDS, say)
                 if not any(queued.alive for queued in queue.values()):
                     break
                 time.sleep(POLL_SECONDS)

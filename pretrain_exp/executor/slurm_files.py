@@ -5,6 +5,7 @@
 <job>/slurm/attempts.json   attempts, failures, how far it came, why it was given up              written by the job
 <job>/slurm/cancelled       it shall save, end, and not be started again                          written by `cancel`
 <job>/slurm/*.out, *.sh     what the batch script printed, and the script itself
+<job>/slurm/*_submitted.pkl what the batch script runs: `run_job` with this folder                written by submitit
 """
 
 from __future__ import annotations
@@ -98,8 +99,19 @@ def read_submission(folder: Path) -> Submission | None:
     return Submission(**json.loads(path.read_text())) if path.is_file() else None
 
 
+def submitted_after(folder: Path, noted: Submission | None) -> str | None:
+    """The number of a job that was submitted, but not noted any more: who did was killed. By what submitit left here.
+
+    Where that is not here either, the job finds nothing to run, and ends by itself.
+    """
+    left = [path.name.partition("_")[0] for path in (folder / "slurm").glob("*_submitted.pkl")]
+    newest = max(left, key=int, default=None)
+    return newest if newest and (noted is None or int(newest) > int(noted.id)) else None
+
+
 def forget(folder: Path, number: str) -> None:
-    """Removes the record of a submission that was taken back, unless another one has replaced it."""
+    """Removes what says of a submission that was taken back, unless another one has replaced it."""
+    (folder / "slurm" / f"{number}_submitted.pkl").unlink(missing_ok=True)
     submission = read_submission(folder)
     if submission is not None and submission.id == number:
         (folder / "slurm.json").unlink(missing_ok=True)

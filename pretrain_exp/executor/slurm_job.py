@@ -177,23 +177,40 @@ class Batch:
 
     def _requeue(self) -> int:
         """Puts this job back into the queue, under the same number, so that what depends on it goes on waiting."""
-        try:
-            ask("scontrol", "requeue", self.number)
-        except SlurmError as error:
-            if not self.ending and self._is_running():
-                self._give_up(
-                    f"saved, but could not be requeued ({error.problem}): submit again, it goes on from there"
-                )
-                return 1
         limit = time.time() + REQUEUE_SECONDS
+        problem = self._asked_to_requeue(limit)
+        if problem and not self.ending:
+            self._give_up(f"saved, but could not be requeued ({problem}): submit again, it goes on from there")
+            return 1
         while (
             not self.ending and time.time() < limit
         ):  # Slurm ends this process; leaving before would end the job instead
             time.sleep(POLL_SECONDS)
         return PREEMPTED
 
-    def _is_running(self) -> bool:
-        queued = look([self.number]).get(self.number)
+    def _asked_to_requeue(self, limit: float) -> str:
+        """Asks until Slurm requeues the job. Why it does not: it refused twice, or gave no answer until `limit`."""
+        refused = 0
+        while not self.ending:
+            try:
+                ask("scontrol", "requeue", self.number)
+            except SlurmError as error:
+                running = self._is_running()
+                refused = refused + 1 if running else 0
+                if refused == 2 or (running is None and time.time() >= limit):
+                    return error.problem
+                if running is not False:  # the controller was away when it was asked, and may still be
+                    time.sleep(POLL_SECONDS)
+                    continue
+            break
+        return ""
+
+    def _is_running(self) -> bool | None:
+        """None where squeue does not answer."""
+        try:
+            queued = look([self.number]).get(self.number)
+        except SlurmError:
+            return None
         return queued is not None and queued.state == "RUNNING"
 
     def _sleep(self, seconds: float) -> None:
@@ -219,6 +236,7 @@ def step_command(spec: Spec, number: str, attempt: int) -> list[str]:
     # without its own --cpus-per-task a step may get one CPU, and binding would tie all ranks of a node to it
     srun += [f"--cpus-per-task={spec.cpus_per_task}"] if spec.cpus_per_task else []
     srun += ["--cpu-bind=none", "--kill-on-bad-exit=0", f"--wait={OTHERS_SECONDS}"]
+    srun += [f"--chdir={spec.job.directory}"]
     srun += ["--label"] if spec.nodes > 1 else []
     if not spec.job.rank_command:
         return [*srun, *spec.job.command]

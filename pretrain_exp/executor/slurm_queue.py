@@ -8,11 +8,14 @@ Slurm forgets ended jobs after minutes: an id that is not found is not alive.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pretrain_exp.executor.slurm_site import SlurmError, ask
 
+_T = TypeVar("_T")
 _ENDED = {
     "BOOT_FAIL",
     "CANCELLED",
@@ -69,6 +72,19 @@ def look(ids: Iterable[str]) -> dict[str, Queued]:
 def alive(ids: Iterable[str]) -> set[str]:
     """The jobs among `ids` that wait or run."""
     return {job for job, queued in look(ids).items() if queued.alive}
+
+
+def until_answered(question: Callable[[], _T], seconds: float, say: Callable[[str], object]) -> _T:
+    """The answer to a question to Slurm, put again every so many seconds: no answer says nothing about the jobs."""
+    said = False
+    while True:
+        try:
+            return question()
+        except SlurmError as error:
+            if not said:
+                say(f"{error.problem}; what was submitted goes on, and this asks again until there is an answer")
+            said = True
+            time.sleep(seconds)
 
 
 def depended_upon(ids: Iterable[str]) -> set[str]:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pretrain_exp.errors import UserError
+from pretrain_exp.framework.worker.launch import OF_A_RANK
 
 COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
 ANSWER_SECONDS = 120.0
@@ -27,7 +28,6 @@ _BUSY = re.compile(
 )
 _OF_THE_CLUSTER = {"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT"}  # say which cluster this is, so they stay
 _OF_A_JOB = re.compile(r"(SLURM|SLURMD|SRUN|SUBMITIT|PMI|PMI2|PMIX|TORCHELASTIC)_|SBATCH_(CPU|MEM)_BIND")
-_OF_A_RANK = {"MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"}
 _DEVICES = {"CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK", "GPU_DEVICE_ORDINAL"}
 
 
@@ -47,9 +47,7 @@ def hidden_variables(environment: Mapping[str, str]) -> list[str]:
     return sorted(
         name
         for name in environment
-        if (_OF_A_JOB.match(name) and name not in _OF_THE_CLUSTER)
-        or name in _OF_A_RANK
-        or (inside and name in _DEVICES)
+        if (_OF_A_JOB.match(name) and name not in _OF_THE_CLUSTER) or name in OF_A_RANK or (inside and name in _DEVICES)
     )
 
 

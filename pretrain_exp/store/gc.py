@@ -35,6 +35,8 @@ from pretrain_exp.store.states import (
 from pretrain_exp.study.coming import ANNOUNCED, PLANNING
 from pretrain_exp.study.registry import read_members, read_study
 
+_GONE = "released-"  # what begins the name of a folder of weights that are being deleted
+
 
 def collect(store: Path, studies: Sequence[Path], *, apply: bool) -> list[str]:
     """Lists (and with `apply` releases) the weights that can go; returns their keys. UserError for what is no store."""
@@ -43,8 +45,10 @@ def collect(store: Path, studies: Sequence[Path], *, apply: bool) -> list[str]:
     with ExitStack() as held:
         if apply:
             held.enter_context(claimed(store, PLANNING))
+            for gone in (store / "staging").glob(f"{_GONE}*"):  # of one that was killed: no other runs under this claim
+                shutil.rmtree(gone, ignore_errors=True)
         named, kept = _named_and_kept(store, studies)
-        released = sorted(key for key in named - kept if can_start(store, key))
+        released = sorted(key for key in named - kept if can_start(store, key) or _cut_short(store, key))
         total = 0
         for key in released:
             size = _size(state_dir(store, key) / "checkpoint")
@@ -100,9 +104,15 @@ def _release(store: Path, key: str) -> None:
     folder = state_dir(store, key)
     with claimed(store, weights_claim(key)):
         (folder / RELEASED).write_text("weights released; record and logs kept\n")
-        gone = stage(store, f"released-{key}")
+        gone = stage(store, f"{_GONE}{key}")
         os.rename(folder / "checkpoint", gone / "checkpoint")
         shutil.rmtree(gone, ignore_errors=True)
+
+
+def _cut_short(store: Path, key: str) -> bool:
+    """Whether a release was killed after its mark: no job starts from these weights, and they are still there."""
+    folder = state_dir(store, key)
+    return (folder / RELEASED).exists() and (folder / "checkpoint").exists()
 
 
 def _size(folder: Path) -> int:

@@ -2,7 +2,7 @@
 
     store/
       states/<key>/    state.json  job.json  checkpoint/  metrics.jsonl  reads/rankNNNNN.npy  probe.json
-      staging/         folders still being written; one left over by a killed process is never read
+      staging/         what is being pushed or deleted; one left over by a killed process is never read
 
 Standard library only, but for the package's errors: a worker of any environment commits what it trained.
 """
@@ -48,8 +48,13 @@ def weights_claim(key: str) -> str:
 
 
 def stage(store: Path | str, key: str) -> Path:
-    """A fresh, empty folder on the store's file system, to be filled and then committed."""
-    path = Path(store) / "staging" / f"{key}-{uuid.uuid4().hex[:8]}"
+    """A fresh, empty folder on the store's file system, for a process that has no folder of its own."""
+    return fresh(Path(store) / "staging", key)
+
+
+def fresh(parent: Path, name: str) -> Path:
+    """A fresh, empty folder, to be filled and then committed or deleted."""
+    path = parent / f"{name}-{uuid.uuid4().hex[:8]}"
     path.mkdir(parents=True)
     return path
 

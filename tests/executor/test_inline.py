@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from pretrain_exp.executor import inline
 from pretrain_exp.executor.base import Job
 from pretrain_exp.executor.inline import Inline
 from pretrain_exp.store import claims
@@ -49,7 +50,8 @@ def attempts(folder, name):
 
 
 def test_needs_come_first_and_independent_jobs_run_side_by_side(tmp_path):
-    meet = "[time.sleep(0.01) for _ in range(1000) if not (folder / '{}.here').exists()]"
+    here = "(folder / '{0}.here').exists()"
+    meet = f"[time.sleep(0.01) for _ in range(6000) if not {here}]; {here} or sys.exit(1)"
     a = make("a", "(folder / 'a.here').write_text(''); " + meet.format("b"))
     b = make("b", "(folder / 'b.here').write_text(''); " + meet.format("a"))
     jobs = [job(tmp_path, "c", make("c"), needs=["train-a", "train-b"]), job(tmp_path, "a", a), job(tmp_path, "b", b)]
@@ -59,11 +61,36 @@ def test_needs_come_first_and_independent_jobs_run_side_by_side(tmp_path):
     assert times["c"] > max(times["a"], times["b"])
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_job_of_another_study_runs_where_that_was_planned(tmp_path, monkeypatch, is_there):
+    planned, here = tmp_path / "planned", tmp_path / "here"
+    for folder in (planned, here):
+        folder.mkdir()
+    (planned / "text").write_text("")
+    monkeypatch.chdir(planned)
+    record = job(tmp_path, "a", make("a", "open('text')"), retries=0).to_json()
+    monkeypatch.chdir(here)
+    if not is_there:
+        planned.rename(tmp_path / "gone")
+    outcome = Inline(parallel=1).run([Job.from_json(record)], tmp_path)["train-a"]
+    assert outcome.state == ("done" if is_there else "failed")
+    assert is_there or str(planned) in outcome.message
+    del record["directory"]  # an older record: where it is run
+    assert Job.from_json(record).directory == here
+
+
 def test_what_is_made_already_is_not_run_again(tmp_path):
     (tmp_path / "a.made").write_text("")
     outcomes = Inline(parallel=1).run([job(tmp_path, "a", "raise SystemExit(1)")], tmp_path)
     assert outcomes["train-a"].state == "done"
     assert not (tmp_path / "a" / "log.txt").exists()
+
+
+def test_a_job_is_no_rank_of_the_shell_that_starts_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code = make("a", "{'RANK', 'WORLD_SIZE'} & os.environ.keys() and sys.exit(2)")
+    assert Inline(parallel=1).run([job(tmp_path, "a", code, retries=0)], tmp_path)["train-a"].state == "done"
 
 
 LONGER_LOG = (
@@ -91,21 +118,19 @@ def test_the_same_failure_at_the_same_step_is_given_up_however_long_the_log_grew
 
 def test_a_claim_that_was_lost_between_two_attempts_starts_no_other(tmp_path, monkeypatch):
     """What another process took over while this one waited to try again is not touched."""
-    real = Inline._child
+    real = Inline._run_job
 
-    def fails_and_loses_later(self, given, attempt, claim, lifeline):
-        def lose():
+    def loses_while_it_waits(self, given, claim, board, lifeline):
+        def lose(seconds):
             (claim.path.parent / "2.json").write_text(json.dumps({"owner": "another"}))
             claim.lost.set()
 
-        code = real(self, given, attempt, claim, lifeline)
-        threading.Timer(0.1, lose).start()
-        threading.Timer(0.6, (tmp_path / "a.made").write_text, ("by the other",)).start()
-        return code
+        monkeypatch.setattr(self._stop, "wait", lose)
+        assert real(self, given, claim, board, lifeline) is None
+        (tmp_path / "a.made").write_text("by the other")
 
-    monkeypatch.setattr(Inline, "_child", fails_and_loses_later)
-    slow = replace(job(tmp_path, "a", "raise SystemExit(1)"), retry_seconds=0.3)
-    outcomes = Inline(parallel=1).run([slow], tmp_path)
+    monkeypatch.setattr(Inline, "_run_job", loses_while_it_waits)
+    outcomes = Inline(parallel=1).run([job(tmp_path, "a", "raise SystemExit(1)")], tmp_path)
     assert outcomes["train-a"].state == "done"
     assert attempts(tmp_path, "a") == 1
 
@@ -164,11 +189,10 @@ def test_an_interrupt_lets_children_save_and_ends(tmp_path):
     )
 
     def interrupt():
-        while not (tmp_path / "ready").exists():
-            time.sleep(0.02)
+        wait_until((tmp_path / "ready").exists)
         os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=interrupt).start()
+    threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         Inline(parallel=1).run([job(tmp_path, "a", make("a", saves))], tmp_path)
     assert (tmp_path / "saved").exists()
@@ -201,14 +225,15 @@ Inline(parallel=1).run([job(folder, "a", {code!r})], folder)
 """
 
 
-def controller(folder, code):
-    """Another process that runs job `a` of this folder."""
+def controller(folder, code, before=()):
+    """Another process that runs job `a` of this folder. before: what its command begins with."""
     program = CONTROLLER.format(tests=str(Path(__file__).parent), folder=str(folder), code=code)
-    return subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
+    command = [*before, sys.executable, "-c", program]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def wait_until(condition):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -238,6 +263,17 @@ def test_a_child_saves_and_ends_when_its_controller_is_gone(tmp_path, number):
     assert (tmp_path / "saved").exists()
 
 
+def test_a_closed_terminal_does_not_end_what_nohup_started(tmp_path):
+    waits = "(folder / 'ready').write_text(''); [time.sleep(0.02) for _ in range(3000) if not (folder / 'go').exists()]"
+    started = controller(tmp_path, make("a", waits), before=["nohup"])
+    wait_until((tmp_path / "ready").exists)
+    started.send_signal(signal.SIGHUP)
+    (tmp_path / "go").write_text("")
+    assert started.wait(600) == 0
+    assert (tmp_path / "a.made").exists()
+    assert attempts(tmp_path, "a") == 1
+
+
 def test_a_child_that_does_not_save_in_time_is_killed_with_all_it_started(tmp_path, monkeypatch):
     """Started as the executor starts it, by a process that then closes its end of the pipe."""
     lifeline, own_end = os.pipe()
@@ -255,10 +291,11 @@ def test_a_child_that_does_not_save_in_time_is_killed_with_all_it_started(tmp_pa
     )
     os.close(lifeline)
     wait_until((tmp_path / "ready").exists)
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
     deaf = describe_process(int((tmp_path / "pid").read_text()))
     assert json.loads((tmp_path / "process.json").read_text()) == describe_process(process.pid)
     os.close(own_end)
-    assert process.wait(60) < 0
+    assert process.wait(600) < 0
     wait_until(lambda: not process_lives(deaf))
     assert not (tmp_path / "a.made").exists()
 
@@ -285,7 +322,7 @@ def test_no_second_writer_starts_while_a_former_one_lives(tmp_path):
     former = subprocess.Popen(
         [sys.executable, "-c", code], env={**os.environ, "FOLDER": str(tmp_path)}, start_new_session=True
     )
-    reaper = threading.Thread(target=former.wait)
+    reaper = threading.Thread(target=former.wait, daemon=True)
     reaper.start()
     (place / "process.json").write_text(json.dumps(describe_process(former.pid)))
     wait_until((tmp_path / "ready").exists)
@@ -324,7 +361,7 @@ def test_a_lost_claim_ends_the_child_and_the_job_is_waited_for_again(tmp_path, m
         (tmp_path / "again").write_text("")
         (folder / "2.json").write_text(json.dumps({"owner": None}))
 
-    taker = threading.Thread(target=take)
+    taker = threading.Thread(target=take, daemon=True)
     taker.start()
     outcomes = Inline(parallel=1).run([job(tmp_path, "a", first)], tmp_path)
     taker.join()
@@ -355,7 +392,7 @@ def test_a_job_that_another_process_runs_takes_no_place_and_is_done_when_it_is(t
         other.release()
 
     with claims.claimed(tmp_path, "train-a") as other:
-        ender = threading.Thread(target=end_other, args=(other,))
+        ender = threading.Thread(target=end_other, args=(other,), daemon=True)
         ender.start()
         outcomes = Inline(parallel=1).run([a, b, job(tmp_path, "c", make("c"), ["train-a"])], tmp_path)
         ender.join()
@@ -372,9 +409,9 @@ def test_what_needs_a_failed_job_by_way_of_others_is_skipped(tmp_path):
     assert [outcomes[f"train-{name}"].state for name in "abcd"] == ["failed", "skipped", "skipped", "skipped"]
 
 
-def test_an_interrupt_ends_the_wait_for_anothers_claim(tmp_path):
-    with claims.claimed(tmp_path, "train-a"):
-        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+def test_an_interrupt_ends_the_wait_for_anothers_claim(tmp_path, monkeypatch):
+    with claims.claimed(tmp_path, "train-a"), monkeypatch.context() as patched:
+        patched.setattr(inline.time, "sleep", lambda seconds: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
             Inline(parallel=1).run([job(tmp_path, "a", make("a"))], tmp_path)
     assert not (tmp_path / "a.made").exists()
@@ -382,25 +419,29 @@ def test_an_interrupt_ends_the_wait_for_anothers_claim(tmp_path):
 
 @pytest.mark.parametrize(("seconds", "interrupts"), [(0.2, 1), (600.0, 2)])
 def test_a_child_that_does_not_save_is_killed_in_time_or_at_a_second_interrupt(tmp_path, seconds, interrupts, capfd):
+    executor = Inline(parallel=1, save_seconds=seconds)
+
     def interrupt():
         wait_until((tmp_path / "ready").exists)
-        for _ in range(interrupts):
+        os.kill(os.getpid(), signal.SIGINT)
+        if interrupts == 2:  # as soon as the first is known of
+            wait_until(executor._stop.is_set)
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.5)
 
-    sender = threading.Thread(target=interrupt)
+    sender = threading.Thread(target=interrupt, daemon=True)
     sender.start()
     with pytest.raises(KeyboardInterrupt):
-        Inline(parallel=1, save_seconds=seconds).run([job(tmp_path, "a", make("a", DEAF))], tmp_path)
+        executor.run([job(tmp_path, "a", make("a", DEAF))], tmp_path)
     sender.join()
     assert not (tmp_path / "a" / "process.json").exists()
-    assert f"for at most {seconds:.0f} s; Ctrl-C again" in " ".join(capfd.readouterr().err.split())
+    if interrupts == 1:  # else the second may come before it is said
+        assert f"for at most {seconds:.0f} s; Ctrl-C again" in " ".join(capfd.readouterr().err.split())
 
 
 @pytest.mark.parametrize("end", ["pass", "raise SystemExit(1)"])
 def test_what_reads_a_file_starts_when_it_is_there_while_its_maker_goes_on(tmp_path, end):
     """An evaluation of a state that training has left behind, whether training ends well or not."""
-    waits = "[time.sleep(0.01) for _ in range(2000) if not (folder / 'eval.made').exists()]"
+    waits = "[time.sleep(0.01) for _ in range(6000) if not (folder / 'eval.made').exists()]"
     training = f"(folder / 'state').write_text(''); {waits}; {end}"
     trains = job(tmp_path, "train", make("train", training), retries=0)
     scores = replace(job(tmp_path, "eval", make("eval"), ["train-train"]), reads=(tmp_path / "state",))
@@ -408,7 +449,7 @@ def test_what_reads_a_file_starts_when_it_is_there_while_its_maker_goes_on(tmp_p
     assert outcomes["train-eval"].state == "done"
     assert (tmp_path / "train.made").exists() == (end == "pass")
     if end == "pass":
-        assert (tmp_path / "train.made").stat().st_mtime_ns > (tmp_path / "eval.made").stat().st_mtime_ns
+        assert float((tmp_path / "train.made").read_text()) > float((tmp_path / "eval.made").read_text())
     assert Job.from_json(scores.to_json()).reads == scores.reads
 
 

@@ -41,7 +41,9 @@ n=$(($(cat count) + 1)); echo $n >count
 if [ -f fail_at ] && [ $n = $(cat fail_at) ]; then echo "sbatch: error: Node count invalid" >&2; exit 1; fi
 cp "$1" script.$n; env >environment.$n; echo "Submitted batch job $n" """,
     "squeue": '[ ! -f busy ] || { rm busy; echo "slurm_load_jobs error: Socket timed out" >&2; exit 1; }\n'
-    '[ ! -f silent ] || { echo "squeue: error: Unable to contact slurm controller" >&2; exit 1; }; cat queue',
+    '[ ! -f silent ] || { echo "squeue: error: Unable to contact slurm controller" >&2; exit 1; }\n'
+    "for word; do case $word in --jobs=*) ids=,${word#--jobs=},;; esac; done\n"
+    """awk -F'|' -v ids="$ids" '!ids || index(ids, "," $1 ",")' queue""",
     "sinfo": "printf 'gpu|2:00:00\\ncpu|infinite\\n'",
     "scancel": 'echo "$@" >>cancelled',
     "scontrol": 'echo "$@" >>control; [ ! -f refuse ] || { cat refuse >&2; exit 1; }',
@@ -263,6 +265,34 @@ def test_what_is_done_is_not_submitted_and_what_ended_is_submitted_anew(mock, tm
     assert options(mock, 2)["dependency"] == "afterok:1"
 
 
+@pytest.mark.parametrize(("queue", "number"), [("2|PENDING|Priority|\n", "2"), ("2|FAILED|None|\n", "3")])
+def test_what_a_call_submitted_that_was_killed_before_it_could_note_it(mock, tmp_path, monkeypatch, queue, number):
+    first, second = job(tmp_path, "a"), job(tmp_path, "b")
+    executor = Slurm(gpus_per_node=0)
+    executor.run([first], tmp_path)
+    (mock / "queue").write_text("1|FAILED|None|\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(slurm, "write_submission", lambda *_: os._exit(0))
+        if not (pid := os.fork()):
+            executor.run([first], tmp_path)
+    os.waitpid(pid, 0)
+    assert (read_submission(first.folder).id, (mock / "count").read_text()) == ("1", "2\n")
+    (mock / "queue").write_text("1|FAILED|None|\n" + queue)
+    executor.run([first, replace(second, needs=frozenset({first.id}))], tmp_path)
+    assert read_submission(first.folder).id == number
+    assert options(mock, int(number) + 1)["dependency"] == f"afterok:{number}"
+
+
+def test_who_waits_goes_on_when_squeue_was_away(mock, tmp_path, monkeypatch, capsys):
+    """It answers when it was asked four times: jobs in the queue have not ended by that."""
+    one = job(tmp_path, "a")
+    away = "echo x >>asked; [ $(wc -l <asked) -ge 4 ] || { echo 'Unable to contact slurm controller' >&2; exit 1; }"
+    (mock / "squeue").write_text(f"#!/bin/sh\ncd {mock}\n{away}\ntouch {one.makes[0]}; echo '1|COMPLETED|None|n1'\n")
+    monkeypatch.setattr(slurm, "POLL_SECONDS", 0.0)
+    assert Slurm(gpus_per_node=0, wait=True).run([one], tmp_path)[one.id].state == "done"
+    assert capsys.readouterr().err.count("Unable to contact slurm controller") == 1
+
+
 def test_where_squeue_does_not_answer_nothing_is_taken_for_ended(mock, tmp_path):
     one = job(tmp_path, "a")
     write_submission(one.folder, Submission("41", 0.0, [], {}))
@@ -448,12 +478,31 @@ def test_a_process_that_dies_of_the_signal_was_stopped_not_wrong(batch, mock, mo
     assert (mock / "control").exists()
 
 
-def test_where_a_site_forbids_requeueing_the_job_fails_and_says_so(batch, mock):
+@pytest.mark.parametrize("squeue", ["answers", "silent"])
+def test_a_job_that_cannot_be_requeued_fails_and_says_so(batch, mock, monkeypatch, squeue):
     (mock / "refuse").write_text("scontrol: error: Requested operation is presently disabled\n")
     (mock / "queue").write_text("5|RUNNING|None|n1\n")
+    if squeue == "silent":
+        (mock / "silent").touch()
+        monkeypatch.setattr(slurm_job, "REQUEUE_SECONDS", 0.0)
     made = batch("exit 75")
     assert made.run() == 1
     assert "could not be requeued (scontrol failed: Requested operation" in read_attempts(made.folder).given_up
+
+
+@pytest.mark.parametrize("squeue", ["answers", "silent"])
+def test_a_controller_that_was_away_requeues_the_job_when_it_is_back(batch, mock, monkeypatch, squeue):
+    """squeue may answer again when scontrol just did not. In the end Slurm ends the batch script."""
+    times = {"answers": 2, "silent": 4}[squeue]
+    away = f"[ $(wc -l <control) -ge {times} ] || {{ echo 'Unable to contact slurm controller' >&2; exit 1; }}"
+    (mock / "scontrol").write_text(f'#!/bin/sh\ncd {mock}\necho "$@" >>control\n{away}\nkill -TERM $PPID\n')
+    (mock / "queue").write_text("5|RUNNING|None|n1\n")
+    if squeue == "silent":
+        (mock / "silent").touch()
+    made = batch("exit 75")
+    assert made.run() == 75
+    assert (mock / "control").read_text() == times * "requeue 5\n"
+    assert not read_attempts(made.folder).given_up
 
 
 def test_a_job_that_never_gets_anywhere_within_its_time_is_given_up(batch, mock, monkeypatch):
@@ -509,10 +558,13 @@ def test_the_command_of_a_step(mock, tmp_path, monkeypatch):
     one = job(tmp_path, "a", rank_command=("/its/python", "-m", "worker", "{device}"))
     write_spec(one, tmp_path, Slurm(nodes=2, gpus_per_node=4, cpus_per_task=32).resources("train"))
     monkeypatch.setenv("SLURM_JOB_ID", "5")
+    planned = Path.cwd()
+    monkeypatch.chdir(tmp_path)  # somebody else's
     made = slurm_job.Batch(one.folder)
     command = slurm_job.step_command(made.spec, "5", 3)
     assert command[0] == "srun"
-    assert {"--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=32", "--cpu-bind=none"} <= set(command)
+    asked = {"--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=32", "--cpu-bind=none", f"--chdir={planned}"}
+    assert asked <= set(command)
     agent = command[command.index("/its/python") :]
     assert agent[:5] == ["/its/python", START, "pretrain_exp.executor.slurm_agent", "--nodes=2", "--ranks=4"]
     assert "--id=5-2-3" in agent

@@ -1,7 +1,8 @@
 """What stands for training in these tests: `python program.py job.json`. Counts steps, saves on a signal, resumes.
 
-job.json: steps, seconds (a step), folder, out, and at will: fail {step, times, message, kind}, deaf (ignores signals),
-before (the out of the job before, which must be there). `out` ends as {"steps", "starts": [step of each start]}.
+job.json: steps, seconds (a step; none once it resumed), folder, out, and at will: fail {step, times, message, kind},
+deaf (ignores signals), before (the out of the job before, which must be there). `out` ends as {"steps", "starts": [step
+of each start]}.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ def main(path: str) -> int:
     state = json.loads(saved.read_text()) if saved.is_file() else {"steps": 0, "starts": [], "failed": 0}
     if job.get("before") and not Path(job["before"]).is_file():
         raise FileNotFoundError(job["before"])
+    seconds = 0 if state["steps"] else job["seconds"]  # long enough to be stopped, and over soon after
     state["starts"].append(state["steps"])
     (folder / "pid").write_text(str(os.getpid()))
     while state["steps"] < job["steps"]:
@@ -38,7 +40,7 @@ def main(path: str) -> int:
             write_json(saved, state)
             write_json(folder / "error.json", {"kind": fail["kind"], "message": fail["message"], "step": fail["step"]})
             return 1
-        time.sleep(job["seconds"])
+        time.sleep(seconds)
         state["steps"] += 1
         with open(folder / "metrics.jsonl", "a") as live:
             live.write(json.dumps({"step": state["steps"] - 1}) + "\n")

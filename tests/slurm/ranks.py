@@ -1,7 +1,7 @@
 """What stands for training on several nodes: each rank adds its number to a sum over all of them, step by step.
 
 `python ranks.py job.json DEVICE` under torchrun. Saves on a signal, agreed by all ranks, and resumes. job.json: steps,
-seconds (a step), save_seconds, folder, out.
+seconds (a step; none once an attempt before has done some), save_seconds, folder, out.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ def main(path: str, device: str) -> int:
     dist.init_process_group("gloo")
     saved = folder / "saved.json"
     state = json.loads(saved.read_text()) if saved.is_file() else {"steps": 0, "sum": 0.0, "starts": []}
+    live = folder / "metrics.jsonl"
+    seconds = 0 if live.is_file() else job["seconds"]  # long enough to be stopped, and over soon after
     state["starts"].append(state["steps"])
     seen = {
         name: os.environ.get(name) for name in ("SLURM_NODEID", "LOCAL_RANK", "CUDA_VISIBLE_DEVICES", "MASTER_ADDR")
@@ -44,11 +46,14 @@ def main(path: str, device: str) -> int:
             dist.barrier()
             status = 75
             break
-        time.sleep(job["seconds"])
+        time.sleep(seconds)
         value = torch.tensor([float(rank + 1)])
         dist.all_reduce(value)
         state["sum"] += float(value)
         state["steps"] += 1
+        if rank == 0:
+            with open(live, "a") as file:
+                file.write(json.dumps({"step": state["steps"] - 1}) + "\n")
     if status == 0 and rank == 0:
         write_json(out, state)
     dist.barrier()

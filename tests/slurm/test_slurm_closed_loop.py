@@ -60,7 +60,7 @@ def test_a_chain_plans_its_slices_by_itself_with_one_of_two_ranks(slurm, tmp_pat
     ]
     again = pretrain_exp(tmp_path, *WORDS, *TWO_RANKS)  # while they wait or run: the same jobs, no others
     assert "submitted" in again
-    ended = wait_until_ended(*jobs, seconds=240)
+    ended = wait_until_ended(*jobs)
     assert set(ended.values()) == {"COMPLETED"}, "\n".join(map(log_of, jobs))
     records = [json.loads(path.read_text()) for path in (tmp_path / "outputs/store/loops").glob("*/step*.json")]
     seen = {record["step"]: record["insertions"]["dynamic_control"].get("texts") for record in records}

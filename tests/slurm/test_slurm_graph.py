@@ -53,14 +53,14 @@ def test_four_controllers_at_once_submit_each_job_once(slurm, tmp_path):
     before = all_numbers()
     command = [sys.executable, str(HERE / "slurm_jobs.py"), str(tmp_path), "main"]
     controllers = [subprocess.Popen(command) for _ in range(4)]
-    assert [controller.wait(60) for controller in controllers] == [0] * 4
+    assert [controller.wait(600) for controller in controllers] == [0] * 4
     assert len(all_numbers() - before) == 2 * 3
     jobs = sweep(tmp_path, FOUR)
     assert set(wait_until_ended(*jobs).values()) == {"COMPLETED"}
 
 
 def test_kill_9_fails_the_job_and_names_the_reason_and_the_next_submission_goes_on(submit, tmp_path):
-    victim = counting_job(tmp_path, "victim", 40, 0.1, save_every=2)
+    victim = counting_job(tmp_path, "victim", 3_000, 0.1, save_every=2)
     child = counting_job(tmp_path, "child", 1, needs=(victim,))
     report = counting_job(tmp_path, "report", 1, needs=(victim, child), kind="report")
     jobs = [victim, child, report]
@@ -106,7 +106,7 @@ def test_what_may_pass_is_retried_from_the_checkpoint_and_what_does_not_is_not(s
 
 def test_a_job_whose_claim_is_lost_ends_its_step_and_waits_for_the_claim(submit, tmp_path):
     """As after a node was suspended for longer than others wait. The program is deaf to signals: srun must end it."""
-    job = counting_job(tmp_path, "a", 400, 0.1, deaf=True)
+    job = counting_job(tmp_path, "a", 3_000, 0.1, deaf=True)
     submit([job])
     wait_for((job.folder / "metrics.jsonl").is_file)
     taken = tmp_path / "claims" / job.id / "2.json"
@@ -123,7 +123,7 @@ def test_a_job_whose_claim_is_lost_ends_its_step_and_waits_for_the_claim(submit,
 
 
 def test_cancel_lets_running_jobs_save_and_a_new_submission_goes_on(submit, tmp_path):
-    running = counting_job(tmp_path, "running", 60, 0.1)
+    running = counting_job(tmp_path, "running", 3_000, 0.1)
     child = counting_job(tmp_path, "child", 1, needs=(running,))
     submit([running, child])
     wait_for((running.folder / "metrics.jsonl").is_file)
@@ -183,7 +183,7 @@ def test_what_slurm_would_refuse_is_told_before_anything_is_submitted(submit, tm
 def test_a_controller_that_waits_sees_a_killed_job_end_without_sacct(slurm, tmp_path):
     """submitit's own Job.result() would wait for ever: it asks sacct."""
     assert subprocess.run(["sacct"], capture_output=True, check=False).returncode != 0
-    killed = counting_job(tmp_path, "killed", 100, 0.1)
+    killed = counting_job(tmp_path, "killed", 3_000, 0.1)
     good = counting_job(tmp_path, "good")
     command = f"""
 import sys; sys.path.insert(0, {str(HERE)!r})
@@ -192,11 +192,11 @@ from slurm_jobs import SMALL, counting_job
 from pretrain_exp.executor import slurm
 slurm.POLL_SECONDS = 0.5
 store = Path({str(tmp_path)!r})
-jobs = [counting_job(store, "killed", 100, 0.1), counting_job(store, "good")]
+jobs = [counting_job(store, "killed", 3_000, 0.1), counting_job(store, "good")]
 print({{key: outcome.state for key, outcome in slurm.Slurm(**SMALL, wait=True).run(jobs, store).items()}})
 """
     controller = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, text=True)
     wait_for((killed.folder / "pid").is_file)
     subprocess.run(["scancel", "--signal=KILL", "--full", number_of(killed)], check=True)
-    assert controller.communicate(timeout=90)[0].strip() == "{'train-killed': 'failed', 'train-good': 'done'}"
+    assert controller.communicate(timeout=600)[0].strip() == "{'train-killed': 'failed', 'train-good': 'done'}"
     assert good.done()

@@ -21,7 +21,7 @@ def stopped(slurm, tmp_path_factory) -> dict[str, Job]:
     """Jobs that were all stopped while they ran, each in its way, side by side since Slurm takes its time."""
     store = tmp_path_factory.mktemp("stopped")
 
-    def start(key: str, steps: int, needs: tuple[Job, ...] = (), deaf: bool = False, **fields) -> Job:
+    def start(key: str, steps: int = 3_000, needs: tuple[Job, ...] = (), deaf: bool = False, **fields) -> Job:
         job = counting_job(store, key, steps, 0.1, needs, deaf=deaf)
         Slurm(**{**SMALL, **fields}).run([*needs, job], store)
         return job
@@ -31,10 +31,10 @@ def stopped(slurm, tmp_path_factory) -> dict[str, Job]:
         # Slurm looks every 30 s and signals early rather than late: 30 s before the end of one minute is within 30 s
         "time limit": start("limit", 320, time=1, signal_delay_s=30, **first),
         "deaf": start("deaf", 10_000, deaf=True, time=1, **first),
-        "scancel --signal=USR2": start("usr2", 80, **first),
-        "scancel --signal=TERM": start("term", 80, **first),
-        "scontrol requeue": start("requeue", 80, **first),
-        "preemption": start("preempted", 80, **second),
+        "scancel --signal=USR2": start("usr2", **first),
+        "scancel --signal=TERM": start("term", **first),
+        "scontrol requeue": start("requeue", **first),
+        "preemption": start("preempted", **second),
     }
     jobs["child of deaf"] = start("child", 1, needs=(jobs["deaf"],), **first)
     for way, job in jobs.items():
@@ -66,22 +66,23 @@ def test_a_stopped_job_saves_requeues_itself_and_goes_on_from_there(stopped, way
     done = json.loads(job.makes[0].read_text())
     assert done["steps"] == job.total
     assert len(done["starts"]) > 1, log_of(job)
-    assert done["starts"][1] > done["starts"][0] == 0
+    assert done["starts"][0] == 0
+    assert done["starts"][-1 if way == "time limit" else 1] > 0  # Slurm may tell of the time before the first step
     # each step was done once: nothing was lost and nothing was done again
     steps = [json.loads(line)["step"] for line in (job.folder / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(job.total))
 
 
 def test_two_nodes_meet_save_together_on_a_signal_and_go_on(slurm, tmp_path):
-    job = rank_job(tmp_path, "ranks", steps=40, seconds=0.1)
+    job = rank_job(tmp_path, "ranks", steps=600, seconds=0.5)
     Slurm(**{**SMALL, "nodes": 2, "gpus_per_node": 2, "cpus_per_task": 2}).run([job], tmp_path)
     ranks = [job.folder / f"rank{rank}.json" for rank in range(4)]
-    wait_for(lambda: all(path.is_file() for path in ranks), why=log_of(job))
+    wait_for((job.folder / "metrics.jsonl").is_file, why=log_of(job))  # its first step is behind all ranks
     seen = [json.loads(path.read_text()) for path in ranks]
     subprocess.run(["scancel", "--signal=USR2", number_of(job)], check=True)
     assert list(wait_until_ended(job).values()) == ["COMPLETED"], log_of(job)
     done = json.loads(job.makes[0].read_text())
-    assert done["sum"] == 40 * (1 + 2 + 3 + 4)
+    assert done["sum"] == 600 * (1 + 2 + 3 + 4)
     assert done["starts"] == [0, done["starts"][1]]
     assert done["starts"][1] > 0
     # torchrun outlived the signal and waited for its ranks
@@ -99,11 +100,10 @@ def test_two_nodes_meet_save_together_on_a_signal_and_go_on(slurm, tmp_path):
 
 
 def test_a_rank_that_is_killed_on_one_of_two_nodes_is_tried_again(slurm, tmp_path):
-    job = Job(**{**vars(rank_job(tmp_path, "ranks", steps=30, seconds=0.1)), "retries": 1})
+    job = Job(**{**vars(rank_job(tmp_path, "ranks", steps=600, seconds=0.5)), "retries": 1})
     Slurm(**{**SMALL, "nodes": 2, "ranks_per_node": 1}).run([job], tmp_path)
-    path = job.folder / "rank1.json"
-    wait_for(path.is_file, why=log_of(job))
-    pid = json.loads(path.read_text())["pid"]
+    wait_for((job.folder / "metrics.jsonl").is_file, why=log_of(job))
+    pid = json.loads((job.folder / "rank1.json").read_text())["pid"]
     subprocess.run(["kill", "-KILL", str(pid)], check=True)
     assert list(wait_until_ended(job).values()) == ["COMPLETED"], log_of(job)
     assert "--- attempt 2" in (job.folder / "log.txt").read_text()
@@ -112,7 +112,7 @@ def test_a_rank_that_is_killed_on_one_of_two_nodes_is_tried_again(slurm, tmp_pat
 def test_a_job_that_ran_out_of_time_is_no_success(stopped):
     """Last in this file, since Slurm takes more than a minute to end a job of one minute."""
     deaf, child = stopped["deaf"], stopped["child of deaf"]
-    assert wait_until_ended(deaf, child, seconds=180) == {"deaf": "TIMEOUT", "child": "CANCELLED"}
+    assert wait_until_ended(deaf, child) == {"deaf": "TIMEOUT", "child": "CANCELLED"}
     told = standings([deaf, child])
     assert told[deaf.id][0] == "failed"
     assert f"Slurm job {number_of(deaf)} ended (TIMEOUT)" in told[deaf.id][1]

@@ -38,7 +38,7 @@ def spans(study: Path, adopted: bool) -> list[tuple[int, int]]:
 def end_well(*studies: Path) -> None:
     """Waits for all jobs of these studies; each must have completed, and both reports be written."""
     jobs = {record["id"]: Job.from_record(record) for study in studies for record in jobs_of(study)}
-    ended = wait_until_ended(*jobs.values(), seconds=240)
+    ended = wait_until_ended(*jobs.values())
     assert set(ended.values()) == {"COMPLETED"}, "\n".join(log_of(job) for job in jobs.values())
     for study in studies:
         record = json.loads((study / "study.json").read_text())
@@ -49,9 +49,9 @@ def end_well(*studies: Path) -> None:
 def test_what_waits_in_the_queue_for_another_study_is_depended_upon(slurm, tmp_path):
     """The training of one is held, so that it still waits when the other is planned."""
     first = start(tmp_path, "first", "training.additional_checkpoint_steps=[6]", "+executor.extra.hold=true")
-    assert first.wait(120) == 0, first.communicate()[0]
+    assert first.wait(600) == 0, first.communicate()[0]
     second = start(tmp_path, "second", "training.additional_checkpoint_steps=[4,9]")
-    assert second.wait(120) == 0, second.communicate()[0]
+    assert second.wait(600) == 0, second.communicate()[0]
     one, two = tmp_path / "first", tmp_path / "second"
     assert spans(one, adopted=False) == [(0, 12)]
     # step 4 is saved by nobody, step 9 lies after one that is to come, and the last state and its scores are to come
@@ -79,7 +79,7 @@ def test_two_that_are_submitted_at_once_train_no_state_twice(slurm, tmp_path):
         start(tmp_path, "second", "training.additional_checkpoint_steps=[4,9]"),
     ]
     for controller in both:
-        said, _ = controller.communicate(timeout=180)
+        said, _ = controller.communicate(timeout=600)
         assert controller.returncode == 0, said
     studies = [tmp_path / "first", tmp_path / "second"]
     made = Counter(path for study in studies for job in jobs_of(study) if not job["adopted"] for path in job["makes"])

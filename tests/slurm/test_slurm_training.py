@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def test_two_nodes_of_two_ranks_train_what_four_ranks_of_one_machine_do(slurm, t
     study = next((cluster / "outputs/runs").rglob("study.json"))
     jobs = [Job.from_record(record) for record in json.loads(study.read_text())["jobs"]]
     assert [job.kind for job in jobs] == ["train", "report"]
-    ended = wait_until_ended(*jobs, seconds=180)
+    ended = wait_until_ended(*jobs)
     assert set(ended.values()) == {"COMPLETED"}, "\n".join(map(log_of, jobs))
     assert all(job.done() for job in jobs)
     ours, theirs = weights(inline, tmp_path / "inline.pt"), weights(cluster, tmp_path / "cluster.pt")
@@ -56,6 +57,38 @@ def test_two_nodes_of_two_ranks_train_what_four_ranks_of_one_machine_do(slurm, t
     told = pretrain_exp(cluster, "status", str(study.parent))
     assert told.count("done") >= 3
     assert pretrain_exp(cluster, "logs", str(study.parent), "train").startswith("--- attempt 1, Slurm job")
+
+
+def test_a_sweep_over_seeds_and_doses_is_one_graph_of_jobs_with_one_report(slurm, tmp_path):
+    """Training is held, and all others wait for it, until the jobs were counted and submitted for a second time."""
+    doses = ["-m", "seed=0,1", "insertion.benchmark_contamination.repetitions=1,4", "hydra.sweep.dir=sweep"]
+    doses += ["~eval.planted_texts", "~eval.perplexity", "insertion.benchmark_contamination.limit=10"]
+    one_node = ["executor=slurm", "executor.gpus_per_node=0", "executor.mem=500", "executor.signal_delay_s=5"]
+    sweep = [*SMALL, *doses, *one_node, "+executor.extra.hold=true"]
+
+    def asked_for() -> dict[str, str]:
+        """What Slurm has of this folder: name of each job, by its number."""
+        listed = ["squeue", "-h", "-t", "all", "-o", "%i %Z %j"]
+        rows = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.splitlines()
+        return {number: name for number, place, name in map(str.split, rows) if place == str(tmp_path)}
+
+    pretrain_exp(tmp_path, *sweep)
+    records = json.loads((tmp_path / "sweep/study.json").read_text())["jobs"]
+    # of each seed: one control, and one arm of each dose; what they share is trained once
+    kinds = Counter(record["kind"] for record in records)
+    assert kinds == {"train": 6, "evaluate": 6, "report": 1}
+    numbers = asked_for()
+    assert sorted(numbers.values()) == sorted(record["id"] for record in records)
+    pretrain_exp(tmp_path, *sweep)
+    assert asked_for() == numbers, "nothing was submitted again"
+    subprocess.run(["scontrol", "release", ",".join(numbers)], check=True)
+    jobs = [Job.from_record(record) for record in records]
+    assert set(wait_until_ended(*jobs).values()) == {"COMPLETED"}, "\n".join(map(log_of, jobs))
+    study = json.loads((tmp_path / "sweep/study.json").read_text())
+    assert (study["status"], study["failures"]) == ("done", [])
+    proofs = [json.loads(path.read_text()) for path in sorted((tmp_path / "sweep").rglob("proof/*.json"))]
+    assert [proof["ok"] for proof in proofs] == [True] * 8  # of two arms of four members
+    assert [path.parts[-3:] for path in tmp_path.rglob("report.html")] == [("sweep", "report", "report.html")]
 
 
 def test_members_that_run_in_jobs_of_hydras_launcher_submit_and_wait_there_and_are_reported_together(slurm, tmp_path):

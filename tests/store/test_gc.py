@@ -66,6 +66,26 @@ def test_nothing_goes_that_an_untrained_arm_may_start_from(tmp_path, store, ende
     assert collect(store, [whole, to_train], apply=True) == ["a"]
 
 
+@pytest.mark.parametrize("after", ["mark", "move"])
+def test_a_release_that_was_killed_is_ended_by_the_next(tmp_path, store, monkeypatch, after):
+    class Killed(BaseException):
+        pass
+
+    def kill(*_, **__):
+        raise Killed
+
+    folder = study(tmp_path, store, "one", {"control": arm("c", ["a"])}, ended=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(*{"mark": (gc.os, "rename"), "move": (gc.shutil, "rmtree")}[after], kill)
+        with pytest.raises(Killed):
+            collect(store, [folder], apply=True)
+    assert not can_start(store, "b")
+    assert collect(store, [folder], apply=False) == (["b"] if after == "mark" else [])
+    collect(store, [folder], apply=True)
+    assert not (state_dir(store, "b") / "checkpoint").exists()
+    assert list((store / "staging").iterdir()) == []
+
+
 def test_what_is_no_store_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds no states"):
         collect(tmp_path / "typo", [], apply=True)

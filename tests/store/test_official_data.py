@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pretrain_exp import paths
 from pretrain_exp.data.official import OfficialMix, bytes_of
 from pretrain_exp.data.official_list import Entry, entries
 from pretrain_exp.data.official_spans import spans_of
@@ -344,7 +345,7 @@ def test_wrong_lists(file: str, text: str | None, message: str, tmp_path: Path) 
         entries(str(tmp_path / file), BASE, None, None)
 
 
-def test_mixes_of_an_installed_olmo_core(tmp_path: Path) -> None:
+def test_mixes_of_an_installed_olmo_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Found in another Python's environment, and by its real names where one is at hand."""
     package = tmp_path / "site/olmo_core"
     (package / "data/mixes").mkdir(parents=True)
@@ -363,5 +364,11 @@ def test_mixes_of_an_installed_olmo_core(tmp_path: Path) -> None:
     }
     with pytest.raises(UserError, match=r"no such file, and ai2-olmo-core has no mix(.|\n)*did you mean OLMo-mix-0625"):
         entries("OLMo-mix-0626", BASE, None, str(python))
+    environment = tmp_path / "checkout/.venv-olmo3/bin"  # of `make env-olmo3`, found from any folder
+    environment.mkdir(parents=True)
+    python.rename(environment / "python")
+    monkeypatch.setattr(paths, "conf_dir", lambda: tmp_path / "checkout/conf")
+    monkeypatch.chdir(tmp_path)
+    assert entries("OLMo-mix-0625", BASE, None, None)[0].name == "p/allenai/dolma2-tokenizer/0.npy"
     with pytest.raises((UserError, Problems)):
         OfficialMix(mix=None).prepare(tmp_path, VOCABULARY)

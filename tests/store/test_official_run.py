@@ -86,3 +86,7 @@ def test_what_is_missing_is_said_before_anything_else(server: Server, overrides:
     assert status == 2
     for key in ("model.tokenizer", "data.base_url", "model.checkpoint_url"):
         assert f"\n  {key}: " in said, "all that is missing is said at once"
+    status, said = command("plan", *kept, *wrong, "+training.args.no=field")
+    assert status == 2
+    for key in ("training.args", "model.tokenizer", "data.base_url", "model.checkpoint_url"):
+        assert f"\n  {key}: " in said, "beside what the framework finds wrong"
