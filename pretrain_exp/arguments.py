@@ -42,7 +42,7 @@ def split_targets(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         if i not in values and "=" not in word and not word.startswith(("-", "~", "+"))
     ]
     if not targets:
-        fix = "pretrain-exp evaluate FOLDER_OR_HUB_NAME[@REVISION]... [overrides]"
+        fix = "pretrain-exp evaluate FOLDER_OR_HUB_NAME[@REVISION][:STEP]... [overrides]"
         raise UserError("evaluate needs at least one checkpoint", fix=fix)
     return [arguments[i] for i in targets], [word for i, word in enumerate(arguments) if i not in targets]
 

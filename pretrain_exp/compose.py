@@ -14,7 +14,7 @@ import re
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +23,8 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from pretrain_exp.arguments import (
     flags_last,
@@ -33,11 +34,12 @@ from pretrain_exp.arguments import (
     refuse_unreadable,
     split_targets,
 )
-from pretrain_exp.config import Config, Kinds, plain, validate
+from pretrain_exp.config import Config, Kinds, Unfit, validate
 from pretrain_exp.errors import Problems, UserError
-from pretrain_exp.explain import explain, version_base
+from pretrain_exp.explain import explain, flat, not_chosen, version_base
 from pretrain_exp.official_file import with_official
 from pretrain_exp.paths import conf_dir, group_choices
+from pretrain_exp.study.missing import missing_inputs
 
 SEED = re.compile(r"^\+*seed(\.\w+)?=")
 
@@ -76,12 +78,12 @@ def _compose_and_run(verb: str, arguments: Sequence[str], where: list[str]) -> i
         label = " ".join(settings.overrides.task) or "the default experiment"
         if _runs_elsewhere(settings):
             # another process, perhaps on another machine: what fails there must end it as a failure
-            member, _ = _member(composed, settings)
+            member, _ = _member(composed, settings, overrides)
             if _run(verb, [member], member.folder, arguments, targets):
                 raise RuntimeError(f"{label}: failed; its log says why")
             return
         try:
-            member, unused = _member(composed, settings)
+            member, unused = _member(composed, settings, overrides)
         except Problems as problems:
             failures.append((label, problems))
             return
@@ -92,27 +94,54 @@ def _compose_and_run(verb: str, arguments: Sequence[str], where: list[str]) -> i
 
     _call_hydra(task, flags_last([*named_seeds(overrides), *where]))
     if failures:
-        for label, problems in failures:
-            print(
-                f"error in {label}:\n{problems.render()}" if len(failures) > 1 else problems.render(), file=sys.stderr
-            )
+        print(_render_failures(failures), file=sys.stderr)
         return 2
     for note in sorted(notes):
         print(f"note: {note}", file=sys.stderr)
     return _run(verb, members, study[0], arguments, targets) if members else 0
 
 
-def _member(composed: DictConfig, settings: Any) -> tuple[Composed, list[str]]:
-    """The checked member, and the keys that the experiment sets for what is not chosen. Raises Problems."""
+def _render_failures(failures: Sequence[tuple[str, Problems]]) -> str:
+    """What is wrong, once, and the members that it is wrong in."""
+    members: dict[str, list[str]] = {}
+    for label, problems in failures:
+        members.setdefault(problems.render(), []).append(label)
+    if len(members) == 1:
+        return next(iter(members))
+    heads = [f"error in {found[0]}{f' and {len(found) - 1} more' * (len(found) > 1)}:" for found in members.values()]
+    return "\n".join(f"{head}\n{text}" for head, text in zip(heads, members, strict=True))
+
+
+def _member(composed: DictConfig, settings: Any, typed: Sequence[str]) -> tuple[Composed, list[str]]:
+    """The checked member, and the keys that the experiment sets for what is not chosen. Raises Problems.
+
+    typed: the overrides of the command line, before a sweep gave each member its own.
+    """
     sources = [Path(source.path) for source in settings.runtime.config_sources if source.schema == "file"]
     try:
         refuse_duplicates_in_files(settings.runtime.choices, sources)
     except UserError as error:
         raise Problems([error]) from None
     raw, unused = chosen_only(plain(with_official(composed, settings.overrides.task)))
-    config, kinds = validate(raw)
+    names = [override.lstrip("+").partition("=")[0] for override in settings.overrides.task]
+    if stray := [name for name in names if ".".join(name.split(".")[:2]) in unused]:
+        raise Problems([not_chosen(name, typed, sorted(flat(raw))) for name in stray])
+    try:
+        config, kinds = validate(raw)
+    except Unfit as unfit:
+        raise Problems([*unfit.problems, *missing_inputs(unfit.config, unfit.kinds)]) from None
     folder = Path(settings.runtime.output_dir)
     return Composed(config, kinds, raw, folder, tuple(settings.overrides.task)), unused
+
+
+def plain(composed: DictConfig) -> dict[str, Any]:
+    """The composed configuration as plain containers, interpolations resolved."""
+    try:
+        container = OmegaConf.to_container(composed, resolve=True)
+    except OmegaConfBaseException as error:
+        raise Problems([UserError(str(error).splitlines()[0], key=getattr(error, "full_key", None))]) from None
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
 
 
 def chosen_only(raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -171,6 +200,16 @@ def labels(members: Sequence[Composed]) -> list[tuple[str, int]]:
     return tell_apart(list(zip(overrides, [seed.all for seed in seeds], named, strict=True)))
 
 
+def _short_names(keys: Collection[str]) -> dict[str, str]:
+    """Each dotted key by as many of its last parts as no other of them ends in."""
+    found = {}
+    for key in keys:
+        parts = key.lstrip("+").split(".")
+        ends = [".".join(parts[-n:]) for n in range(1, len(parts) + 1)]
+        found[key] = next((e for e in ends if sum(f".{k.lstrip('+')}".endswith(f".{e}") for k in keys) == 1), ends[-1])
+    return found
+
+
 def tell_apart(members: Sequence[tuple[Sequence[str], int, tuple[int, ...]]]) -> list[tuple[str, int]]:
     """Of each (overrides, seed, named seeds): the overrides that differ, seeds left out, and the repetition's number.
 
@@ -178,14 +217,12 @@ def tell_apart(members: Sequence[tuple[Sequence[str], int, tuple[int, ...]]]) ->
     two members that are the same experiment.
     """
     counts = Counter(override for overrides, _, _ in members for override in set(overrides))
-    variants = [
-        ", ".join(
-            f"{override.partition('=')[0].rpartition('.')[2]}={override.partition('=')[2]}"
-            for override in overrides
-            if counts[override] < len(members) and not SEED.match(override)
-        )
+    varying = [
+        [one.partition("=") for one in overrides if counts[one] < len(members) and not SEED.match(one)]
         for overrides, _, _ in members
     ]
+    short = _short_names({key for parts in varying for key, _, _ in parts})
+    variants = [", ".join(f"{short[key]}={value}" for key, _, value in parts) for parts in varying]
     numbers = [seed for _, seed, _ in members]
     if len(set(zip(variants, numbers, strict=True))) < len(members):
         distinct = sorted({named for _, _, named in members})

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pretrain_exp.cross_checks import cross_checks
@@ -218,19 +216,18 @@ class Kinds:
     evaluations: dict[str, Any]
 
 
-def plain(composed: DictConfig) -> dict[str, Any]:
-    """The composed configuration as plain containers, interpolations resolved."""
-    try:
-        container = OmegaConf.to_container(composed, resolve=True)
-    except OmegaConfBaseException as error:
-        raise Problems([UserError(str(error).splitlines()[0], key=getattr(error, "full_key", None))]) from None
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+class Unfit(Problems):
+    """Each section is sound, and the framework cannot run them, or not on this machine."""
+
+    def __init__(self, problems: list[UserError], config: Config, kinds: Kinds) -> None:
+        super().__init__(problems)
+        self.config, self.kinds = config, kinds
 
 
 def validate(raw: Mapping[str, Any]) -> tuple[Config, Kinds]:
     """Checks a plain configuration and instantiates its kinds. Raises Problems with all that is wrong."""
     problems: list[UserError] = []
+    wrong: list[UserError] = []
     config: Config | None = None
     try:
         config = Config.model_validate(dict(raw))
@@ -254,13 +251,16 @@ def validate(raw: Mapping[str, Any]) -> tuple[Config, Kinds]:
         problems += cross_checks(config)
         if "framework" in kinds:
             model, training = config.model.model_dump(), training_facts(config)
-            problems += kinds["framework"].check(model, training)
+            wrong = kinds["framework"].check(model, training)
     problems += [p for name, kind in insertions.items() for p in _files(kind, f"insertion.{name}")]
     problems += [p for name, kind in evaluations.items() for p in _files(kind, f"eval.{name}")]
     problems += _files(kinds["data"], "data") if "data" in kinds else []
     if problems or config is None:
-        raise Problems(problems)
-    return config, Kinds(kinds["framework"], kinds["data"], kinds["executor"], insertions, evaluations)
+        raise Problems([*problems, *wrong])
+    checked = Kinds(kinds["framework"], kinds["data"], kinds["executor"], insertions, evaluations)
+    if wrong:
+        raise Unfit(wrong, config, checked)
+    return config, checked
 
 
 def training_facts(config: Config) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from pretrain_exp.study.jobs import EvaluationRequest, evaluation_request, evalu
 from pretrain_exp.study.measured import unmeasured
 from pretrain_exp.study.member import Member, prepare
 from pretrain_exp.study.planning import agreed_jobs, study_jobs, wanted_files
+from pretrain_exp.study.preview import print_cost, print_detectable, print_plan
 from pretrain_exp.study.records import member_record, study_record
 from pretrain_exp.study.registry import remember_steps, write_member, write_study
 
@@ -65,9 +66,9 @@ def run(composed: Sequence[Composed], folder: Path, command: str) -> int:
         write_patch(folder)
         remember_steps(store, [run for member in members for run in member.runs.values()])
         announce(store, jobs, folder, controller)
-        console.print(f"{len(own)} jobs to run, {len(reused)} states are in the store already", highlight=False)
-        if len(own) < len(jobs):
-            console.print(f"{len(jobs) - len(own)} jobs of other studies make what this one needs", highlight=False)
+        print_cost(members, jobs, reused, store, console)
+        if own:
+            print_detectable(members, store, console)
         if not executor.waits and jobs:
             jobs = [*jobs, finish_job(folder, jobs)]
             write_study(folder, {**record, "jobs": [job.record() for job in jobs], "controller": None})
@@ -104,8 +105,6 @@ def check_hub(composed: Sequence[Composed]) -> None:
 
 def preview(composed: Sequence[Composed], folder: Path, command: str) -> int:
     """Compiles and audits the plans of a study and prints them with what the study would cost. Trains nothing."""
-    from pretrain_exp.study.preview import print_cost, print_detectable, print_plan
-
     console = Console()
     store = _store(composed)
     members = prepare_all(composed, Console(stderr=True), fetch=False)
@@ -174,13 +173,14 @@ def remarks(members: Sequence[Member], reused: Sequence[str], adopted: Sequence[
     reused: keys of states in the store; adopted: jobs of other studies that make more of them.
     Raises UserError where the policy `numerics: refuse` forbids to go on from such states or to compare with them.
     """
-    found: dict[str, int] = {}
+    found: dict[str, set[str]] = {}  # and the states that it is said of
     trained = {key: read_record(store, key).get("numerics", {}) for key in reused}
     saves = [save for job in adopted for save in (job.payload or {}).get("save", ())]
     trained |= {save["key"]: save["record"].get("numerics", {}) for save in saves}
     for member in members:
         framework, training = member.composed.kinds.framework, training_facts(member.config)
-        found |= dict.fromkeys(framework.warnings(model_facts(member.config, framework, member.data), training), 0)
+        for warning in framework.warnings(model_facts(member.config, framework, member.data), training):
+            found[warning] = set()
         here = {**framework.numerics(training), "code": code_version()}
         for key, there in trained.items():
             differing = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
@@ -190,8 +190,8 @@ def remarks(members: Sequence[Member], reused: Sequence[str], adopted: Sequence[
                 if member.config.numerics == "refuse":
                     fix = "numerics=warn, or another store=..."
                     raise UserError(f"{problem}, such as {key}", key="numerics", value="refuse", fix=fix)
-                found[problem] = found.get(problem, 0) + 1
-    return [f"{count} {remark}" if count else remark for remark, count in found.items()]
+                found.setdefault(problem, set()).add(key)
+    return [f"{len(keys)} {remark}" if keys else remark for remark, keys in found.items()]
 
 
 def finish_job(folder: Path, jobs: Sequence[Job]) -> Job:

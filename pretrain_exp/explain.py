@@ -36,6 +36,12 @@ def explain(said: str, overrides: Sequence[str]) -> UserError:
             f"to run each of them: -m {name}={value}; as a list: {name}=[{value}]; as one text: {as_text(name, value)}"
         )
         return UserError("several values, and no sweep", key=name.lstrip("+"), value=value, fix=fix)
+    if other := re.search(r"Error merging override (.+)\n\s*Cannot merge (?:Dict|List)Config with", said):
+        name, _, value = other[1].partition("=")
+        problem = "a list and a mapping are not merged, and one of them stands here"
+        return UserError(
+            problem, key=name, value=value, fix=f"take out what stands here first: '~{name}' '+{other[1]}'"
+        )
     if "Config group override must be a string or a list" in said:
         for override in overrides:
             name, _, value = override.lstrip("+").partition("=")
@@ -54,12 +60,23 @@ def _no_such_choice(group: str, value: str) -> UserError:
 
 def _unknown_key(key: str, overrides: Sequence[str]) -> UserError:
     known = known_keys(overrides)
-    group, _, rest = key.partition(".")
-    name, _, field = rest.partition(".")
+    if key in known:
+        given = next((word for word in overrides if word.partition("=")[0] == key), f"{key}={{...}}")
+        return UserError("new fields of it are added with a + before the key", key=key, fix=f"'+{given}'")
+    group, name = (*key.split(".", 2), "")[:2]
     if group not in SEVERAL or name not in group_choices(conf_dir())[group] or f"{group}.{name}" in known or not known:
         close = nearest(key, known)
         fix = f"did you mean {' or '.join(close)}?" if close else "look the key up: pretrain-exp --cfg job"
         return UserError("unknown key", key=key, fix=fix)
+    return not_chosen(key, overrides, known)
+
+
+def not_chosen(key: str, overrides: Sequence[str], known: Sequence[str]) -> UserError:
+    """An override of an insertion or evaluation that is not part of the experiment, by hand or by what a study sweeps.
+
+    known: all keys of what is chosen, for naming one to sweep instead.
+    """
+    group, name, field = (*key.split(".", 2), "")[:3]
     files = [word for file in ("study=", "experiment=") for word in overrides if word.startswith(file)]
     study = files[0] if files else None
     if study is None or any(word.lstrip("+").startswith(f"{key}=") for word in overrides):
@@ -95,14 +112,15 @@ def known_keys(overrides: Sequence[str]) -> list[str]:
             composed = hydra.compose("config", overrides=chosen)
         except HydraException:  # what is chosen is not known either, so there is nothing to compare with
             return []
-    return sorted(_flat(OmegaConf.to_container(composed, resolve=False)))
+    return sorted(flat(OmegaConf.to_container(composed, resolve=False)))
 
 
-def _flat(node: Any, key: str = "") -> Iterator[str]:
+def flat(node: Any, key: str = "") -> Iterator[str]:
+    """The dotted keys of a configuration, those of its sections among them."""
     if key:
         yield key
     for name, inner in node.items() if isinstance(node, dict) else ():
-        yield from _flat(inner, f"{key}.{name}" if key else str(name))
+        yield from flat(inner, f"{key}.{name}" if key else str(name))
 
 
 def version_base() -> dict[str, Any]:

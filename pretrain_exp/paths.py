@@ -1,4 +1,4 @@
-"""Where things stand: the configuration folder of a checkout or of an installed wheel."""
+"""Where things stand: the configuration of a checkout or of an installed wheel, and the environments of frameworks."""
 
 from __future__ import annotations
 
@@ -18,3 +18,12 @@ def group_choices(conf: Path) -> dict[str, list[str]]:
     """Every configuration group and the names that can be chosen in it."""
     folders = sorted(p for p in conf.iterdir() if p.is_dir())
     return {folder.name: sorted(p.stem for p in folder.glob("*.yaml")) for folder in folders}
+
+
+def environment_python(environment: str) -> str | None:
+    """The Python of an environment that `make env-...` built, here or in the checkout; None where there is none."""
+    for place in (Path.cwd(), conf_dir().parent):
+        python = place / environment / "bin" / "python"
+        if python.is_file():
+            return str(python)
+    return None

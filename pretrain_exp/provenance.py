@@ -1,15 +1,23 @@
-"""What ran: versions of the packages that results depend on, and of this code."""
+"""What ran: versions of the packages that results depend on, and of this code.
+
+A checkout's code is named by its commit, and by a digest of what its package folder changed since: two different
+changes are two names. `code.patch` holds those changes, new files among them.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ("pretrain-exp", "torch", "transformers", "tokenizers", "numpy", "lm-eval", "hydra-core", "omegaconf")
+_CODE = Path(__file__).resolve().parent  # what runs; the configuration that ran is kept with each study anyway
 
 
 def versions() -> dict[str, str]:
@@ -29,25 +37,45 @@ def code_version() -> str:
     return code_commit() or version("pretrain-exp")
 
 
+def with_code(record: Mapping[str, Any], ran: str | None) -> dict[str, Any]:
+    """The record of a state, naming the code that made it, if that is known: it may not be the one that planned it."""
+    numerics = record.get("numerics", {})
+    return dict(record) if ran is None or "code" not in numerics else {**record, "numerics": {**numerics, "code": ran}}
+
+
 def write_patch(folder: Path) -> None:
     """Writes what this checkout changed since its commit to code.patch; nothing where nothing was."""
-    if (code_commit() or "").endswith("+changes"):
-        ask = ["git", "-C", str(Path(__file__).resolve().parent.parent), "diff", "HEAD"]
-        done = subprocess.run(ask, capture_output=True, check=True)
-        (folder / "code.patch").write_bytes(done.stdout)
+    patch = _changes() if code_commit() else b""
+    if patch:
+        (folder / "code.patch").write_bytes(patch)
 
 
 @cache
 def code_commit() -> str | None:
-    """The commit of this checkout, marked where it was changed since; None outside of one."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
+    """<commit>, or <commit>+<8 hex digits of what was changed since>; None outside of a checkout."""
+    if not (_CODE.parent / ".git").exists() or shutil.which("git") is None:
         return None
-    if shutil.which("git") is None:
+    head = _git("rev-parse", "--short=12", "HEAD")
+    if head is None:
         return None
-    ask = ["git", "-C", str(root)]
-    head = subprocess.run([*ask, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
-    if head.returncode:
-        return None
-    changed = subprocess.run([*ask, "status", "--porcelain"], capture_output=True, text=True, check=False).stdout
-    return head.stdout.strip() + ("+changes" if changed.strip() else "")
+    changes = _changes()
+    return head.decode().strip() + (f"+{hashlib.blake2b(changes, digest_size=4).hexdigest()}" if changes else "")
+
+
+def _changes() -> bytes:
+    """A patch from the commit to the code as it stands; files that git does not know are in it, ignored ones not."""
+    new = _git("ls-files", "--others", "--exclude-standard", "-z", "--", str(_CODE)) or b""
+    patches = [_git("diff", "--binary", "HEAD", "--", str(_CODE)) or b""]
+    patches += [
+        _git("diff", "--binary", "--no-index", "--", "/dev/null", name, differs=1) or b""
+        for name in new.decode().split("\0")
+        if name
+    ]
+    return b"".join(patches)
+
+
+def _git(*arguments: str, differs: int = 0) -> bytes | None:
+    """What git says, None where it fails. differs: the exit status that says no more than that files differ."""
+    ask = ["git", "-C", str(_CODE.parent), *arguments]
+    done = subprocess.run(ask, capture_output=True, check=False)
+    return done.stdout if done.returncode in (0, differs) else None

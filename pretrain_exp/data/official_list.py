@@ -22,8 +22,9 @@ from urllib.parse import quote, urlsplit
 import yaml
 
 from pretrain_exp.errors import UserError
+from pretrain_exp.paths import environment_python
 
-OLMO_3 = ".venv-olmo3/bin/python"  # where `make env-olmo3` builds the environment that brings the mixes
+OLMO_3 = ".venv-olmo3"  # the environment that brings the mixes
 _BUCKETS = ("s3", "r2", "weka", "gs")
 # What olmo_core.data.mixes.DataMix.build puts for {TOKENIZER}, given the dolma2 tokenizer (ai2-olmo-core 3.0.0).
 _DOLMA2 = "allenai/dolma2-tokenizer"
@@ -116,7 +117,7 @@ def _tokenizer_of(mix: str) -> str:
 
 def _installed(mix: str, python: str | None) -> Path:
     """The manifest of a mix, as an installed ai2-olmo-core ships it."""
-    folder = _mixes_here() or _mixes_there(python) or _mixes_there(str(Path(OLMO_3).absolute()))
+    folder = _mixes_here() or _mixes_there(python) or _mixes_there(environment_python(OLMO_3))
     if folder is None:
         fix = "`make env-olmo3` installs it; or give the path of an OLMo-2 YAML or of a list of paths or URLs"
         raise UserError(

@@ -39,9 +39,7 @@ def prepare_data(source: Any, tokenizer: str | Mapping[str, Any], cache: Path) -
         else:
             resolved = resolve(tokenizer, cache)
     except UserError as error:
-        found = [error.under("model")]
-        if hasattr(source, "check"):  # what else is missing is said in the same breath
-            found += [problem.under("data") for problem in source.check(cache)]
+        found = [error.under("model"), *_lacking(source, cache)]  # what else is missing is said in the same breath
         raise Problems(found) if len(found) > 1 else found[0] from None
     try:
         files = source.prepare(cache, resolved)
@@ -50,3 +48,18 @@ def prepare_data(source: Any, tokenizer: str | Mapping[str, Any], cache: Path) -
     held_out = heldout(files)
     digest = "" if held_out is None else file_digest(str(held_out), cache)
     return PreparedData(files, resolved, held_out, digest)
+
+
+def missing_data(source: Any, tokenizer: str | Mapping[str, Any], cache: Path) -> list[UserError]:
+    """What of them cannot be had here: a tokenizer that is not trained on the data itself, what the source lacks."""
+    found = []
+    if not hasattr(source, "texts"):
+        try:
+            resolve(tokenizer, cache)
+        except UserError as error:
+            found.append(error.under("model"))
+    return found + _lacking(source, cache)
+
+
+def _lacking(source: Any, cache: Path) -> list[UserError]:
+    return [problem.under("data") for problem in source.check(cache)] if hasattr(source, "check") else []

@@ -12,14 +12,15 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pretrain_exp.executor.base import Job
 from pretrain_exp.executor.slurm_files import read_submission
-from pretrain_exp.executor.slurm_queue import alive
+from pretrain_exp.executor.slurm_queue import alive, until_answered
 from pretrain_exp.store.claims import Claim, Watch, holder_lives
 from pretrain_exp.store.states import read_json, write_json
 
@@ -85,13 +86,13 @@ def announce(store: Path, jobs: Sequence[Job], study: Path, controller: Claim | 
             write_json(_entry(store, made), job.id)
 
 
-def await_end(jobs: Sequence[Job]) -> None:
-    """Returns when none of these jobs lives any longer: done, or ended without it."""
+def await_end(jobs: Sequence[Job], say: Callable[[str], object]) -> None:
+    """Returns when none of these jobs lives any longer: done, or ended without it. say: told if squeue is away."""
     watches: dict[str, Watch] = {}
     left = list(jobs)
     while left:
         announced = {job.id: read_json(job.folder / ANNOUNCED) for job in left if not job.done()}
-        living, _ = _living(announced, watches)
+        living, _ = until_answered(partial(_living, announced, watches), POLL_SECONDS, say)
         left = [job for job in left if job.id in living]
         if left:
             time.sleep(POLL_SECONDS)

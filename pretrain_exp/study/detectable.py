@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 from rich.table import Table
 from rich.text import Text
@@ -25,20 +24,50 @@ from pretrain_exp.analysis.metrics import HEADLINE, metric
 from pretrain_exp.analysis.outcomes import about, outcome_rank
 from pretrain_exp.analysis.power import mde_paired, mde_seeds
 from pretrain_exp.errors import UserError
+from pretrain_exp.insertion.gaussian_poisoning import KIND as NOISE
+from pretrain_exp.insertion.removal import KIND as VERBATIM
+from pretrain_exp.items.canaries import CANARY
 from pretrain_exp.items.facts import fact_of
+from pretrain_exp.items.poison import POISON
+from pretrain_exp.plan.items import Items
 from pretrain_exp.study.member import Member
 from pretrain_exp.study.registry import all_studies, read_members, read_study
 
-FLIPPED = 0.2  # assumed: one item in five is answered otherwise in another run; the variance of paired differences
-LOSS = 0.15  # assumed: standard deviation of the paired differences of losses of texts [nats per token]
 NEWEST = 20  # studies that are looked at
 
 
 @dataclass(frozen=True)
-class Spread:
-    """metric: what was measured; items, seeds: standard deviations; ground: where they are from."""
+class Assumed:
+    """What a kind of item is scored by, and how far scores differ between runs where no study told: ground says why.
+
+    sd: standard deviation of paired differences, in units of the metric; binary: right or wrong.
+    """
 
     metric: str
+    sd: float
+    ground: str
+    binary: bool = False
+
+
+FLIPPED = math.sqrt(0.2)  # one item in five is right in one run and wrong in another
+OF_TEXTS = Assumed("ce", 0.15, "assumed: losses of texts differ between runs by 0.15 nats per token")
+OF_CHOICES = Assumed("acc", FLIPPED, "assumed: 20 % of the items are answered otherwise in another run", True)
+ASSUMED = {  # by kind of payload; all other items are texts
+    "problem": OF_CHOICES,
+    VERBATIM: Assumed("exact", FLIPPED, "assumed: 20 % of the suffixes are completed in one of two runs", True),
+    POISON: Assumed("attack", FLIPPED, "assumed: 20 % of the attacks succeed in one of two runs", True),
+    "probe": Assumed("target_logprob", 3.0, "assumed: log-probabilities of facts differ by 3 nats, as in tiny models"),
+    CANARY: Assumed("exposure", 1 / math.log(2), "assumed: exposure differs as it scatters by chance, by 1.44 bits"),
+    NOISE: Assumed("watermark", 1.0, "by theory: noise that was not read leaves N(0, 1), so no control is needed"),
+}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """metric: what was measured; binary: right or wrong; items, seeds: standard deviations; ground: from where."""
+
+    metric: str
+    binary: bool
     items: float
     seeds: float
     ground: str
@@ -66,35 +95,44 @@ def detectable(members: Sequence[Member], store: Path) -> list[Detectable]:
         plan = alike[0].plan
         if plan is None:
             continue
-        for insertion, dose, items, choice in _counts(plan.items()):
-            spread = stored_spread(store, alike[0], insertion, dose) or assumed_spread(items, choice)
+        for insertion, dose, items, assumed in _counts(plan.stored_items()):
+            spread = stored_spread(store, alike[0], insertion, dose) or assumed_spread(items, assumed)
             in_a_run = float(mde_paired(spread.items**2, items))
             over = mde_seeds(spread.seeds, len(alike))
             found.append(Detectable(label, insertion, dose, items, len(alike), spread, in_a_run, over))
     return found
 
 
-def _counts(items: pa.Table) -> Iterator[tuple[str, int, int, bool]]:
-    """(insertion, dose, items that its outcome is taken on, a fact's probes being one, whether they are of choice)."""
-    items = items.filter(pc.greater(pc.list_value_length(items["tokens"]), 0))
-    names = ("insertion", "group", "dose", "probe", "payload", "item")
-    rows = list(zip(*(items[name].to_pylist() for name in names), strict=True))
-    for insertion in sorted({row[0] for row in rows}):
-        mine = [row for row in rows if row[0] == insertion]
-        asked = [mine[i] for i in about([(group, dose, probe) for _, group, dose, probe, _, _ in mine])]
-        for dose in sorted({row[2] for row in asked}):
-            scored = [(row[4], fact_of(row[5])) for row in asked if row[2] == dose]
-            choice = all(text and "kind" not in json.loads(text) for text, _ in scored)
-            yield insertion, dose, len({fact for _, fact in scored}), choice
+def _counts(items: Items) -> Iterator[tuple[str, int, int, Assumed]]:
+    """(insertion, dose, items that its outcome is taken on, a fact's probes being one, what is assumed of these).
+
+    Where items of a dose have several outcomes (canaries, and texts without one), it is that which answers.
+    """
+    rows: dict[str, list[tuple[str, int, bool, str, Assumed]]] = {}
+    for batch in items.batches("insertion", "group", "dose", "probe", "item", "payload", "tokens"):
+        batch = batch.filter(pc.greater(pc.list_value_length(batch["tokens"]), 0)).drop_columns("tokens")
+        for name, group, dose, probe, item, payload in zip(*(column.to_pylist() for column in batch), strict=True):
+            rows.setdefault(name, []).append((group, dose, probe, fact_of(item), assumption(payload)))
+    for insertion, mine in sorted(rows.items()):
+        asked = [mine[i] for i in about([row[:3] for row in mine])]
+        for dose in sorted({row[1] for row in asked}):
+            scored = [(fact, assumed) for _, other, _, fact, assumed in asked if other == dose]
+            answers = min((assumed for _, assumed in scored), key=lambda assumed: outcome_rank(assumed.metric))
+            yield insertion, dose, len({fact for fact, assumed in scored if assumed is answers}), answers
 
 
-def assumed_spread(items: int, choice: bool) -> Spread:
-    """Where the store tells nothing: items stand for runs, and differ between two of them by FLIPPED or by LOSS."""
-    if not choice:
-        ground = f"assumed: losses of texts differ between runs by {LOSS:g} nats per token (standard deviation)"
-        return Spread("ce", LOSS, LOSS / math.sqrt(items), ground)
-    sd = math.sqrt(FLIPPED)
-    return Spread("acc", sd, sd / math.sqrt(items), f"assumed: {FLIPPED:.0%} of the items are answered otherwise")
+def assumption(payload: str) -> Assumed:
+    """What is assumed of an item with this payload; a plain text among canaries says nowhere that one stands in it."""
+    fields = json.loads(payload) if payload else {"kind": ""}
+    if "kind" not in fields:
+        return OF_CHOICES
+    plain = fields["kind"] == CANARY and "span" not in fields
+    return OF_TEXTS if plain else ASSUMED.get(fields["kind"], OF_TEXTS)
+
+
+def assumed_spread(items: int, assumed: Assumed) -> Spread:
+    """Where the store tells nothing; items stand for runs."""
+    return Spread(assumed.metric, assumed.binary, assumed.sd, assumed.sd / math.sqrt(items), assumed.ground)
 
 
 def stored_spread(store: Path, member: Member, insertion: str, dose: int) -> Spread | None:
@@ -124,7 +162,7 @@ def stored_spread(store: Path, member: Member, insertion: str, dose: int) -> Spr
             between = best["sd_seeds"] or best["sd_items"] / math.sqrt(best["n"])
             from_seeds = f"{best['seeds']} seeds" if best["sd_seeds"] else "one seed, so items stand for runs"
             ground = f"as in {folder.name}, {config['training']['num_steps']:,} steps, {from_seeds}"
-            return Spread(best["metric"], best["sd_items"], between, ground)
+            return Spread(best["metric"], best.get("binary", False), best["sd_items"], between, ground)
     return None
 
 
@@ -150,8 +188,8 @@ def detectable_table(rows: Sequence[Detectable]) -> Table:
         table.add_column(column, justify="right")
     table.add_column("spread", justify="right")
     for row in rows:
-        m = metric(row.spread.metric, True)
-        values = [row.insertion, f"{row.dose:,}", f"{row.items:,}", f"{m.label} [{m.unit}]" if m.unit else m.label]
+        m = metric(row.spread.metric, binary=row.spread.binary)
+        values = [row.insertion, f"{row.dose:,}", f"{row.items:,}", m.with_unit()]
         values += [m.difference(row.in_a_run, sign=False), f"{row.seeds}", m.difference(row.over_seeds, sign=False)]
         values.append(f"[{grounds.index(row.spread.ground) + 1}]")
         table.add_row(*map(Text, [row.variant] if variants else []), *map(Text, values))

@@ -35,6 +35,7 @@ from pretrain_exp.report.folder import replaced
 from pretrain_exp.store.states import write_json
 from pretrain_exp.study.registry import read_members, read_study
 
+SCHEMA = 1
 IGNORED = -100  # a label that no loss counts
 BLOCK = 2048  # rows written at once
 TOKENS = pa.list_(pa.int32())
@@ -82,6 +83,7 @@ def export_study(folder: Path, target: Path, number: int = 0) -> Path:
         write_json(
             fresh / "summary.json",
             {
+                "schema": SCHEMA,
                 "plan": plan.fingerprint,
                 "member": member["label"],
                 "seed": member["seed"],

@@ -65,22 +65,25 @@ def _labelled(members: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _together(folder: Path, studies: Sequence[dict[str, Any]], members: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """study.json over all members."""
+    going = 0
     failures = [f"member {number} of the sweep has left no study" for number in _absent(folder)]
     for study, member in zip(studies, members, strict=True):
         name = " ".join(part for part in (member["label"], f"seed {member['seed']}") if part)
         failures += [f"{name}: {failure}" for failure in study["failures"]]
         if study["status"] not in ("done", "failed"):
             failures.append(f"{name}: has not ended ({study['status']})")
+            going += study["status"] == "running"
     ended = [study["ended"] for study in studies if study.get("ended")]
     jobs = {job["id"]: job for study in studies for job in study["jobs"] if job["kind"] != "report"}
+    planned = {job["id"] for study in studies for job in study["jobs"] if not job["adopted"]}  # by one of these
     return {
         **{name: studies[0][name] for name in ("title", "question", "command", "store", "versions")},
         "members": [str((folder / "members" / str(number)).absolute()) for number in range(len(members))],
-        "jobs": [{**job, "adopted": False} for job in jobs.values()],
+        "jobs": [{**job, "adopted": job["id"] not in planned} for job in jobs.values()],
         "reused": sorted({key for study in studies for key in study["reused"]}),
         "cost": _sum(study["cost"] for study in studies),
         "failures": failures,
-        "status": "failed" if failures else "done",
+        "status": "done" if not failures else "running" if len(failures) == going else "failed",
         "started": min(study["started"] for study in studies),
         "ended": max(ended) if len(ended) == len(studies) else None,
         "controller": None,

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from pretrain_exp.store.keys import state_key
@@ -46,6 +47,7 @@ class Node:
     step: int
     run: Run
     parent: str | None = None
+    labels: list[str] = field(default_factory=list)  # of the runs on whose way it lies
     children: list[str] = field(default_factory=list)
 
 
@@ -54,6 +56,7 @@ class Segment:
     """The steps that one job trains: from a state (or the initial one) to the last of `saves`."""
 
     run: Run
+    label: str
     start_key: str | None
     start_step: int
     saves: tuple[tuple[int, str], ...]  # (step, key), ascending
@@ -95,6 +98,8 @@ def build_nodes(
             elif stored(key):
                 nodes[key] = Node(key, step, run, previous)
                 previous = key
+            if key in nodes:
+                nodes[key].labels.append(run.label)
     for node in nodes.values():
         if node.parent is not None:
             nodes[node.parent].children.append(node.key)
@@ -132,8 +137,20 @@ def build_segments(
         node = nodes[key]
         start_step = node.run.first_step if parent is None else nodes[parent].step
         saves = tuple((nodes[k].step, k) for k in chain)
-        segments.append(Segment(nodes[chain[-1]].run, parent, start_step, saves))
+        last = nodes[chain[-1]]
+        segments.append(Segment(last.run, shared_label(last.labels), parent, start_step, saves))
     return segments
+
+
+def shared_label(labels: Sequence[str]) -> str:
+    """Of the labels of runs, "<arm> <what tells it apart> seed <n>": their arms, and what they have in common."""
+    if len(set(labels)) == 1:
+        return labels[0]
+    arms = ", ".join(sorted({label.partition(" ")[0] for label in labels}))
+    rests = [label.partition(" ")[2].split(" ")[::-1] for label in labels]
+    common = [words[0] for words in takewhile(lambda words: len(set(words)) == 1, zip(*rests, strict=False))]
+    several = f"({len(set(labels))} runs)" if len({tuple(rest) for rest in rests}) > 1 else ""
+    return " ".join([arms, *common[::-1], several]).strip()
 
 
 def _next(nodes: dict[str, Node], key: str, needed: set[str]) -> str | None:

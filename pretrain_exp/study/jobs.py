@@ -31,12 +31,16 @@ JOB_SCHEMA = 1
 
 @dataclass(frozen=True)
 class EvaluationSpec:
-    """An evaluation as it crosses to another process: its class, its fields, and the fingerprint of what it scores."""
+    """An evaluation as it crosses to another process: its class, its fields, and the fingerprint of what it scores.
+
+    identity: what the fingerprint is a digest of, held-out documents aside; the process holds it against what it finds.
+    """
 
     name: str
     target: str
     args: Mapping[str, Any]
     fingerprint: str
+    identity: str
 
     def folder(self, store: Path, state: str) -> Path:
         return store / "evals" / state / self.fingerprint
@@ -78,7 +82,7 @@ def evaluation_specs(config: Config, items: str | None, held_out_digest: str = "
         except UserError as error:
             raise error.under(f"eval.{name}") from None
         key = digest({"evaluation": identity, "held_out": held_out_digest})
-        specs.append(EvaluationSpec(name, node["_target_"], args, key))
+        specs.append(EvaluationSpec(name, node["_target_"], args, key, identity))
     return tuple(specs)
 
 
@@ -91,14 +95,15 @@ def evaluation_request(
     held_out: str | None,
     model: str | None = None,
     revision: str | None = None,
+    framework: Mapping[str, Any] | None = None,
 ) -> EvaluationRequest:
-    """What a configuration asks of one checkpoint."""
+    """What a configuration asks of one checkpoint. framework: that of the state; None = the configured one."""
     evaluation = config.evaluation
     return EvaluationRequest(
         state=state,
         label=label,
         evaluations=evaluations,
-        framework=config.framework,
+        framework=framework or config.framework,
         inputs={"items": items, "held_out": held_out},
         settings={name: getattr(evaluation, name) for name in ("device", "dtype", "generation", "shards")},
         retries=config.training.retries,
@@ -142,7 +147,7 @@ def train_job(segment: Segment, framework: Framework, config: Config, store: Pat
     return Job(
         key=key,
         kind="train",
-        title=f"train {segment.run.label}",
+        title=f"train {segment.label}",
         folder=folder,
         command=command,
         rank_command=rank_command,
@@ -172,8 +177,14 @@ def evaluate_job(request: EvaluationRequest, store: Path, maker: Mapping[str, Jo
     folder = store / "jobs" / f"evaluate-{key}"
     state = state_dir(store, request.state)
     tasks = tuple(
-        EvalTask(name=s.name, target=s.target, args=dict(s.args), out=str(s.folder(store, request.state)))
-        for s in missing
+        EvalTask(
+            name=spec.name,
+            target=spec.target,
+            args=dict(spec.args),
+            out=str(spec.folder(store, request.state)),
+            identity=spec.identity,
+        )
+        for spec in missing
     )
     if request.model is None:
         module, payload = (

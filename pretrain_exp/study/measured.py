@@ -25,6 +25,7 @@ MEASURED_BY = {
     "batches": ("planted_texts",),
     "iid_replacement": ("planted_texts",),
     "documents_split": ("planted_texts", "verbatim"),
+    "dynamic_control": ("knowledge", "planted_texts"),
 }
 
 

@@ -32,15 +32,15 @@ from pretrain_exp.plan.folder import Plan, refuse_failed_audit
 from pretrain_exp.plan.placebo import check_placebo_room, placebo_plan
 from pretrain_exp.plan.replay import export_table, load_table
 from pretrain_exp.plan.restrict import acting_insertions, restricted_plan
-from pretrain_exp.store.download import check_hosts
 from pretrain_exp.store.keys import base_key
 from pretrain_exp.store.transfer import Download
 from pretrain_exp.study.facts import model_facts, run_facts, worker_job
 from pretrain_exp.study.fetch import planning_order
 from pretrain_exp.study.graph import Run, cut_steps
 from pretrain_exp.study.loops import closed
+from pretrain_exp.study.missing import unreachable_checkpoint
 from pretrain_exp.study.scanning import scanned_holdouts
-from pretrain_exp.study.start import download_folder, fetched, surveyed
+from pretrain_exp.study.start import fetched, surveyed
 
 
 @dataclass(frozen=True)
@@ -144,14 +144,7 @@ def prepared_data(composed: Composed, store: Path) -> PreparedData:
         return prepare_data(composed.kinds.data, config.model.tokenizer, store / "data")
     except (UserError, Problems) as error:
         found = error.problems if isinstance(error, Problems) else [error]
-        url = config.model.checkpoint_url
-        if url is None or download_folder(config).is_dir():
-            raise
-        try:
-            check_hosts([url])
-        except UserError as unreachable:
-            raise Problems([*found, unreachable.under("model.checkpoint_url")]) from None
-        raise
+        raise Problems([*found, *unreachable_checkpoint(config)]) from None
 
 
 def insertion_contexts(
@@ -202,12 +195,6 @@ def compile_plans(
             )
         except UserError as error:
             problems.append(error.under("replay"))
-    if loops_of(composed.kinds.insertions):
-        fix = "leave one of the two out"
-        problems += [
-            UserError("what a closed loop will plant is not searched for what is removed", key=key, fix=fix)
-            for key in (f"insertion.{each.insertion}" for each in edits if each.absent)
-        ]
     if problems:
         raise Problems(problems, "the edits cannot be planned")
     plans: dict[str, Plan | None] = {}

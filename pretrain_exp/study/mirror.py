@@ -16,7 +16,7 @@ from pretrain_exp.control.table import control_metrics
 from pretrain_exp.store.keys import digest
 from pretrain_exp.store.states import state_dir
 from pretrain_exp.study.registry import read_members, read_study
-from pretrain_exp.study.results import arms_of, states_on_way
+from pretrain_exp.study.results import states_on_way
 from pretrain_exp.tracking.config import TrackingConfig
 from pretrain_exp.tracking.sync import Contents, sinks_of, sync
 
@@ -33,8 +33,8 @@ def mirror_study(folder: Path, console: Console | None = None) -> int:
     members = read_members(study)
     tracking = TrackingConfig.model_validate(members[0]["config"].get("tracking", {}))
     sinks = sinks_of(tracking)  # once: a server that cannot be reached is asked once
-    for member in members:
-        for arm, record in arms_of(member):
+    for number, member in enumerate(members):
+        for arm, record in member["arms"].items():
             parts = [tracking.wandb.name or study["title"], arm, member["label"], f"seed {member['seed']}"]
             contents = Contents(
                 name=" ".join(part for part in parts if part),
@@ -49,7 +49,8 @@ def mirror_study(folder: Path, console: Console | None = None) -> int:
                 tables=tables if arm == "treated" else {},
                 pictures=pictures if arm == "treated" else {},
             )
-            mirrors = store / "mirrors" / f"{digest(str(folder.absolute()))}-{record['last']}"
+            # of a state that members share, each has a run of its own: they score other items
+            mirrors = store / "mirrors" / f"{digest(str(folder.absolute()))}-{number}-{arm}-{record['last']}"
             for one in sync(mirrors, sinks, contents):
                 sent[one.destination] += one.rows + one.files
     for destination, lines in sent.items():

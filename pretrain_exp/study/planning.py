@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -50,8 +51,9 @@ def agreed_jobs(
         planning.close()
         where = "the Slurm queue" if local else "a process of executor=inline"
         names = ", ".join(job.title for job in others)
-        console.print(f"waiting for what {where} makes already: {names}", highlight=False, markup=False)
-        await_end(others)
+        say = partial(console.print, highlight=False, markup=False)
+        say(f"waiting for what {where} makes already: {names}")
+        await_end(others, say)
 
 
 def wanted_files(members: Sequence[Member], requests: Sequence[EvaluationRequest], store: Path) -> Iterator[Path]:

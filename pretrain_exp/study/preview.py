@@ -1,4 +1,4 @@
-"""`pretrain-exp plan`: what would be changed, what the audit found, and what running it would cost."""
+"""What is said before a study runs, by `plan` and by the run itself: what it changes, costs and could see."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def print_plan(member: Member, console: Console) -> None:
 def print_cost(
     members: Sequence[Member], jobs: Sequence[Job], reused: Sequence[str], store: Path, console: Console
 ) -> None:
-    """What would run, and how long it might take, told by earlier jobs of the store."""
+    """What is to run, and how long it might take, told by earlier jobs of the store."""
     own = [job for job in jobs if not job.adopted]
     told = estimate(own, store)
-    table = Table(title="what would run")
+    table = Table(title="jobs to run")
     for column in ("job", "steps", "tokens", "about"):
         table.add_column(column, justify="left" if column == "job" else "right")
     for job in own:
@@ -71,13 +71,14 @@ def print_cost(
             table.add_row(Text(job.title), f"{job.first} to {job.total}", f"{tokens:,}", about)
         else:
             table.add_row(Text(job.title), "", "", about)
-    console.print(table)
+    if own:
+        console.print(table)
     executor = members[0].composed.kinds.executor
-    if hasattr(executor, "describe"):
+    if own and hasattr(executor, "describe"):
         console.print(executor.describe(own, told.seconds))
     known = [seconds for job in own if (seconds := told.of(job)) is not None]
     together = f", about {duration(sum(known))} one after the other" if known else ", of unknown length" if own else ""
-    console.print(f"{len(own)} jobs{together}; {len(reused)} states are in the store already", highlight=False)
+    console.print(f"{len(own)} jobs to run{together}; {len(reused)} states are in the store already", highlight=False)
     for ground in told.grounds:
         console.print(f"  {ground}", highlight=False, soft_wrap=True)
     for job in jobs:

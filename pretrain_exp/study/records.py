@@ -82,7 +82,7 @@ def study_record(
         "jobs": [job.record() for job in jobs],
         "reused": reused,
         "versions": versions(),
-        "cost": cost_of(members, jobs, reused),
+        "cost": cost_of(jobs, reused),
         "failures": [],
         "status": "running",
         "started": time.time(),
@@ -91,25 +91,35 @@ def study_record(
 
 
 def default_title(members: list[Member]) -> str:
-    insertions = ", ".join(members[0].config.insertion) or "no edits"
-    return f"{members[0].config.model.name}: {insertions}"
+    return f"{_models(members)}: {', '.join(_insertions(members)) or 'no edits'}"
 
 
 def default_question(members: list[Member]) -> str:
-    config, insertions = members[0].config, members[0].composed.kinds.insertions
-    what = [
-        kind.describe() if hasattr(kind, "describe") else f"what {name} plants" for name, kind in insertions.items()
-    ]
+    what = [_planted(name, [m for m in members if name in m.config.insertion]) for name in _insertions(members)]
     read = " and ".join(filter(None, (", ".join(what[:-1]), *what[-1:]))) or "nothing but its data"
-    return f"What does reading {read} during {config.training.num_steps} steps do to {config.model.name}?"
+    steps = " or ".join(dict.fromkeys(str(member.config.training.num_steps) for member in members))
+    return f"What does reading {read} during {steps} steps do to {_models(members)}?"
 
 
-def cost_of(members: list[Member], jobs: list[Job], reused: list[str]) -> dict[str, Any]:
+def _planted(name: str, members: list[Member]) -> str:
+    """What an insertion plants, where all members say it alike; where what they plant varies, so does the text."""
+    kinds = [member.composed.kinds.insertions[name] for member in members]
+    said = {kind.describe() for kind in kinds if hasattr(kind, "describe")}
+    return said.pop() if len(said) == 1 else f"what {name} plants"
+
+
+def _insertions(members: list[Member]) -> list[str]:
+    return list(dict.fromkeys(name for member in members for name in member.config.insertion))
+
+
+def _models(members: list[Member]) -> str:
+    return ", ".join(dict.fromkeys(member.config.model.name for member in members))
+
+
+def cost_of(jobs: list[Job], reused: list[str]) -> dict[str, Any]:
     """What the study has to spend, as the report shows it."""
-    training = members[0].config.training
-    steps = sum(job.total - job.first for job in jobs if job.kind == "train")
     return {
-        "tokens trained": steps * training.batch_size * training.sequence_length,
+        "tokens trained": sum((job.total - job.first) * job.tokens_per_step for job in jobs if job.kind == "train"),
         "training jobs": sum(job.kind == "train" for job in jobs),
         "evaluation jobs": sum(job.kind == "evaluate" for job in jobs),
         "states reused": len(reused),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from rich.console import Console
 
 from pretrain_exp.analysis.analyse import Analysis
 from pretrain_exp.analysis.study import CURVES, StudyData
-from pretrain_exp.control.table import control_rows, control_table, write_control
+from pretrain_exp.control.table import control_rows
 from pretrain_exp.data.order import order_from_json
 from pretrain_exp.data.phases import Phases
 from pretrain_exp.data.tokenizer import Tokenizer, load
@@ -34,10 +33,6 @@ from pretrain_exp.tracking.metrics import read_metrics
 
 EXAMPLES = 6  # planted texts that a report shows
 CONTEXT = 24  # tokens shown on either side of one
-
-
-def arms_of(member: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    yield from member["arms"].items()
 
 
 def states_on_way(store: Path, last: str) -> list[str]:
@@ -81,6 +76,7 @@ def collect(folder: Path) -> StudyData:
         status=study["failures"],
         notes=_notes(members, store),
         measured_by=measuring(members[0]["config"]) if members else {},
+        control=control_rows(store, members),
     )
 
 
@@ -103,18 +99,14 @@ def report_study(folder: Path, console: Console | None = None) -> Reported:
     console = console or Console()
     paths = write_report(data, folder / "report")
     print_report(data, console, paths.analysis)
-    loops = control_rows(Path(read_study(folder)["store"]), read_members(read_study(folder)))
-    if loops:
-        write_control(loops, folder / "report" / "control.csv")
-        console.print(control_table(loops))
-    console.print(f"report: {paths.html}", highlight=False, soft_wrap=True)
+    console.print(f"report: {paths.html}", highlight=False, markup=False, soft_wrap=True)
     return Reported(folder, paths.html, data, paths.analysis)
 
 
 def _results(members: list[dict[str, Any]], store: Path) -> pa.Table:
     tables = []
     for member in members:
-        for arm, record in arms_of(member):
+        for arm, record in member["arms"].items():
             for step, evaluations in record["evaluations"].items():
                 for name, fingerprint in evaluations.items():
                     path = store / "evals" / record["states"][step] / fingerprint / "items.parquet"
@@ -133,13 +125,13 @@ def _notes(members: list[dict[str, Any]], store: Path) -> list[str]:
     """What the evaluations of the last states say of their scores, with the arms where it does not hold for all."""
     arms: dict[str, set[str]] = {}
     for member in members:
-        for arm, record in arms_of(member):
+        for arm, record in member["arms"].items():
             step = max(record["evaluations"], key=int, default=None)
             for name, fingerprint in record["evaluations"].get(step, {}).items():
                 path = store / "evals" / record["states"][step] / fingerprint / "eval.json"
                 for note in json.loads(path.read_text())["notes"] if path.is_file() else ():
                     arms.setdefault(f"{name}: {note}", set()).add(arm)
-    every = {arm for member in members for arm, _ in arms_of(member)}
+    every = {arm for member in members for arm in member["arms"]}
     return [text if found == every else f"{text} ({', '.join(sorted(found))})" for text, found in arms.items()]
 
 
@@ -188,7 +180,7 @@ def _stack(tables: list[pa.Table | None]) -> pa.Table:
 def _curves(members: list[dict[str, Any]], store: Path) -> pa.Table:
     columns: dict[str, list[Any]] = {name: [] for name in CURVES.names}
     for member in members:
-        for arm, record in arms_of(member):
+        for arm, record in member["arms"].items():
             for row in _metrics_on_way(store, record["last"]):
                 for metric, value in row.items():
                     if metric.startswith("train/") and isinstance(value, int | float):
@@ -211,7 +203,8 @@ def _audit(member: dict[str, Any]) -> dict[str, Any]:
     if skipped:
         message = f"{skipped} items were too long to be planted and are left out of every comparison by dose"
         audit["findings"].append({"level": "warning", "check": "skipped", "message": message})
-    return {"member": member["label"], "seed": member["seed"], "arm": "treated", **audit}
+    searched = member["config"].get("scan_holdouts", False)
+    return {"member": member["label"], "seed": member["seed"], "arm": "treated", "searched": searched, **audit}
 
 
 def _varies(members: list[dict[str, Any]]) -> dict[str, list[int]]:
@@ -232,7 +225,7 @@ def _fingerprints(members: list[dict[str, Any]]) -> dict[str, Any]:
     for member in members:
         name = " ".join(part for part in (member["label"], f"seed {member['seed']}") if part)
         out[f"{name}: plan"] = member["plan_fingerprint"] or "no edits"
-        for arm, record in arms_of(member):
+        for arm, record in member["arms"].items():
             out[f"{name}: {arm}, last state"] = record["last"]
     return out
 
@@ -276,7 +269,7 @@ def prove(folder: Path) -> list[dict[str, Any]]:
     shutil.rmtree(folder / "proof", ignore_errors=True)  # of an earlier configuration of the same folder
     (folder / "proof").mkdir()
     for index, member in enumerate(read_members(study)):
-        for arm, record in arms_of(member):
+        for arm, record in member["arms"].items():
             label = {"member": member["label"], "seed": member["seed"], "arm": arm}
             if not is_complete(store, record["last"]):
                 found.append({**label, "ok": False, "reason": "it was not trained to its end", "rows_checked": 0})

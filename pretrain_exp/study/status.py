@@ -40,7 +40,7 @@ STYLES = {
 
 
 def print_status(folder: Path, console: Console | None = None) -> bool:
-    """Prints all jobs; returns whether anything is still running or waiting."""
+    """Prints all jobs; returns whether anything is still to come: a job, or what the study's process does after."""
     console = console or Console()
     study = read_study(folder)
     console.print(Text(f"{study['title']}  ({folder})", style="bold"), soft_wrap=True)
@@ -52,13 +52,16 @@ def print_status(folder: Path, console: Console | None = None) -> bool:
             why = told[job["id"]][1] if job["id"] in told else _failure(job)
             console.print(Text.assemble((job["title"], "bold red"), f": {why}"))
     ended, controller = study.get("ended"), study.get("controller")
-    if controller and not ended and process_lives(controller) is False:
+    lives = process_lives(controller) if controller and not ended else None
+    if lives is False:
         console.print("its process is gone; the same command goes on from what was saved", style="yellow")
         return False
     console.print(
         f"{study['status']}; {len(study['reused'])} states were in the store before" if ended else study["status"]
     )
-    return not ended and any(state in ("running", "waiting", "unknown") for _, state, _, _, _ in rows)
+    return not ended and (
+        lives is True or any(state in ("running", "waiting", "unknown") for _, state, _, _, _ in rows)
+    )
 
 
 def run_label(job: dict[str, Any]) -> str:

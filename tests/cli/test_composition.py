@@ -161,6 +161,24 @@ def test_repetitions_are_numbered(name, composed):
     assert compose.labels(members) == expected
 
 
+APART = {
+    "by its last part": (["a.lr=1"], ["a.lr=2"], ["lr=1", "lr=2"]),
+    "by more where two end alike": (
+        ["insertion.canaries.repetitions=1", "insertion.knowledge.repetitions=1"],
+        ["insertion.canaries.repetitions=4", "insertion.knowledge.repetitions=2"],
+        ["canaries.repetitions=1, knowledge.repetitions=1", "canaries.repetitions=4, knowledge.repetitions=2"],
+    ),
+    "one that is the end of another": (["lr=1", "a.lr=1"], ["lr=2", "a.lr=2"], ["lr=1, a.lr=1", "lr=2, a.lr=2"]),
+    "what does not vary is no name's concern": (["a.lr=1", "b.lr=5"], ["a.lr=2", "b.lr=5"], ["lr=1", "lr=2"]),
+}
+
+
+@pytest.mark.parametrize("name", APART)
+def test_members_are_told_apart(name):
+    one, other, labels = APART[name]
+    assert compose.tell_apart([(one, 0, (0,)), (other, 0, (0,))]) == [(label, 0) for label in labels]
+
+
 def test_the_same_experiment_twice_is_refused(composed):
     members, _ = composed("-m", "seed=1,1")
     with pytest.raises(UserError, match="the same experiment"):

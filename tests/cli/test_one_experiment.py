@@ -31,6 +31,9 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
     done = pretrain_exp(folder, *OVERRIDES)
     assert done.returncode == 0, done.stdout + done.stderr
+    before, _, after = done.stderr.partition("smallest effect that is seen with 80 % power")
+    assert "10 jobs to run, of unknown length; 0 states are in the store already" in before
+    assert "20 % of the items are answered otherwise" in after
     return folder / "study"
 
 
@@ -79,7 +82,8 @@ def test_the_report_holds_every_item_of_every_arm(study):
 def test_run_again_it_trains_nothing(study):
     again = pretrain_exp(study.parent, *OVERRIDES)
     assert again.returncode == 0, again.stderr
-    assert "0 jobs to run" in again.stderr
+    assert "0 jobs to run; " in again.stderr
+    assert "smallest effect" not in again.stderr
     assert record(study)["jobs"] == []
 
 
@@ -87,7 +91,7 @@ def test_other_checkpoints_start_from_what_is_there(study):
     planned = pretrain_exp(study.parent, "plan", *OVERRIDES, "training.additional_checkpoint_steps=[21]")
     assert planned.returncode == 0, planned.stderr
     assert planned.stdout.count("18 to 21") == 3
-    assert "0 to" not in planned.stdout.partition("what would run")[2]
+    assert "0 to" not in planned.stdout.partition("jobs to run")[2]
 
 
 def test_status_inspect_and_report_read_what_stands(study):
@@ -117,7 +121,7 @@ def test_existing_checkpoints_are_scored_without_training(study):
     table = pq.read_table(study.parent / "scores" / "items.parquet")
     labels = set(table["checkpoint"].to_pylist())
     assert "treated seed 0 step 24" in labels
-    assert len(labels) == 7  # three arms at 18 and 24, and the state they share
+    assert len(labels) == 9  # three arms at three steps, also at the one whose state they share
 
 
 def test_gc_keeps_every_last_state_and_frees_the_rest(study):

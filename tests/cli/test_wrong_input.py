@@ -63,6 +63,14 @@ WRONG = {
     "not an override": (["foo"], ["foo"]),
     "a step of a model from scratch": (["model.checkpoint_step=5"], ["checkpoint_step", "from scratch"]),
     "several values without -m": (["seed=0,1"], ["seed: several values", "-m seed=0,1"]),
+    "new fields of a known key": (
+        ["training.args={no: field}"],
+        ["training.args: new", "'+training.args={no: field}'"],
+    ),
+    "a list for a mapping": (
+        ["experiment=train_once_answer_all", "insertion.batches.steps=[20]"],
+        ["insertion.batches.steps: a list", "'~insertion.batches.steps' '+insertion.batches.steps=[20]'"],
+    ),
     "the end of a key": (["steps=50"], ["steps: unknown key", "training.num_steps"]),
     "the end of a deep key": (["lr=0.1"], ["did you mean training.optimizer.lr"]),
     "nearly a choice": (["eval=planted_text"], ["did you mean eval=planted_texts? choices:"]),
@@ -70,6 +78,14 @@ WRONG = {
     "a field that one of several chosen has not": (
         ["insertion=[add_texts,canaries]", "insertion.add_texts.fil=a"],
         ["unknown key", "did you mean insertion.add_texts.file"],
+    ),
+    "a field of what an experiment sets and nobody chose": (
+        ["experiment=smoke", "insertion=canaries", "insertion.benchmark_contamination.limit=5"],
+        ["1 problem", "insertion.benchmark_contamination.limit", "is not chosen"],
+    ),
+    "a study that sweeps what only an experiment sets": (
+        ["experiment=smoke", "insertion=canaries", "study=dose_response"],
+        ["1 problem", "study=dose_response sweeps this key", "-m insertion.canaries.repetitions="],
     ),
     "a study that sweeps what is not chosen": (
         [*TEXTS[2:], "study=dose_response"],

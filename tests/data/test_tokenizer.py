@@ -146,6 +146,17 @@ def test_a_damaged_tokenizer(trained: Tokenizer, tmp_path: Path, name: str) -> N
         load(tmp_path)
 
 
+@pytest.mark.parametrize(("name", "module"), [("tokenizer.json", "tokenizers"), ("tokenizer.model", "transformers")])
+def test_a_package_that_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str
+) -> None:
+    (tmp_path / name).write_text("{}")
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match="needs a package that is not here") as told:
+        load(tmp_path)
+    assert told.value.fix == f"pip install {module}"
+
+
 def test_tokenizer_without_end_of_text(trained: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_bytes((Path(trained.folder) / "tokenizer.json").read_bytes())
     with pytest.raises(UserError, match="no end-of-text token"):

@@ -11,6 +11,7 @@ import pytest
 
 from pretrain_exp.executor.base import Job
 from pretrain_exp.executor.slurm_files import Submission, write_submission
+from pretrain_exp.executor.slurm_site import SlurmError
 from pretrain_exp.store.claims import claimed
 from pretrain_exp.store.states import state_dir
 from pretrain_exp.study import coming
@@ -129,8 +130,28 @@ def test_waiting_ends_with_the_result_or_with_who_sees_to_it(tmp_path, monkeypat
     monkeypatch.setattr(coming.time, "sleep", step)
     with claimed(tmp_path, "study-one") as controller:
         announce(tmp_path, [done, left], tmp_path / "one", controller)
-        await_end([done, left])
+        await_end([done, left], print)
     assert len(asked) == 2
+
+
+def test_a_squeue_that_is_away_ends_no_wait(tmp_path, monkeypatch):
+    one, said = job(tmp_path, "j", "a"), []
+    answers = iter([SlurmError("squeue is away"), SlurmError("squeue is away"), {"41"}, set()])
+
+    def alive(numbers):
+        answer = next(answers)
+        if isinstance(answer, SlurmError):
+            raise answer
+        return answer
+
+    announce(tmp_path, [one], tmp_path / "one", None)
+    write_submission(one.folder, Submission("41", 0.0, [], {}))
+    monkeypatch.setattr(coming, "alive", alive)
+    monkeypatch.setattr(coming, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(coming.shutil, "which", str)
+    await_end([one], said.append)
+    assert next(answers, None) is None
+    assert [words.partition(";")[0] for words in said] == ["squeue is away"]
 
 
 def test_files_that_nobody_announced_are_not_coming(tmp_path):

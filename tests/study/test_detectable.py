@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from pretrain_exp.study.detectable import stored_spread
+from pretrain_exp.plan.items import Items
+from pretrain_exp.plan.ledger import ITEMS_SCHEMA
+from pretrain_exp.study.detectable import Detectable, detectable, detectable_table, stored_spread
 from pretrain_exp.study.registry import write_member, write_study
 
 TEXTS, TRACE = {"_target_": "planted"}, {"_target_": "membership"}
@@ -49,8 +53,60 @@ def test_the_same_kinds_under_other_names_tell_the_spread(store: Path) -> None:
     assert spread.ground == "as in earlier, 120 steps, one seed, so items stand for runs"
 
 
+@pytest.mark.parametrize(
+    ("name", "binary", "cells"),
+    [
+        ("own", False, ["own", "0.535", "0.200"]), ("own", True, ["own [points]", "53.5", "20.0"]),
+        ("ce", False, ["cross-entropy [nats per token]", "0.535", "0.200"]),
+    ],
+)  # fmt: skip
+def test_points_are_only_for_what_is_right_or_wrong(
+    store: Path, tmp_path: Path, name: str, binary: bool, cells: list[str]
+) -> None:
+    power = tmp_path / "earlier" / "report" / "power.json"
+    power.write_text(json.dumps([ROW | {"metric": name, "binary": binary}]))
+    spread = stored_spread(store, planned(TEXTS), "mine", 4)
+    assert spread is not None
+    table = detectable_table([Detectable("", "mine", 4, 25, 2, spread, 0.535, 0.2)])
+    texts = [next(iter(column.cells)).plain for column in table.columns]
+    assert [texts[3], texts[4], texts[6]] == cells
+
+
 @pytest.mark.parametrize(("evaluation", "model", "dose"), [(TRACE, "tiny", 4), (TEXTS, "large", 4), (TEXTS, "tiny", 2)])
 def test_what_another_evaluation_model_or_dose_told_is_not_taken(
     store: Path, evaluation: dict[str, str], model: str, dose: int
 ) -> None:
     assert stored_spread(store, planned(evaluation, model), "mine", dose) is None
+
+
+CHOICE, CANARY = {"query": "q", "choices": ["a", "b"], "gold": 0}, {"kind": "canary", "type": "rare", "span": [3, 5]}
+
+
+@pytest.mark.parametrize(
+    ("payloads", "metric", "items", "sd"),
+    [
+        ([None, None], "ce", 2, 0.15),
+        ([CHOICE, CHOICE], "acc", 2, math.sqrt(0.2)),
+        ([{"kind": "gaussian_watermark"}], "watermark", 1, 1.0),
+        ([CANARY, CANARY, {"kind": "canary", "type": "plain"}], "exposure", 2, 1 / math.log(2)),
+        ([{"kind": "canary", "type": "plain"}], "ce", 1, 0.15),
+        ([{"kind": "poison"}], "attack", 1, math.sqrt(0.2)),
+        ([{"kind": "probe"}] * 3, "target_logprob", 3, 3.0),
+        ([{"kind": "problem"}], "acc", 1, math.sqrt(0.2)),
+        ([{"kind": "verbatim"}], "exact", 1, math.sqrt(0.2)),
+        ([{"kind": "document"}], "ce", 1, 0.15),
+    ],
+)
+def test_what_is_assumed_follows_what_is_scored(
+    tmp_path: Path, payloads: list[dict[str, Any] | None], metric: str, items: int, sd: float
+) -> None:
+    texts = ["" if payload is None else json.dumps(payload) for payload in payloads]
+    fields = {"insertion": "mine", "group": "", "dose": 4, "text": "", "probe": False}
+    rows = [fields | {"item": f"i{i}", "tokens": [i], "payload": text} for i, text in enumerate(texts)]
+    table = pa.Table.from_pylist(rows, ITEMS_SCHEMA)
+    plan = SimpleNamespace(stored_items=lambda: Items.of(table))
+    member: Any = SimpleNamespace(label="", plan=plan, config=SimpleNamespace(insertion={}))
+    (row,) = detectable([member, member], tmp_path)
+    assert (row.dose, row.items, row.seeds, row.spread.metric, row.spread.items) == (4, items, 2, metric, sd)
+    assert row.spread.seeds == pytest.approx(sd / math.sqrt(items))
+    assert row.in_a_run == pytest.approx(2.8016 * sd / math.sqrt(items), rel=1e-4)

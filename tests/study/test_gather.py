@@ -74,6 +74,10 @@ def test_what_a_member_did_not_come_to_is_said_and_mended_when_it_has(sweep):
     assert (study["status"], study["ended"]) == ("failed", None)
     for number in range(5):
         member(sweep, number, f"r={number + 1}")
+    member(sweep, 3, "r=4", status="running", ended=None)
+    study = read_study(gathered(sweep))
+    assert (study["status"], study["failures"]) == ("running", ["r=4 seed 0: has not ended (running)"])
+    member(sweep, 3, "r=4")
     study = read_study(gathered(sweep))
     assert (study["status"], study["failures"]) == ("done", [])
 

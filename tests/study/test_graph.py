@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pretrain_exp.study.graph import Run, build_nodes, build_segments, cut_steps, way
+from pretrain_exp.study.graph import Run, build_nodes, build_segments, cut_steps, shared_label, way
 
 
 def run(label, steps, edits=(), base="b", first=0):
@@ -38,6 +39,21 @@ def test_arms_share_what_comes_before_the_first_edit():
     assert spans(segs) == [(0, 12), (12, 30), (12, 30)]
     assert control.key(12) == treated.key(12)
     assert control.key(30) != treated.key(30)
+
+
+SHARED = {
+    "treated seed 0": ["treated seed 0"],
+    "control, treated seed 0": ["treated seed 0", "control seed 0"],
+    "control r=1 seed 0": ["control r=1 seed 0"],
+    "control seed 0 (2 runs)": ["control r=1 seed 0", "control r=4 seed 0"],
+    "control, treated seed 1 (3 runs)": ["treated r=1, lr=2 seed 1", "control r=1, lr=2 seed 1", "control r=4 seed 1"],
+    "control (2 runs)": ["control seed 0", "control seed 1"],
+}
+
+
+@pytest.mark.parametrize("label", SHARED)
+def test_what_runs_share_is_named_by_what_they_have_in_common(label):
+    assert shared_label(SHARED[label]) == label
 
 
 def test_six_members_with_shared_prefixes():

@@ -26,6 +26,8 @@ def config(insertions: list[str], evaluations: list[str]) -> Any:
         (["knowledge", "canaries"], ["exposure"], ["knowledge"]),
         (["canaries"], ["script"], []),
         (["my_own"], [], []),
+        (["dynamic_control"], ["multiple_choice"], ["dynamic_control"]),
+        (["dynamic_control"], ["knowledge"], []),
         (["add_texts"], ["knowledge"], ["add_texts"]),
         (["add_texts"], ["perplexity"], []),
     ],

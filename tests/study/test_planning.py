@@ -10,7 +10,7 @@ from pretrain_exp.study.planning import unshared
 
 
 def request(state: str, *names: str) -> EvaluationRequest:
-    specs = tuple(EvaluationSpec(name, f"kinds.{name}", {}, fingerprint=name) for name in names)
+    specs = tuple(EvaluationSpec(name, f"kinds.{name}", {}, fingerprint=name, identity="") for name in names)
     return EvaluationRequest(state, state, specs, framework={}, inputs={}, settings={}, retries=0)
 
 

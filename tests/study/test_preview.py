@@ -112,7 +112,7 @@ def test_every_job_is_reckoned_with_its_own_batch_and_rate(tmp_path: Path) -> No
     assert "1,280 │ 40 s" in lines["big"]
     assert "unknown" in lines["new"]
     assert asked == [{"train-small": 10.0, "train-big": 40.0, "train-new": None}]
-    assert "3 jobs, about 50 s one after the other" in said
+    assert "3 jobs to run, about 50 s one after the other" in said
     assert "training at 32, 64 tokens/s, the median of earlier jobs of the same shape" in said
     assert "no earlier job of the same shape tells the rate of the others" in said
     assert "what starting, loading and saving take: counted as nothing" in said
@@ -167,7 +167,7 @@ def test_jobs_of_other_studies_are_awaited_and_cost_nothing(tmp_path: Path) -> N
     own = planned(tmp_path, "train", "own", SMALL, total=10, tokens_per_step=64)
     adopted = planned(tmp_path, "train", "theirs", SMALL, total=10, tokens_per_step=64, adopted=True)
     said = cost(tmp_path, [adopted, own])
-    assert "1 jobs, of unknown length" in said
+    assert "1 jobs to run, of unknown length" in said
     assert "theirs of another study is under way: it is awaited, not run" in said
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from io import StringIO
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from rich.console import Console
 
 from pretrain_exp.executor.base import Job
 from pretrain_exp.executor.progress import Board
-from pretrain_exp.study.registry import write_study
+from pretrain_exp.store.process import describe_process
+from pretrain_exp.study.registry import read_study, write_study
 from pretrain_exp.study.status import print_status, run_label
+from pretrain_exp.verbs import read_verb
 
 
 def job(store: Path, kind: str, key: str, title: str, **fields) -> Job:
@@ -88,6 +91,46 @@ def test_the_jobs_of_a_run_stand_together_and_those_of_other_studies_are_named(t
     assert text.index("evaluate-a2") < text.index("treated seed 0")
     assert "step 5, of another study" in text
     assert "10/10 steps" in text
+
+
+@pytest.mark.parametrize(
+    ("first", "step", "tokens_per_step", "rate", "left"),
+    [
+        (0, 411, 2048, 1000.0, "0:20:04"),  # 588 steps of 2,048 tokens
+        (400, 411, 2048, 1000.0, "0:20:04"),  # that it begins at 400 changes nothing of what is to come
+        (0, 9, 65536, 1000.0, "18:01:20"),
+        (0, 411, 0, 1000.0, ""),  # a record that does not say how much a step is
+        (0, 411, 2048, 0.0, ""),
+    ],
+)
+def test_the_time_left_of_a_running_job(tmp_path, first, step, tokens_per_step, rate, left):
+    one = job(tmp_path, "train", "a1", "train control seed 0", first=first, total=1000, tokens_per_step=tokens_per_step)
+    (one.folder / "process.json").write_text(json.dumps(describe_process()))
+    row = {"step": step, "train/loss": 2.5, "train/tokens_per_second": rate}
+    (one.folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    (line,) = [line for line in shown(tmp_path, [one], 120) if "train-a1" in line]
+    assert re.findall(r"\d+:\d\d:\d\d", line) == [left] * bool(left)
+    assert f"{step + 1 - first}/{1000 - first} steps" in line
+
+
+def test_watch_looks_again_until_the_study_has_ended(tmp_path, monkeypatch, capsys):
+    one = job(tmp_path, "train", "a1", "train control seed 0", total=10)
+    (one.folder / "process.json").write_text(json.dumps(describe_process()))
+    shown(tmp_path, [one], 120, controller=describe_process())
+    slept = []
+
+    def sleep(seconds: float) -> None:
+        """After one look the job is done, after two its study too: proofs and report come between."""
+        slept.append(seconds)
+        one.makes[0].touch()
+        if len(slept) == 2:
+            write_study(tmp_path / "study", {**read_study(tmp_path / "study"), "status": "done", "ended": "now"})
+
+    monkeypatch.setattr("pretrain_exp.verbs.time.sleep", sleep)
+    assert read_verb("status", ["study", "--watch", "--seconds", "7"]) == 0
+    assert slept == [7.0, 7.0]
+    said = capsys.readouterr().out.partition("t  (study)")[2]
+    assert [word for word in said.split() if word in ("0/10", "10/10")] == ["0/10", "10/10", "10/10"]
 
 
 @pytest.mark.parametrize(
