@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from pretrain_exp.analysis.agreement import Agreement, agreements
 from pretrain_exp.analysis.answer import answers
 from pretrain_exp.analysis.design import Design
 from pretrain_exp.analysis.effects import effects
@@ -62,6 +63,7 @@ class Analysis:
     relevance: Relevance
     matrices: list[Matrix] = field(default_factory=list)  # of arms that read one insertion alone
     floors: list[Floor] = field(default_factory=list)  # of runs without any edit, where there are no others
+    agreements: list[Agreement] = field(default_factory=list)  # of variants of the model
 
 
 def analyse(study: StudyData, level: float = 0.95, resamples: int = 2000, rng_seed: int = 0) -> Analysis:
@@ -78,7 +80,7 @@ def analyse(study: StudyData, level: float = 0.95, resamples: int = 2000, rng_se
         floor_answers(floors, scores) or answers(estimates, scores, relevance),
         headline(estimates, relevance), estimates,
         levels(design), trajectories(design), fits, _power(design), limits(study, design, found.scant), found, design,
-        relevance, matrices(study, design, relevance), floors,
+        relevance, matrices(study, design, relevance), floors, agreements(estimates),
     )  # fmt: skip
 
 

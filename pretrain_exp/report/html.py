@@ -14,6 +14,7 @@ from pretrain_exp.analysis.estimate import Estimate
 from pretrain_exp.analysis.exposures import of_facts
 from pretrain_exp.analysis.limits import where
 from pretrain_exp.analysis.study import StudyData
+from pretrain_exp.report.agreement_table import agreement_table
 from pretrain_exp.report.control_figures import control_tables
 from pretrain_exp.report.finding_tables import finding_tables
 from pretrain_exp.report.matrix_tables import dependence_table, floor_table
@@ -39,7 +40,7 @@ def render(study: StudyData, analysis: Analysis, pictures: Sequence[Saved]) -> s
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    effects = list(effect_tables(analysis))
+    effects, scores = list(effect_tables(analysis)), analysis.design.scores
     style, script = (Markup(loader.get_source(environment, name)[0]) for name in ("report.css", "report.js"))
     return environment.get_template("report.html.j2").render(
         study=study,
@@ -53,13 +54,13 @@ def render(study: StudyData, analysis: Analysis, pictures: Sequence[Saved]) -> s
         hero=_hero(pictures, analysis),
         findings=_sections(pictures, study, analysis),
         data_tables=sorted(analysis.findings.tables()),
-        effects=[t for t in effects if not t.folded],
+        effects=[t for t in effects if not t.folded] + _present(agreement_table(analysis.agreements, scores)),
         more_effects=[t for t in effects if t.folded],
         changed=changed_table(study),
         side_effects=side_effect_table(analysis),
         response=response_table(analysis),
-        dependence=[dependence_table(matrix, analysis.design.scores) for matrix in analysis.matrices],
-        floor=floor_table(analysis.floors, analysis.design.scores),
+        dependence=[dependence_table(matrix, scores) for matrix in analysis.matrices],
+        floor=floor_table(analysis.floors, scores),
         power=power_table(analysis),
         proof=proof_table(study),
         audits=[(where(audit), bool(audit["ok"]), _findings(audit)) for audit in study.audits],

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from pretrain_exp.analysis.analyse import Analysis, analyse
 from pretrain_exp.analysis.study import StudyData
+from pretrain_exp.report.agreement_table import agreement_table
 from pretrain_exp.report.by_dose_tables import by_dose_tables
 from pretrain_exp.report.control_figures import control_tables
 from pretrain_exp.report.finding_tables import finding_tables
@@ -48,7 +49,8 @@ def parts(study: StudyData, analysis: Analysis, width: int) -> Iterator[Renderab
         yield Padding(rich_table(table, width), (1, 0, 0, 0))
     scores = analysis.design.scores
     matrices = [dependence_table(matrix, scores) for matrix in analysis.matrices]
-    for table in filter(None, (*matrices, floor_table(analysis.floors, scores))):
+    agreement, floor = agreement_table(analysis.agreements, scores), floor_table(analysis.floors, scores)
+    for table in filter(None, (agreement, *matrices, floor)):
         yield Padding(rich_table(table, width), (1, 0, 0, 0))
     for tables in (*finding_tables(analysis).values(), control_tables(study.control)):
         for table in tables:

@@ -7,6 +7,7 @@ results.parquet      the item table, joined to insertion, item group and dose
 effects.csv, .json   every estimate, one row each
 power.json           the spread of each outcome, for the plans of later studies
 dependence.csv, .json, noise_floor.csv, .json   where the study has such: the matrix, what runs without edits differ by
+agreement.csv, .json where the model varies: whether its scales agree
 control.csv          where closed loops were: target, achieved and planted, a row a boundary
 summary.json         answer, headline, remarks
 tracked.json         the findings as single numbers under stable names, for W&B and TensorBoard
@@ -90,7 +91,8 @@ def _write(study: StudyData, analysis: Analysis, folder: Path) -> None:
     _write_json(folder / "effects.json", [to_json(row) for row in analysis.estimates])
     _write_json(folder / "power.json", [finite(asdict(row)) for row in analysis.power])
     for name, rows in (("dependence", [row for matrix in analysis.matrices for row in matrix.rows()]),
-                       ("noise_floor", [floor.row() for floor in analysis.floors])):  # fmt: skip
+                       ("noise_floor", [floor.row() for floor in analysis.floors]),
+                       ("agreement", [asdict(row) for row in analysis.agreements])):  # fmt: skip
         if rows:
             pa.csv.write_csv(pa.Table.from_pylist(rows), folder / f"{name}.csv")
             _write_json(folder / f"{name}.json", [finite(row) for row in rows])

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pretrain_exp.analysis.recall import recall_at_k
 from pretrain_exp.data.order import ShuffledOrder
 from pretrain_exp.data.phases import Phase, Phases
 from pretrain_exp.data.token_files import TokenFile, TokenFiles
@@ -134,6 +135,15 @@ def test_the_matrix_joins_both(export: Path) -> None:
         (QUESTION.id, 12): 1, (QUESTION.id, 13): 1, ("fact1:text0", 12): 1, ("fact1:probe", 12): 1,
         ("long", 14): 1, ("long", 15): 1,
     }  # fmt: skip
+
+
+def test_a_method_that_knows_the_truth_finds_all_of_it(export: Path) -> None:
+    pairs, queries = pq.read_table(export / "relevance.parquet"), pq.read_table(export / "queries" / "train.parquet")
+    truth = np.zeros((len(pq.read_table(export / "train_rows" / "train.parquet")), len(queries)))
+    truth[pairs["train_index"], pairs["query_index"]] = pairs["copies"]
+    found, reverse = (recall_at_k(scores.T, pairs, queries, k=1) for scores in (truth, -truth))
+    assert (found.recall, reverse.recall) == (1.0, 0.0)
+    assert (found.n, found.counted, found.unasked) == (3, "facts", 1)  # a question, a text, a fact with its probe
 
 
 def test_datasets_opens_it(export: Path, tmp_path: Path) -> None:
