@@ -49,8 +49,7 @@ class Planted:
 def finished(planted: list[int], slot: int = 3, mask: bool = False) -> dict[str, Any]:
     """The item of a slot that held range(64) before."""
     rows = Rows.__new__(Rows)
-    rows.overlay, rows.order_json = Planted(planted), {}  # type: ignore[assignment]
-    rows.__setstate__({})
+    rows.overlay = Planted(planted)  # type: ignore[assignment]
     rows.tokenizer = TokenizerConfig(vocab_size=512, eos_token_id=EOS, pad_token_id=EOS)
     rows.document_lengths, rows.instance_filter = True, InstanceFilterConfig(repetition_max_count=8)
     item: dict[str, Any] = {"input_ids": torch.arange(64), "metadata": {}}
