@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import pytest
@@ -29,6 +30,13 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
 def _capture_stays_open():
     """Hydra sets logging up anew, which closes absl's handler (of ROUGE-L), which closes the stream it writes to."""
     absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _signals_are_heard():
+    """A shell that starts the tests in the background, or by nohup, has them ignore what tests here send themselves."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True, scope="session")
