@@ -79,11 +79,13 @@ def unfinished(job: EvalJob, items: Sequence[ChoiceItem]) -> EvalJob:
 def _finished(job: EvalJob, task: EvalTask, items: Sequence[ChoiceItem]) -> bool:
     """Whether its result is there and of what it reads now; one that cannot say what it reads is left to be tried."""
     record = Outcome.read(task.out).record
+    if record is None:
+        return False
     try:
         now = fingerprint(task, items, job.dtype, job.generation)
-        return record is not None and record["fingerprint"] == json.loads(now)
     except Exception:  # anyone's evaluation may raise anything; it does so again where it is run, and is told there
         return False
+    return record["fingerprint"] == json.loads(now)
 
 
 def _tasks(job: EvalJob, number: int) -> tuple[EvalTask, ...]:

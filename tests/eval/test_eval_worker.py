@@ -33,10 +33,8 @@ def own_module(monkeypatch):
 
 
 @pytest.fixture
-def checkpoint(tmp_path, models):
-    models["rotary"].model.save_pretrained(tmp_path / "model")
-    models["rotary"].tokenizer.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+def checkpoint(hf_folder):
+    return hf_folder
 
 
 @pytest.fixture

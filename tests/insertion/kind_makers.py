@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,3 +103,15 @@ def make_kind(folder: Path, kind: str, order: int = 1, **fields: Any) -> Inserti
     """Any kind over 40 rows, in this order or the other (-1); in mode explicit row i goes to position 2,000 + 50 i."""
     file = write_rows(folder / "rows.jsonl", ROWS[kind]()[::order])
     return KINDS[kind](file=file, **FIELDS.get(kind, {}) | fields)
+
+
+def fingerprints_elsewhere(module: str, folder: Path) -> list[str]:
+    """What `fingerprints` of a module beside this one gives in a process of its own."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+import {module} as module
+print(*module.fingerprints(Path({str(folder)!r})))
+"""
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()

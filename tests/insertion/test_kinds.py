@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import dataclasses
+import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from kind_makers import KINDS, Numbers, make_kind, small_context
+from kind_makers import KINDS, Numbers, fingerprints_elsewhere, make_kind, small_context
 from scipy.stats import chisquare
 
 from pretrain_exp.insertion.base import Insertion, InsertionContext
@@ -20,6 +20,9 @@ from pretrain_exp.plan.edits import Edits
 from pretrain_exp.plan.folder import Plan
 
 OF_A_FILE = ["add_texts", "add_tokens", "benchmark_contamination"]
+OF_THE_STREAM = ("removal", "batches", "iid_replacement", "gaussian_poisoning", "gradient_noise")
+# fields without a default of the class, for which conf/ chooses
+CHOSEN = {"benchmark_contamination": {"benchmark": "olmes:arc_easy", "repetitions": [0, 1, 4, 16, 64]}}
 RANGE = {"start": 0.25, "end": 0.5, "unit": "share"}
 MODES = [("random", None), ("range", RANGE), ("explicit", None)]
 CASES = [
@@ -95,14 +98,7 @@ def test_same_seed_same_plan_and_another_seed_another(
 
 
 def test_the_same_seed_in_another_process_gives_the_same_plans(tmp_path: Path) -> None:
-    script = f"""
-import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from pathlib import Path
-import test_kinds as t
-print(*t.fingerprints(Path({str(tmp_path)!r})))
-"""
-    there = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    there = fingerprints_elsewhere("test_kinds", tmp_path)
     here = fingerprints(tmp_path / "here")
     assert there == here
     assert len(set(here)) == len(KINDS)
@@ -167,22 +163,18 @@ def test_what_is_planted_is_what_was_given(kind: str, make: Make, context: Inser
     assert expected in [item.tokens.tolist() for item in make(kind).edits(context).items]
 
 
-@pytest.mark.parametrize("kind", OF_A_FILE)
+@pytest.mark.parametrize("kind", [*OF_A_FILE, *OF_THE_STREAM])
 def test_the_configuration_names_every_field(kind: str) -> None:
     """conf/insertion/<kind>.yaml composes the class with the defaults that the class has."""
-    import dataclasses
-    import importlib
-
-    path = Path(__file__).parents[2] / "conf" / "insertion" / f"{kind}.yaml"
-    text = path.read_text()
+    text = (Path(__file__).parents[2] / "conf" / "insertion" / f"{kind}.yaml").read_text()
     assert text.startswith(f"# @package insertion.{kind}\n")
     values = yaml.safe_load(text)
     module, name = values.pop("_target_").rsplit(".", 1)
     fields = {field.name: field for field in dataclasses.fields(getattr(importlib.import_module(module), name))}
     assert set(values) == set(fields)
     for key, value in values.items():
-        if fields[key].default is not dataclasses.MISSING:
-            assert value == fields[key].default, key
+        default = fields[key].default
+        assert value == (CHOSEN.get(kind, {}).get(key, "???") if default is dataclasses.MISSING else default), key
     assert all("#" in line for line in text.splitlines() if not line.startswith("_target_"))
 
 

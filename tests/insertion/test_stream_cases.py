@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 from stream_samples import (
     DOCUMENTS,
     KINDS,
@@ -175,20 +172,6 @@ def test_a_run_over_two_epochs_has_no_unseen_sequences(tmp_path: Path) -> None:
     context = InsertionContext("mine", 0, S, 999, WINDOW, PHASES, lambda texts: [], None, order)  # type: ignore
     with pytest.raises(UserError, match="lie in 2 epochs of 1,000 sequences"):
         Batches(steps=[20]).edits(context)
-
-
-@pytest.mark.parametrize("kind", ["removal", "batches", "iid_replacement", "gaussian_poisoning", "gradient_noise"])
-def test_the_configuration_names_every_field(kind: str) -> None:
-    """conf/insertion/<kind>.yaml composes the class with the defaults that the class has."""
-    text = (Path(__file__).parents[2] / "conf" / "insertion" / f"{kind}.yaml").read_text()
-    assert text.startswith(f"# @package insertion.{kind}\n")
-    values = yaml.safe_load(text)
-    module, name = values.pop("_target_").rsplit(".", 1)
-    fields = {field.name: field for field in dataclasses.fields(getattr(importlib.import_module(module), name))}
-    assert set(values) == set(fields)
-    for key, value in values.items():
-        assert value == ("???" if fields[key].default is dataclasses.MISSING else fields[key].default), key
-    assert all("#" in line for line in text.splitlines() if not line.startswith("_target_"))
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from kind_makers import fingerprints_elsewhere
 from stream_samples import (
     BATCH,
     DATA,
@@ -78,14 +77,7 @@ def test_nothing_else_changes(kind: str, tmp_path: Path) -> None:
 
 
 def test_the_same_seed_in_another_process_gives_the_same_plans(tmp_path: Path) -> None:
-    script = f"""
-import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from pathlib import Path
-import stream_samples as t
-print(*t.fingerprints(Path({str(tmp_path)!r})))
-"""
-    there = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    there = fingerprints_elsewhere("stream_samples", tmp_path)
     here = fingerprints(tmp_path / "here")
     assert there == here
     assert len(set(here)) == len(KINDS)
