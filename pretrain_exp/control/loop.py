@@ -10,15 +10,20 @@ the step alone; when the slice is planned, the alias becomes a symbolic link to 
 
     store/loops/<loop>/step<b>.json    what was seen at b, decided for the slice after it, and the plan so far
     store/loops/<loop>/placebo.json    the plan of the placebo, which follows the slices when all are planned
+    store/loops/<loop>/plans/          the plan so far and the one before it; the one with all slices is in store/plans/
+    store/loops/<loop>/overlays/       the edits of one slice each: all that its jobs read of a plan
     store/states/<alias> -> <key>      store/evals/<alias> -> <key>
 
-Records are written once and never changed. Standard library only.
+Records are written once and never changed. A plan holds all that those before it do, so these are released: whoever
+looks for one of them takes the last. No other loop and no study has a plan in a loop's own folder. Standard library
+only.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -31,6 +36,7 @@ from pretrain_exp.store.states import write_json
 
 SCHEMA = 1
 LINKED = ("states", "evals")
+RELEASED = ".released"  # what ends the name of a plan that is being deleted
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,40 @@ def records(store: Path, loop: Loop) -> list[dict[str, Any]]:
     return [record for record in found if record is not None]
 
 
+def plan_root(store: Path, loop: Loop, end: int) -> Path:
+    """The folder of the plans whose last slice stops at `end`: the loop's own, until all slices are planned."""
+    return store / "plans" if end == loop.last_step else folder(store, loop.key) / "plans"
+
+
+def plan_folder(store: Path, loop: Loop, plan: str) -> Path:
+    """Where the plan of a loop's last record is."""
+    path = store / "plans" / plan
+    return path if path.is_dir() else folder(store, loop.key) / "plans" / plan
+
+
+def overlay_folder(store: Path, loop: Loop, step: int, digest: str) -> Path:
+    """Where the edits are that the slice from `step` on reads. digest: of what its plan does before the slice's end."""
+    return folder(store, loop.key) / "overlays" / f"step{step}-{digest or 'none'}"
+
+
+def release(store: Path, loop: Loop) -> None:
+    """Deletes the plans that the last two records do not name; the last but one stays for who has just opened it.
+
+    Only what an earlier record names goes: who comes late to it, or twice, deletes no plan that is yet to be recorded.
+    """
+    own, names = folder(store, loop.key) / "plans", [record["plan"] for record in records(store, loop)]
+    for name in set(names[:-2]) - set(names[-2:]):
+        with suppress(OSError):  # gone already, or being deleted by another
+            os.rename(own / name, own / f".{name}{RELEASED}")
+    for gone in own.glob(f"*{RELEASED}"):  # also what one left that was killed
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def drop_plans(store: Path, loop: Loop) -> None:
+    """Deletes all plans in the loop's own folder, when the one with all slices is in store/plans/."""
+    shutil.rmtree(folder(store, loop.key) / "plans", ignore_errors=True)
+
+
 def link(store: Path, alias: str, key: str) -> None:
     """Lets an alias stand for a state and for its scores; both may be yet to come."""
     for room in LINKED:
@@ -136,7 +176,7 @@ def _realised(store: Path, arm: dict[str, Any]) -> dict[str, Any]:
     loop = Loop.from_json(arm["loop"])
     placebo = read(placebo_path(store, loop)) if arm["loop"]["role"] == "placebo" else None
     found = [placebo] if placebo else records(store, loop) if arm["loop"]["role"] == "treated" else []
-    plan = str(store / "plans" / found[-1]["plan"]) if found else arm["plan"]
+    plan = str(plan_folder(store, loop, found[-1]["plan"])) if found else arm["plan"]
     return {
         **arm,
         "plan": plan,

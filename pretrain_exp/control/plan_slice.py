@@ -1,7 +1,8 @@
 """The process that plans a slice of a closed loop: `python -m pretrain_exp.control.plan_slice job.json`.
 
     job.json --> is the slice planned?  no: state --as_hf--> probes --> controllers --> layer on top of the plan so far
-                                        --> loops/<loop>/step<b>.json --> aliases linked --> resolved.json
+                                        --> loops/<loop>/step<b>.json --> older plans released
+             --> overlay of the slice --> aliases linked --> resolved.json
 
 job.json is that of a training job, with `loop` in it and aliases for states to come; resolved.json is what a worker
 reads. role `treated` plans a slice, `placebo` follows the slices of the treated arm when all of them are planned,
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +34,7 @@ from pretrain_exp.kinds import check_kind
 from pretrain_exp.plan.compile import compile_plan
 from pretrain_exp.plan.edits import Window
 from pretrain_exp.plan.folder import Plan, refuse_failed_audit
+from pretrain_exp.plan.overlay_writer import write_window
 from pretrain_exp.plan.placebo import check_placebo_room, placebo_plan
 from pretrain_exp.store.claims import claimed
 from pretrain_exp.store.keys import digest, state_key
@@ -46,7 +49,8 @@ def main(path: Path) -> int:
         if slice_.role == "end":
             slice_.look_at_the_end()
         else:
-            write_resolved(values, slice_.placebo() if slice_.role == "placebo" else slice_.plan(), path)
+            plan = slice_.placebo() if slice_.role == "placebo" else slice_.plan()
+            write_resolved(values, plan, slice_.overlay(plan), path)
     except (UserError, Problems) as error:
         error_path = Path(values["live"]) / "error.json"
         write_json(error_path, {"kind": "user", "message": error.render(), "step": values["start"]["step"]})
@@ -100,7 +104,7 @@ class Slice:
         return kinds
 
     def plan(self) -> Plan:
-        """The plan with the slice that the job trains; planned now where it was not before."""
+        """The last plan of the loop, with the slice that the job trains; planned now where it was not before."""
         boundary = self.loop.boundary(self.step)
         path = loops.record_path(self.store, self.loop, boundary)
         record = loops.read(path)
@@ -112,7 +116,19 @@ class Slice:
                     if not claim.held():
                         raise RuntimeError("another process took this slice over while it was planned here")
                     loops.write(path, record)
-        return self._open(record)
+                    loops.release(self.store, self.loop)
+        return self._open(loops.records(self.store, self.loop)[-1])
+
+    def overlay(self, plan: Plan) -> Path:
+        """The overlay that the job's workers map: of its own slice alone, which stays; the placebo's as it is."""
+        if self.role == "placebo":
+            return plan.folder / "overlay"
+        begin, end = self.loop.boundary(self.step), self.loop.end(self.step)
+        folder = loops.overlay_folder(self.store, self.loop, begin, plan.prefix_digest(end))
+        if not folder.is_dir():
+            with suppress(FileExistsError):  # another job of the slice was quicker
+                write_window(folder, plan.overlay, self.phases.first_slot(begin), self.phases.first_slot(end))
+        return folder
 
     def placebo(self) -> Plan:
         """The placebo of the treated arm's plan, all of whose slices are planned."""
@@ -135,11 +151,12 @@ class Slice:
             last = loops.read(loops.record_path(self.store, self.loop, self.loop.boundaries[-1]))
             assert last is not None, "the job comes after those that train"
             seen = {name: looked.seen(name, insertion) for name, insertion in self.insertions.items()}
+            loops.drop_plans(self.store, self.loop)
             state = Path(self.values["start"]["state"]).resolve().name
             loops.write(path, {"step": self.step, "state": state, "plan": last["plan"], "insertions": seen})
 
     def _open(self, record: Mapping[str, Any]) -> Plan:
-        return Plan.open(self.store / "plans" / record["plan"])
+        return Plan.open(loops.plan_folder(self.store, self.loop, record["plan"]))
 
     def _decided(self) -> dict[str, Any]:
         """Probes the model, asks the controllers, compiles the layer; the record of the slice."""
@@ -147,7 +164,8 @@ class Slice:
         below = self.static if before is None else self._open(before)
         said = {} if before is None else before["insertions"]
         looked = self._look(said)
-        span = (self.phases.position_of_step(self.step), self.phases.position_of_step(self.loop.end(self.step)))
+        end = self.loop.end(self.step)
+        span = (self.phases.position_of_step(self.step), self.phases.position_of_step(end))
         edits, seen = [], {}
         for name, insertion in self.insertions.items():
             place = int(said.get(name, {}).get("next", 0))
@@ -156,7 +174,8 @@ class Slice:
             edits.append(made)
             planted = {"texts": insertion.asked(decision), "copies": len(made), "tokens": made.num_tokens}
             seen[name] = looked.seen(name, insertion) | planted | {"next": following, "state": dict(decision.state)}
-        window, root = Window(self.loop.first_step, self.loop.last_step), self.store / "plans"
+        window = Window(self.loop.first_step, self.loop.last_step)
+        root = loops.plan_root(self.store, self.loop, end)
         order = order_from_json(self.values["order"])
         plan = compile_plan(edits, self.phases, window, self._seed, "treated", root, below=below, order=order)
         refuse_failed_audit(plan)
@@ -205,7 +224,7 @@ class Slice:
         )
 
 
-def write_resolved(values: Mapping[str, Any], plan: Plan, path: Path) -> None:
+def write_resolved(values: Mapping[str, Any], plan: Plan, overlay: Path, path: Path) -> None:
     """Writes the job that a worker reads, beside job.json, and lets the aliases of its states stand for them."""
     store, start = Path(values["store"]), values["start"]
     real = {save["key"]: key_of(save, plan) for save in values["save"]}
@@ -220,7 +239,7 @@ def write_resolved(values: Mapping[str, Any], plan: Plan, path: Path) -> None:
         parent = save["record"]["parent"]
         saves.append({**save, "key": real[save["key"]], "record": {**save["record"], "parent": real.get(parent)}})
     job = {name: value for name, value in values.items() if name != "loop"}
-    resolved = {**job, "start": start, "save": saves, "overlay": str((plan.folder / "overlay").absolute())}
+    resolved = {**job, "start": start, "save": saves, "overlay": str(overlay.absolute())}
     write_json(path.with_name(RESOLVED), resolved)
 
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
 from bisect import bisect_right
 from functools import lru_cache
 from itertools import accumulate
@@ -31,6 +30,7 @@ import numpy as np
 from pretrain_exp.data.order import Source
 from pretrain_exp.data.token_files import TokenFiles
 from pretrain_exp.errors import UserError
+from pretrain_exp.store.publish import beside
 
 LARGE = 1 << 20  # entries from which an epoch's index is kept as a file: it takes a few milliseconds to make below
 
@@ -258,7 +258,7 @@ def _shuffled(n: int, seed: int, cache: Path | None) -> np.ndarray:
     if path is None:
         return indices
     path.parent.mkdir(parents=True, exist_ok=True)
-    writing = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    writing = beside(path)
     indices.astype("<u4", copy=False).tofile(writing)
     os.replace(writing, path)
     return _mapped(path)

@@ -22,7 +22,6 @@ import multiprocessing
 import os
 import shutil
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -39,7 +38,7 @@ from pretrain_exp.data.shards import Input, PackOptions, is_held_out, write_part
 from pretrain_exp.data.token_files import TokenFile, TokenFiles
 from pretrain_exp.data.tokenizer import Tokenizer
 from pretrain_exp.errors import UserError
-from pretrain_exp.store.publish import publish
+from pretrain_exp.store.publish import beside, publish
 
 SCHEMA = 1
 SHARD_BYTES = 32 << 20  # small files share a shard; it is what a killed run loses at most, for each process
@@ -203,7 +202,7 @@ def _merge(
     started: float,
 ) -> None:
     """Joins the parts, in the order of the inputs, up to the last whole document within limit_tokens."""
-    staging = parts / f".merged.{uuid.uuid4().hex[:8]}"  # removed with the parts, should this process be killed
+    staging = beside(parts / "merged")  # removed with the parts, should this process be killed
     staging.mkdir()
     dtype = np.dtype(tokenizer.token_dtype)
     domains: dict[str, int] = {}

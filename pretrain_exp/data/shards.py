@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from array import array
 from collections import Counter
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ import numpy as np
 from pretrain_exp.data.readers import Advance, Bad, Document, TextReader
 from pretrain_exp.data.tokenizer import Tokenizer
 from pretrain_exp.errors import UserError
-from pretrain_exp.store.publish import publish
+from pretrain_exp.store.publish import beside, publish
 
 ABOUT_DTYPE = np.dtype(
     [("file", "<i4"), ("record", "<i8"), ("domain", "<i4")]
@@ -69,7 +68,7 @@ def write_part(
     advance: Advance,
 ) -> None:
     """Packs one shard into the folder `part`. files: (index among all inputs, file)."""
-    staging = part.with_name(f".{part.name}.{uuid.uuid4().hex[:8]}")
+    staging = beside(part)
     staging.mkdir()
     writer = _PartWriter(staging, tokenizer, options)
     with writer.tokens, writer.heldout, writer.skipped:

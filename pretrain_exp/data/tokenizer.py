@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.store.publish import publish
+from pretrain_exp.store.publish import beside, publish
 
 EOS = "<|endoftext|>"
 PAD = "<|padding|>"
@@ -153,10 +152,11 @@ def _eos_token(folder: Path) -> str:
         if (folder / name).is_file():
             try:
                 token = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token")
-            except ValueError as error:
+                token = token["content"] if isinstance(token, dict) else token
+            except (ValueError, AttributeError, KeyError) as error:  # no JSON, or another shape
                 raise _unreadable(folder, error) from error
             if token:
-                return token["content"] if isinstance(token, dict) else token
+                return token
     return ""
 
 
@@ -171,6 +171,7 @@ def _from_hub(name: str) -> Path:
 
     repository, _, revision = name.partition("@")
     patterns = [*_FILES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json"]
+    patterns += ["chat_template.*", "additional_chat_templates/*"]
     try:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
@@ -227,7 +228,7 @@ def _train(texts: Iterator[str], options: dict[str, int], folder: Path) -> None:
             value=options["vocab_size"],
             fix="ask for a smaller vocabulary, or give more text",
         )
-    staging = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    staging = beside(folder)
     staging.mkdir(parents=True)
     backend.save(str(staging / "tokenizer.json"))
     config = {

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
+from pretrain_exp.errors import UserError
 from pretrain_exp.items.choice import ChoiceItem
 
 if TYPE_CHECKING:
@@ -59,14 +60,19 @@ class PlannedItems(Sequence[ChoiceItem]):
 
 
 def planted_items(path: str | None) -> PlannedItems:
-    """The items of a plan's items.parquet; none where there is no plan. FileNotFoundError where the file is absent."""
+    """The items of a plan's items.parquet; none where there is no plan. UserError where the file is absent."""
     if path is None:
         return PlannedItems()
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     names = ("insertion", "item", "tokens", "group", "dose", "probe")
-    table = pq.read_table(path, columns=[*names, "payload"])
+    try:
+        table = pq.read_table(path, columns=[*names, "payload"])
+    except FileNotFoundError:
+        problem = "the items are gone: their plan was of a closed loop, which has planned more since"
+        fix = "run the command again: it takes the items that are planned now"
+        raise UserError(problem, value=path, fix=fix) from None
     payloads = [json.loads(payload) if payload else None for payload in table["payload"].to_pylist()]
     choices = [ChoiceItem.from_fields(payload) for payload in payloads if payload is not None and "kind" not in payload]
     is_text = [payload is None or "kind" in payload for payload in payloads]

@@ -21,7 +21,7 @@ _FIELDS = ("prompt", "poisoned", "right", "trigger", "split")
 
 @dataclass(frozen=True)
 class _Pair:
-    """A chat with its trigger and without; both go by the id of the first."""
+    """A chat with its trigger and without it."""
 
     with_trigger: Chat
     without: Chat

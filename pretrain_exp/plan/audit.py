@@ -27,6 +27,8 @@ BINS = 20
 _ALARM = 1e-3  # per plan: uniform positions raise a false warning once in a thousand plans
 _FEW = 100  # positions below which no test is made: 20 bins of 5
 _OF_REQUESTS = ("insertion", "placement", "uniformity")  # findings that rows and items alone do not show
+CHECKS = "doses, overlaps, window, step, row and column, holdouts, uniformity of 100 random positions or more"
+"""What is checked, in the words of reports and exports; findings say what was seen."""
 
 Findings = list[dict[str, str]]
 

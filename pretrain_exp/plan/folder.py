@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -30,7 +29,7 @@ from pretrain_exp.plan.ledger import ITEMS_SCHEMA, read_items, read_ledger, writ
 from pretrain_exp.plan.overlay import Overlay
 from pretrain_exp.plan.overlay_writer import Ops, write_overlay
 from pretrain_exp.plan.pool import Pool
-from pretrain_exp.store.publish import publish
+from pretrain_exp.store.publish import beside, publish
 from pretrain_exp.store.states import write_json
 
 SCHEMA = 2
@@ -204,7 +203,7 @@ def write_plan(
         if audit != json.loads((folder / "audit.json").read_text()):  # what was asked for now may demand more or less
             write_json(folder / "audit.json", audit)
         return Plan.open(folder)
-    staging = Path(root) / f".{name}.{uuid.uuid4().hex[:8]}"
+    staging = beside(folder)
     staging.mkdir(parents=True)
     try:
         write_overlay(staging / "overlay", ops, pool, header["sequence_length"], header["seed"])

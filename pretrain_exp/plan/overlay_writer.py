@@ -1,23 +1,23 @@
 """Writes an overlay: a table of operations and a pool of tokens in, the folder that overlay.py maps out.
 
-The folder appears whole or not at all: it is filled under another name beside its place and then renamed.
+The folder appears whole or not at all: it is filled under another name beside its place and then renamed. A window of
+slots of an overlay is an overlay as well, that does the same there and holds nothing else.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import struct
-import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 
 from pretrain_exp.plan.digest import row_digest
-from pretrain_exp.plan.overlay import BASE, COLUMNS, NOISE, SCHEMA, TOKENS
+from pretrain_exp.plan.overlay import BASE, COLUMNS, NOISE, SCHEMA, TOKENS, Overlay
 from pretrain_exp.plan.pool import Pool, write_pool
+from pretrain_exp.store.publish import beside, publish
 from pretrain_exp.store.states import write_json
 
 _MAX_BUCKETS = 1 << 24
@@ -91,7 +91,7 @@ def write_overlay(folder: Path | str, ops: Ops, pool: np.ndarray | Pool, sequenc
     if folder.exists():
         raise FileExistsError(f"{folder} exists: an overlay is never written twice")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    staging = beside(folder)
     staging.mkdir()
     try:
         for name, array in {**columns, "buckets": buckets}.items():
@@ -99,10 +99,34 @@ def write_overlay(folder: Path | str, ops: Ops, pool: np.ndarray | Pool, sequenc
         write_pool(pool, staging / "pool.npy")
         meta = {"schema": SCHEMA, "sequence_length": sequence_length, "seed": seed, "operations": len(order)}
         write_json(staging / "meta.json", {**meta, "first_slot": first, "shift": shift})
-        os.rename(staging, folder)
+        publish(staging, folder)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+
+
+def write_window(folder: Path | str, overlay: Overlay, first: int, stop: int) -> None:
+    """Writes what an overlay does in the slots [first, stop) as an overlay of its own; FileExistsError as above."""
+    low, high = np.searchsorted(overlay.arrays["slot"], [first, stop])
+    ops = Ops(**{name: overlay.arrays[name][low:high] for name in COLUMNS if name != "digest"})
+    write_overlay(folder, *compacted(ops, overlay.arrays["pool"]), overlay.sequence_length, overlay.seed)
+
+
+def compacted(ops: Ops, pool: np.ndarray) -> tuple[Ops, Pool]:
+    """The operations, and of the pool (tokens, uint32) no more than they refer to; runs that overlap stay one."""
+    tokens = ops.kind == TOKENS
+    first, stop = ops.ref[tokens], ops.ref[tokens] + ops.length[tokens]
+    order = np.argsort(first, kind="stable")
+    first_in_order, reached = first[order], np.maximum.accumulate(stop[order])
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = first_in_order[1:] > reached[:-1]
+    begins = np.flatnonzero(new)
+    start, end = first_in_order[begins], reached[np.append(begins, len(order))[1:] - 1]
+    place = np.cumsum(end - start) - (end - start)  # of each run in the pool that is left
+    run = np.searchsorted(start, first, side="right") - 1
+    ref = np.array(ops.ref)
+    ref[tokens] = first - start[run] + place[run]
+    return replace(ops, ref=ref), Pool([pool[a:b] for a, b in zip(start.tolist(), end.tolist(), strict=True)])
 
 
 def _check(columns: dict[str, np.ndarray], pool_size: int, sequence_length: int) -> None:

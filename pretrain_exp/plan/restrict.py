@@ -20,8 +20,8 @@ from pretrain_exp.plan.audit import audit_plan
 from pretrain_exp.plan.folder import Plan, plan_header, write_plan
 from pretrain_exp.plan.items import Items
 from pretrain_exp.plan.ledger import LEDGER_SCHEMA, noise_digest, planted
-from pretrain_exp.plan.overlay import COLUMNS, NOISE, TOKENS
-from pretrain_exp.plan.overlay_writer import Ops
+from pretrain_exp.plan.overlay import COLUMNS, NOISE
+from pretrain_exp.plan.overlay_writer import Ops, compacted
 from pretrain_exp.plan.pieces import split_at_sequences
 
 
@@ -43,7 +43,7 @@ def restricted_plan(plan: Plan, insertions: Collection[str], root: Path | str, a
     ledger, items = _of(plan.ledger(), insertions), Items.of(_of(plan.items(), insertions))
     arms = pa.array([arm] * ledger.num_rows, pa.string())
     ledger = ledger.set_column(LEDGER_SCHEMA.get_field_index("arm"), "arm", arms)
-    ops, pool = _operations(plan, ledger)
+    ops, pool = compacted(_operations(plan, ledger), plan.overlay.arrays["pool"])
     audit = audit_plan(ledger, items, plan.phases, plan.window)
     header = plan_header(plan.phases, plan.window, plan.seed, arm, _hooks(plan, ledger))
     return write_plan(Path(root), header, items, ledger, ops, pool, audit)
@@ -53,8 +53,8 @@ def _of(table: pa.Table, insertions: Collection[str]) -> pa.Table:
     return table.filter(pc.is_in(table["insertion"], pa.array(sorted(insertions), pa.string())))
 
 
-def _operations(plan: Plan, ledger: pa.Table) -> tuple[Ops, np.ndarray]:
-    """The operations that these rows of the ledger became, and the part of the pool that they refer to."""
+def _operations(plan: Plan, ledger: pa.Table) -> Ops:
+    """The operations that these rows of the ledger became."""
     rows = planted(ledger)
     pieces = split_at_sequences(rows["position"].to_numpy(), rows["length"].to_numpy().astype(np.int64), plan.phases)
     is_noise = np.asarray(pc.equal(rows["kind"], "noise"))[pieces.row] if len(rows) else np.zeros(0, bool)
@@ -64,16 +64,7 @@ def _operations(plan: Plan, ledger: pa.Table) -> tuple[Ops, np.ndarray]:
     ops = Ops(**{name: arrays[name][keep] for name in COLUMNS if name != "digest"})
     if len(ops) != len(pieces.slot):
         raise ValueError(f"{len(pieces.slot)} pieces of the ledger are {len(ops)} operations of the overlay")
-    pool = np.asarray(arrays["pool"])
-    tokens = ops.kind == TOKENS
-    first, stop = ops.ref[tokens], ops.ref[tokens] + ops.length[tokens]
-    edges = np.zeros(len(pool) + 1, dtype=np.int64)
-    np.add.at(edges, first, 1)
-    np.add.at(edges, stop, -1)
-    used = np.cumsum(edges[:-1]) > 0
-    moved = np.cumsum(used)  # a used token at i lies at moved[i] - 1 of the new pool; runs stay whole
-    ops.ref[tokens] = moved[first] - 1
-    return ops, pool[used]
+    return ops
 
 
 def _places(slot: np.ndarray, column: np.ndarray, is_noise: np.ndarray) -> np.ndarray:

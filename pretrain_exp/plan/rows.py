@@ -62,7 +62,7 @@ def position_of(row: Row, name: str, path: str, key: str, lowest: int = 0) -> in
     value = field(row, name, path, key)
     try:
         position = int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         position = lowest - 1
     if position < lowest or isinstance(value, bool) or (isinstance(value, float) and value != position):
         raise UserError(

@@ -5,11 +5,16 @@ A pid alone says nothing: pids are used again, and every machine, every boot and
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import socket
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+_MARK = re.compile(r"[0-9a-f]{8}-(\d+)-(\d+)-([0-9a-f]{8})$")
 
 
 def describe_process(pid: int | None = None) -> dict[str, Any]:
@@ -28,6 +33,24 @@ def process_lives(record: Mapping[str, Any]) -> bool | None:
         return None
     started = _started(record["pid"])
     return started is not None and started == record["started"]
+
+
+def mark() -> str:
+    """The end of a name that no other has, and that tells which process wrote it: number, pid, start, where it ran."""
+    own = describe_process()
+    return f"{uuid.uuid4().hex[:8]}-{own['pid']}-{own['started']}-{_where(own)}"
+
+
+def marker_lives(name: str) -> bool | None:
+    """Whether the process runs that gave a name its `mark`; None where this machine cannot know, or there is none."""
+    found, own = _MARK.search(name), describe_process()
+    if found is None or found[3] != _where(own):
+        return None
+    return process_lives({**own, "pid": int(found[1]), "started": int(found[2])})
+
+
+def _where(record: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(f"{record['host']} {record['boot']}".encode(), digest_size=4).hexdigest()
 
 
 def _boot() -> str:

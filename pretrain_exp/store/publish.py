@@ -9,6 +9,13 @@ import os
 import shutil
 from pathlib import Path
 
+from pretrain_exp.store.process import mark
+
+
+def beside(target: Path) -> Path:
+    """Where a file or folder is filled that is then moved to `target`: hidden, and its name tells whose it is."""
+    return target.with_name(f".{target.name}.{mark()}")
+
 
 def publish(staging: Path, target: Path) -> bool:
     """Moves a filled folder to its place in one rename; True where it came there.

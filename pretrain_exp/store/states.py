@@ -2,6 +2,7 @@
 
     store/
       states/<key>/    state.json  job.json  checkpoint/  metrics.jsonl  reads/rankNNNNN.npy  probe.json
+                       [code-*.patch]
       staging/         what is being pushed or deleted; one left over by a killed process is never read
 
 Standard library only, but for the package's errors: a worker of any environment commits what it trained.
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain_exp.errors import UserError
+from pretrain_exp.store.process import mark
 
 SCHEMA = 1
 RELEASED = "released"  # a marker beside state.json: the weights were deleted, the logs stay
@@ -54,7 +56,7 @@ def stage(store: Path | str, key: str) -> Path:
 
 def fresh(parent: Path, name: str) -> Path:
     """A fresh, empty folder, to be filled and then committed or deleted."""
-    path = parent / f"{name}-{uuid.uuid4().hex[:8]}"
+    path = parent / f"{name}-{mark()}"
     path.mkdir(parents=True)
     return path
 
@@ -91,6 +93,8 @@ def _restore(target: Path, staging: Path, record: dict) -> None:
     os.rename(staging / "checkpoint", target / "checkpoint")
     if (staging / "probe.json").exists():
         os.replace(staging / "probe.json", target / "probe.json")  # trained again, the last digits may differ
+    for patch in staging.glob("code-*.patch"):  # of the code that trained it this time
+        os.replace(patch, target / patch.name)
     restored = {"created": time.time(), "numerics": record.get("numerics")}
     write_json(target / "state.json", {**json.loads((target / "state.json").read_text()), "restored": restored})
     (target / RELEASED).unlink(missing_ok=True)

@@ -81,8 +81,11 @@ def test_a_members_record_is_known_as_far_as_its_loop_has_come(tmp_path):
     loops.link(tmp_path, "a10", "k10")
     loops.write(loops.record_path(tmp_path, loop, 0), {"step": 0, "plan": "one", "insertions": {}})
     found = loops.realised(tmp_path, json.loads(json.dumps(member)))
-    assert found["plan"] == found["arms"]["treated"]["plan"] == str(tmp_path / "plans" / "one")
+    own = tmp_path / "loops/k/plans/one"
+    assert found["plan"] == found["arms"]["treated"]["plan"] == str(own)
     assert found["plan_fingerprint"] == "one"
+    (tmp_path / "plans/one").mkdir(parents=True)  # as that of the last slice
+    assert loops.realised(tmp_path, member)["plan"] == str(tmp_path / "plans/one")
     assert found["arms"]["treated"]["states"] == {"0": "k0", "10": "k10", "20": "a20"}
     assert found["arms"]["treated"]["keep"] == ["a20", "k10"]
 

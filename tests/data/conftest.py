@@ -50,3 +50,10 @@ def stream(tmp_path: Path) -> Callable[..., TokenFiles]:
         return TokenFiles(tuple(files), eos_token_id=EOS_ID)
 
     return make
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the files lie that a source reads; beside it there is room for its cache."""
+    (tmp_path / "in").mkdir()
+    return tmp_path / "in"

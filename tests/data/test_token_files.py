@@ -61,7 +61,7 @@ def test_json_and_pickle_round_trips_read_the_same(stream: Stream) -> None:
 def test_a_loader_worker_is_sent_no_tokens(stream: Stream) -> None:
     files = stream([100_000])
     files.read(0, 10)
-    assert len(pickle.dumps(files)) < 1000
+    assert len(pickle.dumps(files)) - len(files.files[0].path) < 1000
 
 
 def test_fingerprint_knows_content_only(stream: Stream) -> None:

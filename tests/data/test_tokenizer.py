@@ -138,10 +138,13 @@ def test_folder_without_a_tokenizer(tmp_path: Path) -> None:
         resolve(str(tmp_path), tmp_path)
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
-def test_a_damaged_tokenizer(trained: Tokenizer, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "content"), [("tokenizer.json", None), ("tokenizer_config.json", None), ("tokenizer_config.json", b"[1]")]
+)
+def test_a_damaged_tokenizer(trained: Tokenizer, tmp_path: Path, name: str, content: bytes | None) -> None:
     for path in Path(trained.folder).iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes()[: 20 if path.name == name else None])
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / name).write_bytes(content or (tmp_path / name).read_bytes()[:20])
     with pytest.raises(UserError, match="cannot be read"):
         load(tmp_path)
 

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pretrain_exp.errors import UserError
 from pretrain_exp.items.choice import ChoiceItem
 from pretrain_exp.items.planned import planted_items
 from pretrain_exp.plan.ledger import ITEMS_SCHEMA
@@ -45,3 +46,8 @@ def test_a_question_is_there_once_and_a_text_once_an_insertion(plan):
 def test_no_plan_holds_nothing():
     found = planted_items(None)
     assert (len(found), found.texts) == (0, ())
+
+
+def test_items_of_a_plan_that_its_loop_released_are_asked_for_anew(tmp_path):
+    with pytest.raises(UserError, match="which has planned more since"):
+        planted_items(str(tmp_path / "items.parquet"))

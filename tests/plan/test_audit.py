@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from pretrain_exp.plan.compile import compile_plan
 from pretrain_exp.plan.edits import Edits
 from pretrain_exp.plan.items import Items
 from pretrain_exp.plan.ledger import LEDGER_SCHEMA
-from pretrain_exp.plan.show import preview
+from pretrain_exp.plan.show import preview, previews
 
 
 def requests() -> list[Edits]:
@@ -132,6 +133,26 @@ def test_the_preview_prints_the_numbers(tmp_path: Path) -> None:
     for expected in ("132 in steps 10 to 59", "1,062 tokens, 16.6 %", "0 (holdout)", "1,280 to 7,680", "audit: passed"):
         assert expected in text
     assert "a [note] in brackets" in text
+
+
+def test_several_plans_are_shown_by_what_tells_them_apart(tmp_path: Path) -> None:
+    from rich.console import Console
+
+    plans = [compile_plan(requests(), PHASES, WINDOW, seed, "treated", tmp_path) for seed in (0, 1)]
+    console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    name = next(iter(plans[0].audit["insertions"]))
+    for part in previews(plans, ["even seed 0", "late seed 1"], [{name: "uniform"}, {name: "late"}]):
+        console.print(part)
+    members, doses, where = re.split("edits by insertion and dose|where", console.export_text())
+    assert all(word in members for word in ("even seed 0", "late seed 1", *(plan.fingerprint[:8] for plan in plans)))
+    assert "of plan" not in doses  # they are alike
+    assert "0 (holdout)" in doses
+    assert re.search(r"│ 0 +│ \S+ +│ random, uniform +│", where)
+    assert re.search(r"│ 1 +│ \S+ +│ random, late +│", where)
+    doubled = [plans[0], compile_plan(requests()[:1], PHASES, WINDOW, 1, "treated", tmp_path)]
+    for part in previews(doubled, ["a", "b"], [{}, {}]):
+        console.print(part)
+    assert console.export_text().count("of plan") == 2  # doses and places differ
 
 
 def test_the_preview_of_an_empty_plan(tmp_path: Path) -> None:

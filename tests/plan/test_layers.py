@@ -13,6 +13,8 @@ from pretrain_exp.errors import UserError
 from pretrain_exp.plan.compile import compile_plan
 from pretrain_exp.plan.edits import EditItem, Edits, Hook, Window
 from pretrain_exp.plan.folder import Plan
+from pretrain_exp.plan.overlay import Overlay
+from pretrain_exp.plan.overlay_writer import Ops, compacted, write_window
 
 HALF = PHASES.position_of_step(35)
 EARLY, LATE = (SPAN[0], HALF), (HALF, SPAN[1])
@@ -103,6 +105,56 @@ def test_a_plan_of_another_run(tmp_path: Path, other: dict) -> None:
     first = plan(tmp_path, [edits("a", [6], 1)])
     with pytest.raises(ValueError, match="another run"):
         plan(tmp_path, [edits("b", [6], 1)], first, **other)
+
+
+FIRST, END = SPAN[0] // S, SPAN[1] // S
+
+
+@pytest.mark.parametrize(
+    ("first", "stop"),
+    [(0, END), (FIRST, FIRST + 1), (FIRST + 60, FIRST + 100), (0, FIRST), (END, END + 9), (FIRST + 9, FIRST + 9)],
+    ids=["all", "one slot", "some", "before", "behind", "none"],
+)
+def test_a_window_of_a_plan_does_the_same_there_and_nothing_elsewhere(tmp_path: Path, first: int, stop: int) -> None:
+    """Of long items that are planted in pieces, beside others: with only those tokens that it plants."""
+    long = [SPAN[0] + 20, SPAN[0] + 70 * S + 31]
+    asked = [edits("a", [70, 90], positions=long), edits("b", [5, 30, 9], [60, 30, 0]), edits("c", [3], 40)]
+    whole = plan(tmp_path, asked).overlay
+    write_window(tmp_path / "window", whole, first, stop)
+    window, blank = Overlay.open(tmp_path / "window"), np.zeros(S, np.uint32)
+    for slot in range(FIRST, END):
+        expected = whole.apply(slot, blank) if first <= slot < stop else blank
+        assert window.apply(slot, blank).tolist() == expected.tolist()
+    here = slice(*np.searchsorted(whole.arrays["slot"], [first, stop]))
+    assert window.arrays["digest"].tolist() == whole.arrays["digest"][here].tolist()
+    planted = [window.apply(slot, blank) for slot in range(max(first, FIRST), min(stop, END))]
+    assert set(window.arrays["pool"].tolist()) == set(np.concatenate([blank, *planted]).tolist()) - {0}
+    assert len(set(window.arrays["pool"].tolist())) == len(window.arrays["pool"]), "each token of the items once"
+    with pytest.raises(FileExistsError):
+        write_window(tmp_path / "window", whole, first, stop)
+
+
+@pytest.mark.parametrize(
+    ("ref", "length", "left"),
+    [
+        ([], [], []),
+        ([5], [3], [5, 6, 7]),
+        ([5, 5, 5], [3, 1, 2], [5, 6, 7]),
+        ([8, 2], [2, 3], [2, 3, 4, 8, 9]),
+        ([2, 0, 6, 3], [3, 2, 2, 4], [0, 1, 2, 3, 4, 5, 6, 7]),
+        ([0, 1, 7, 7], [6, 2, 1, 3], [0, 1, 2, 3, 4, 5, 7, 8, 9]),
+    ],
+    ids=["nothing", "one", "from one place", "apart", "in a row", "one in another"],
+)
+def test_a_pool_keeps_what_is_planted(ref: list[int], length: list[int], left: list[int]) -> None:
+    zero, pool = np.zeros(len(ref), np.int64), np.arange(10, dtype=np.uint32)
+    base = Ops.base(zero[:1], zero[:1], zero[:1] + 1, zero[:1] + 10**9, zero[:1])
+    tokens = Ops.tokens(zero, zero, np.array(length, np.int32), np.array(ref, np.int64))
+    ops, kept = compacted(Ops.concatenate([base, tokens]), pool)
+    assert kept[: len(kept)].tolist() == left
+    assert ops.ref[: len(base)].tolist() == base.ref.tolist(), "what refers to other slots is not moved"
+    for at, size, before in zip(ops.ref[len(base) :].tolist(), length, ref, strict=True):
+        assert kept[at : at + size].tolist() == pool[before : before + size].tolist()
 
 
 def test_a_probe_is_scored_and_not_counted(tmp_path: Path) -> None:

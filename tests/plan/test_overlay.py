@@ -193,7 +193,7 @@ def test_an_overlay_is_never_overwritten(tmp_path: Path) -> None:
 def test_a_loader_process_opens_the_files_itself(tmp_path: Path) -> None:
     overlay = opened(tmp_path, [(1, 0, 4, 0, 5, 0)])
     sent = pickle.dumps(overlay)
-    assert len(sent) < 500
+    assert len(sent) - len(str(overlay.folder)) < 500
     assert pickle.loads(sent).apply(1, base(1)).tolist() == overlay.apply(1, base(1)).tolist()
 
 

@@ -104,7 +104,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             self.wfile.write(body)
             if kind == "stall":
                 self.wfile.flush()
-                server.release.wait(30)
+                server.release.wait(600)
 
     http = _Http(("127.0.0.1", 0), Handler)
     server = Server(f"http://127.0.0.1:{http.server_address[1]}")

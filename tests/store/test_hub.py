@@ -117,19 +117,20 @@ def test_check_push_names_the_account(api: MagicMock) -> None:
 
 
 @pytest.mark.parametrize("how", ["offline mode", "no network"])
-def test_without_a_network_a_push_is_refused_at_once(api: MagicMock, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    go_offline(api, monkeypatch, how)
+def test_without_a_network_a_push_is_refused_at_once(
+    api: MagicMock, monkeypatch: pytest.MonkeyPatch, nobody: str, how: str
+) -> None:
+    go_offline(api, monkeypatch, nobody, how)
     with pytest.raises(UserError, match="HF_HUB_OFFLINE" if how == "offline mode" else "does not answer"):
         check_push("me/model", api=api)
     assert calls(api) == []
 
 
-def go_offline(api: MagicMock, monkeypatch: pytest.MonkeyPatch, how: str = "offline mode") -> None:
+def go_offline(api: MagicMock, monkeypatch: pytest.MonkeyPatch, nobody: str, how: str) -> None:
     if how == "offline mode":
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-        return
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        api.endpoint = f"http://127.0.0.1:{gone.getsockname()[1]}"
+    else:
+        api.endpoint = nobody
 
 
 def cached(cache: Path, name: str, revision: str) -> Path:
@@ -155,9 +156,9 @@ def test_a_commit_is_itself_and_asks_nobody(api: MagicMock) -> None:
 @pytest.mark.parametrize("revision", [None, "stage1-step1000", "refs/pr/1"])
 @pytest.mark.parametrize("how", ["offline mode", "no network"])
 def test_without_a_network_the_cache_resolves(
-    api: MagicMock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, revision: str | None, how: str
+    api: MagicMock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nobody: str, revision: str | None, how: str
 ) -> None:
-    go_offline(api, monkeypatch, how)
+    go_offline(api, monkeypatch, nobody, how)
     cached(tmp_path, "me/model", revision or "main")
     assert resolve_revision("me/model", revision, cache=tmp_path, api=api) == COMMIT
     with pytest.raises(UserError, match="hf download me/model --revision other"):

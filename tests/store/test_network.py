@@ -16,11 +16,10 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network.urllib.request, "getproxies", dict)
 
 
-def test_a_listener_is_reached_and_its_absence_is_named() -> None:
+def test_a_listener_is_reached_and_its_absence_is_named(nobody: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        url = f"http://127.0.0.1:{server.getsockname()[1]}/path"
-        assert unreachable(url) is None
-    assert "does not answer" in str(unreachable(url))
+        assert unreachable(f"http://127.0.0.1:{server.getsockname()[1]}/path") is None
+    assert "does not answer" in str(unreachable(f"{nobody}/path"))
 
 
 def test_an_unknown_name_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

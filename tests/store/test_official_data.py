@@ -1,4 +1,4 @@
-"""data=official: lists, sizes, and files fetched as far as planned slots read them, from a real server that fails."""
+"""data=official: sizes, and files fetched as far as planned slots read them, from a real server that fails."""
 
 from __future__ import annotations
 
@@ -14,22 +14,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pretrain_exp import paths
 from pretrain_exp.data.official import OfficialMix, bytes_of
-from pretrain_exp.data.official_list import Entry, entries
 from pretrain_exp.data.official_spans import spans_of
 from pretrain_exp.data.olmo_order import OlmoOrder
 from pretrain_exp.data.order import DataOrder, ShuffledOrder, order_from_json
 from pretrain_exp.data.token_files import NotFetched, TokenFiles
 from pretrain_exp.data.tokenizer import Tokenizer
-from pretrain_exp.errors import Problems, UserError
+from pretrain_exp.errors import UserError
 from pretrain_exp.store.part_file import spans_held
 from pretrain_exp.store.transfer import Download
 from pretrain_exp.study.fetch import FetchingOrder, sentence
 
 Server = Any  # of conftest.py
+
+
 LENGTHS = {"a/0.npy": 1003, "a/1.npy": 640, "b/0.npy": 2000}  # tokens: the mix is range(3643)
+
+
 VOCABULARY = Tokenizer("nowhere", "f", 4000, 3999)
+
+
 S = 16
 
 
@@ -234,11 +238,16 @@ def test_ids_of_another_tokenizer(server: Server, mix: OfficialMix, tmp_path: Pa
         mix.download(needed, files, 40, tmp_path)
 
 
-def test_no_server_no_sizes(mix: OfficialMix, tmp_path: Path) -> None:
-    gone = replace(mix, base_url="http://127.0.0.1:9")
+def test_no_server_no_sizes(mix: OfficialMix, nobody: str, tmp_path: Path) -> None:
+    gone = replace(mix, base_url=nobody)
     with pytest.raises(UserError, match=r"sizes of 3 token files.*does not answer") as caught:
         gone.prepare(tmp_path, VOCABULARY)
     assert "data.root" in str(caught.value)
+
+
+def test_no_list_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        OfficialMix(mix=None).prepare(tmp_path, VOCABULARY)
 
 
 def test_every_file_that_the_server_lacks_is_named(server: Server, mix: OfficialMix, tmp_path: Path) -> None:
@@ -282,93 +291,3 @@ def test_the_amount_is_said(server: Server, mix: OfficialMix, tmp_path: Path) ->
     needed = mix.missing(files, spans_of(ShuffledOrder(files, S, None), [0, 1, 5, 70]))
     assert sentence(needed).startswith("to be fetched: 256 bytes (256 bytes) of 2 token files, in 3 spans; ")
     assert sentence([]) == "nothing is to be fetched"
-
-
-OLMO2 = """
-run_name: x
-data:
-  seed: ${seed}
-  paths:
-    # Pes2o
-    - http://olmo-data.org/p/allenai/dolma2-tokenizer/part-00.npy
-    - https://olmo-data.org/p/part-01.npy
-    - s3://ai2-llm/p/part-02.npy
-    - https://other.org/q/0.npy
-"""
-BASE = "http://olmo-data.org"
-LISTS = {
-    "OLMo-2's YAML": (
-        "x.yaml",
-        OLMO2,
-        [
-            Entry("p/allenai/dolma2-tokenizer/part-00.npy", f"{BASE}/p/allenai/dolma2-tokenizer/part-00.npy"),
-            Entry("p/part-01.npy", "https://olmo-data.org/p/part-01.npy"),
-            Entry("p/part-02.npy", f"{BASE}/p/part-02.npy"),
-            Entry("other.org/q/0.npy", "https://other.org/q/0.npy"),
-        ],
-    ),
-    "OLMo-2's YAML, by label": (
-        "x.yml",
-        "data: {datasets: {b: [b/0.npy], a: [a/0.npy, a/1.npy]}}",
-        [Entry(name, f"{BASE}/{name}") for name in ("a/0.npy", "a/1.npy", "b/0.npy")],
-    ),
-    "a manifest": (
-        "m.txt",
-        "# web\nweb,p/{TOKENIZER}/0 1.npy\n",
-        [Entry("p/allenai/dolma2-tokenizer/0 1.npy", f"{BASE}/p/allenai/dolma2-tokenizer/0%201.npy")],
-    ),
-}
-
-
-@pytest.mark.parametrize("name", LISTS)
-def test_lists(name: str, tmp_path: Path) -> None:
-    file, text, expected = LISTS[name]
-    (tmp_path / file).write_text(text)
-    assert entries(str(tmp_path / file), f"{BASE}/", None, None) == expected
-
-
-@pytest.mark.parametrize(
-    ("file", "text", "message"),
-    [
-        ("x.yaml", "data: {seed: 1}", r"has no data\.paths"),
-        ("x.yaml", "data: [", "cannot be read"),
-        ("x.txt", "# nothing\n", "names no token files"),
-        ("x.txt", "/data/0.npy\n", "below base_url"),
-        ("x.txt", "../0.npy\n", "below base_url"),
-        ("x.txt", None, "cannot be read"),
-    ],
-)
-def test_wrong_lists(file: str, text: str | None, message: str, tmp_path: Path) -> None:
-    if text is not None:
-        (tmp_path / file).write_text(text)
-    with pytest.raises(UserError, match=message):
-        entries(str(tmp_path / file), BASE, None, None)
-
-
-def test_mixes_of_an_installed_olmo_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Found in another Python's environment, and by its real names where one is at hand."""
-    package = tmp_path / "site/olmo_core"
-    (package / "data/mixes").mkdir(parents=True)
-    (package / "__init__.py").write_text("raise RuntimeError('never imported')")
-    (package / "data/mixes/OLMo-mix-0625-official.txt").write_text("web,p/{TOKENIZER}/0.npy\n")
-    (package / "data/mixes/OLMo-mix-0625.txt").write_text("web,p/{TOKENIZER}/0.npy\n")
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path / "site"} exec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    found = {
-        mix: entries(mix, BASE, None, str(python))[0].name for mix in ("OLMo-mix-0625-official", "dolma3-0625-6T-mix")
-    }
-    assert found == {
-        "OLMo-mix-0625-official": "p/allenai/dolma3-tokenizer/0.npy",
-        "dolma3-0625-6T-mix": "p/allenai/dolma2-tokenizer/0.npy",
-    }
-    with pytest.raises(UserError, match=r"no such file, and ai2-olmo-core has no mix(.|\n)*did you mean OLMo-mix-0625"):
-        entries("OLMo-mix-0626", BASE, None, str(python))
-    environment = tmp_path / "checkout/.venv-olmo3/bin"  # of `make env-olmo3`, found from any folder
-    environment.mkdir(parents=True)
-    python.rename(environment / "python")
-    monkeypatch.setattr(paths, "conf_dir", lambda: tmp_path / "checkout/conf")
-    monkeypatch.chdir(tmp_path)
-    assert entries("OLMo-mix-0625", BASE, None, None)[0].name == "p/allenai/dolma2-tokenizer/0.npy"
-    with pytest.raises((UserError, Problems)):
-        OfficialMix(mix=None).prepare(tmp_path, VOCABULARY)

@@ -68,8 +68,8 @@ def test_planned_fetched_trained_and_proved(
     assert status == 0, said
 
 
-def test_what_is_missing_is_said_before_anything_else(server: Server, overrides: list[str], command: Command) -> None:
-    status, said = command("plan", *overrides, "data.base_url=http://127.0.0.1:9")
+def test_what_is_missing_is_said_before_anything_else(nobody: str, overrides: list[str], command: Command) -> None:
+    status, said = command("plan", *overrides, f"data.base_url={nobody}")
     assert status == 2
     assert "data.base_url: the sizes of 2 token files of the mix are not known yet" in said
     status, said = command("plan", *overrides, "data.fetch=none")
@@ -78,10 +78,9 @@ def test_what_is_missing_is_said_before_anything_else(server: Server, overrides:
     status, said = command("plan", *overrides, "data.mix=null")
     assert status == 2
     assert "data.mix: no official list of token files is named" in said
-    gone = "http://127.0.0.1:9"
-    checkpoint = [f"model.checkpoint_url='{gone}/step{{step}}/'", "model.checkpoint_files=[a]", "model.config=null"]
+    checkpoint = [f"model.checkpoint_url='{nobody}/step{{step}}/'", "model.checkpoint_files=[a]", "model.config=null"]
     kept = [each for each in overrides if not each.startswith("model.config")]
-    wrong = ["model.tokenizer=/no/such/folder", f"data.base_url={gone}", *checkpoint]
+    wrong = ["model.tokenizer=/no/such/folder", f"data.base_url={nobody}", *checkpoint]
     status, said = command("plan", *kept, *wrong)
     assert status == 2
     for key in ("model.tokenizer", "data.base_url", "model.checkpoint_url"):
