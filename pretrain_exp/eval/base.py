@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+LENGTHS = ("max_position_embeddings", "n_positions", "max_sequence_length", "n_ctx", "seq_length")
+"""What configurations call the number of tokens that a model reads at once."""
+
+
 class Score(NamedTuple):
     """One value of one item. The name of the evaluation is added by who runs it."""
 
@@ -46,9 +50,9 @@ class LoadedModel:
     def context_length(self) -> int:
         """Tokens that the model can read at once. Raises UserError where its configuration does not say."""
         config = self.model.config.get_text_config()
-        for name in ("max_position_embeddings", "n_positions", "max_sequence_length", "n_ctx", "seq_length"):
-            if isinstance(length := getattr(config, name, None), int):
-                return length
+        length = context_length_of(lambda name: getattr(config, name, None))
+        if length is not None:
+            return length
         raise UserError(
             f"{type(self.model).__name__} does not say how many tokens it reads at once",
             fix="write max_position_embeddings into the config.json of the model",
@@ -64,6 +68,23 @@ class LoadedModel:
             "the tokenizer has neither a BOS nor an EOS token to precede a text",
             fix="set eos_token in the tokenizer_config.json of the model",
         )
+
+
+def context_length_of(field: Callable[[str], Any]) -> int | None:
+    """Tokens that a model reads at once, by the fields of its configuration; None where they do not say."""
+    return next((length for name in LENGTHS if isinstance(length := field(name), int)), None)
+
+
+@dataclass(frozen=True)
+class ModelToCome:
+    """What is known of a model before it is there.
+
+    tokenizer: folder or hub name; revision: of a hub name. context_length: tokens that the model reads at once.
+    """
+
+    tokenizer: str | None = None
+    revision: str | None = None
+    context_length: int | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +126,12 @@ class EvalContext:
 
 @runtime_checkable
 class Evaluation(Protocol):
+    """One that can say beforehand what it cannot do has a further method, `check(model: ModelToCome)`.
+
+    It returns a list of UserError, whose keys are the evaluation's own, and is asked before anything is trained,
+    where a result is still to be made.
+    """
+
     def inputs(self) -> list[tuple[str, str]]:
         """(key, path) of the files to be read, to be checked before anything is trained."""
         ...

@@ -15,7 +15,6 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from pretrain_exp.errors import UserError
 from pretrain_exp.eval.base import EvalContext, LoadedModel
 from pretrain_exp.eval.scoring import Span, log_likelihoods
 
@@ -90,18 +89,3 @@ class ScoringLM(HFLM):
             if texts is not None:
                 self.cache_hook.add_partial("loglikelihood", texts, tuple(result))
         return [(result.log_likelihood, result.greedy) for result in results]
-
-
-def chat_template_of(model: LoadedModel, wanted: bool | str) -> str | None:
-    """The name of the template that is meant; None: the tokenizer's default, or none. UserError for one it has not."""
-    if wanted is False:
-        return None
-    there = model.tokenizer.chat_template
-    names = sorted(there) if isinstance(there, dict) else []
-    if wanted is True and (isinstance(there, str) or "default" in names):
-        return None
-    if wanted in names:
-        return str(wanted)
-    choices = ["true", *names] if isinstance(there, str) or "default" in names else names
-    fix = f"choose {' or '.join(choices)}" if choices else "false, or a checkpoint whose tokenizer has one"
-    raise UserError("the tokenizer has no such chat template", key="apply_chat_template", value=wanted, fix=fix)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.eval.job import digest_file
-from pretrain_exp.framework.identity import WEIGHTS
+from pretrain_exp.framework.identity import WEIGHTS, stamp
 from pretrain_exp.store.hub import resolve_revision
 from pretrain_exp.store.keys import digest
 
@@ -16,12 +18,48 @@ BESIDE = (".json", ".txt", ".model", ".tiktoken", ".jinja", ".py")  # of all tha
 
 def folder_identity(folder: Path) -> str:
     """Of a Hugging Face folder: its weights and all that lies beside them and counts. UserError where it is none."""
-    weights = {path for pattern in WEIGHTS for path in folder.glob(pattern)}
-    if not weights or not (folder / "config.json").is_file():
+    files = _files(folder)
+    if not {path for path in files if _is_weights(path)} or not (folder / "config.json").is_file():
         fix = "it must hold config.json and *.safetensors"
         raise UserError("the folder is no Hugging Face checkpoint", value=str(folder), fix=fix)
-    beside = {path for path in folder.iterdir() if path.suffix in BESIDE and path.is_file()}
-    return digest([[path.name, _digest(path, *_stamp(path))] for path in sorted(weights | beside)])
+    return digest([[str(path.relative_to(folder)), _digest(path, *stamp(path))] for path in files])
+
+
+def folder_seal(folder: Path) -> dict[str, Any]:
+    """The identity, and how the files stood before they were read for it: JSON for `refuse_changed`. UserError."""
+    return {"files": _stamps(folder), "identity": folder_identity(folder)}
+
+
+def refuse_changed(folder: Path, seal: Mapping[str, Any]) -> dict[str, Any]:
+    """The seal as it is now. UserError where the folder does not hold what it was planned with.
+
+    Where no file came or went and all have kept size, time of change and inode, nothing is read; else (one was copied,
+    touched, or another machine sees it otherwise) all are read again and the identity decides.
+    """
+    if _stamps(folder) == seal["files"]:
+        return dict(seal)
+    try:
+        now = folder_seal(folder)
+    except OSError:  # a file went away while it was looked at
+        now = {}
+    if now.get("identity") == seal["identity"]:
+        return now
+    problem = "the model has changed since its job was planned: no result is kept"
+    raise UserError(problem, value=str(folder), fix="type the command again, which plans it anew")
+
+
+def _files(folder: Path) -> list[Path]:
+    beside = {path for path in folder.glob("*") if path.suffix in BESIDE and path.is_file()}
+    templates = {*folder.glob("additional_chat_templates/*.jinja")}
+    return sorted({path for pattern in WEIGHTS for path in folder.glob(pattern)} | beside | templates)
+
+
+def _is_weights(path: Path) -> bool:
+    return any(path.match(pattern) for pattern in WEIGHTS)
+
+
+def _stamps(folder: Path) -> list[list[Any]]:
+    return [[str(path.relative_to(folder)), *stamp(path)] for path in _files(folder)]
 
 
 def model_identity(name: str, revision: str | None) -> list[str]:
@@ -42,12 +80,7 @@ def is_folder(name: str) -> bool:
     return name.startswith(("/", ".", "~")) or name.count("/") > 1 or Path(name).is_dir()
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns
-
-
 @lru_cache(maxsize=4096)
-def _digest(path: Path, size: int, modified: int) -> str:
+def _digest(path: Path, size: int, modified: int, inode: int) -> str:
     """Of a file as it was at that time: a study asks for the same one many times."""
     return digest_file(path)

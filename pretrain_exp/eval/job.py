@@ -44,6 +44,7 @@ class EvalJob:
     """What one process evaluates: one checkpoint, loaded once.
 
     model:     folder or hub name; revision: of a hub name.
+    seal:      of a folder as it was planned, see identity.py; None where nobody planned it.
     device:    "auto" (cuda where there is one), "cpu", "cuda:1".
     dtype:     "float32", "bfloat16", "auto" (the checkpoint's).
     generation: "huggingface" or "vllm": who decodes greedily.
@@ -56,6 +57,7 @@ class EvalJob:
     model: str
     evaluations: tuple[EvalTask, ...]
     revision: str | None = None
+    seal: dict[str, Any] | None = None
     device: str = "auto"
     dtype: str = "auto"
     generation: str = "huggingface"

@@ -22,8 +22,10 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from pretrain_exp.eval.base import EvalContext, LoadedModel, Score
+from pretrain_exp.errors import UserError
+from pretrain_exp.eval.base import EvalContext, LoadedModel, ModelToCome, Score
 from pretrain_exp.eval.job import digest_file
+from pretrain_exp.eval.lm_eval_checks import chat_template_of, check_tasks, check_template
 from pretrain_exp.items.choice import ChoiceItem
 from pretrain_exp.items.content import content_id
 from pretrain_exp.items.harness import choice_item, find_tasks, load_tasks
@@ -85,15 +87,26 @@ class LmEval:
             "system_instruction": self.system_instruction,
         }
 
+    def check(self, model: ModelToCome) -> list[UserError]:
+        """What the tasks or the tokenizer cannot do: data sets out of reach, templates, examples, room for answers."""
+        found = check_template(model, self.apply_chat_template)
+        try:
+            tasks = load_tasks(self.tasks, self.include_path)
+        except UserError as error:
+            return [*found, error]
+        return found + check_tasks(tasks, self.num_fewshot, model.context_length)
+
     def run(self, model: LoadedModel, context: EvalContext) -> list[Score]:
         """Raises RuntimeError where the harness loses or repeats an item, or a task has no per-item metric."""
         from lm_eval import simple_evaluate
         from lm_eval.tasks import TaskManager
 
-        from pretrain_exp.eval.harness import ScoringLM, chat_template_of
+        from pretrain_exp.eval.harness import ScoringLM
 
-        template = chat_template_of(model, self.apply_chat_template)
+        template = chat_template_of(model.tokenizer.chat_template, self.apply_chat_template)
         tasks = load_tasks(self.tasks, self.include_path)
+        for error in check_tasks(tasks, self.num_fewshot, model.context_length):
+            raise error
         docs = {name: list(task.eval_docs) for name, task in tasks.items()}
         chosen = {name: self._subset(each) for name, each in docs.items()}
         for name, each in docs.items():
@@ -114,8 +127,6 @@ class LmEval:
         )
         scores: list[Score] = []
         for name, task in tasks.items():
-            if self.num_fewshot is not None and (shots := task.get_config("num_fewshot")) != self.num_fewshot:
-                context.notes.append(f"{name} insists on {shots} few-shot examples, not {self.num_fewshot}")
             scores += _scores(name, task, results["samples"][name], ids[name], context)
         return scores
 

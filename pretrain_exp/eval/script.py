@@ -12,6 +12,7 @@ false and null leave it out, a list becomes several values. An exit status other
 from __future__ import annotations
 
 import math
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -57,6 +58,10 @@ class Script:
                 raise UserError("is a number, a text, true, false or a list of these", key=f"args.{name}", value=value)
 
     def inputs(self) -> list[tuple[str, str]]:
+        """The program. UserError where what runs it is not there."""
+        if self.interpreter is not None and shutil.which(self.interpreter) is None:
+            fix = "the name of a program on the PATH, the path of one, or null for this Python"
+            raise UserError("no such program", key="interpreter", value=self.interpreter, fix=fix)
         return [("script", self.script)]
 
     def fingerprint(self, items: Sequence[ChoiceItem]) -> dict[str, Any]:

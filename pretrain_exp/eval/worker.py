@@ -17,12 +17,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from pretrain_exp.errors import Problems, UserError
 from pretrain_exp.eval.base import EvalContext, LoadedModel, Shard, instantiate
+from pretrain_exp.eval.identity import refuse_changed
 from pretrain_exp.eval.job import SCHEMA, EvalJob, EvalTask, error_path, failures, fingerprint, unchanged
 from pretrain_exp.eval.shards import is_divisible, share, unfinished
 from pretrain_exp.items.planned import PlannedItems, planted_items
@@ -65,7 +66,9 @@ def _evaluate(job: EvalJob) -> int:
         job = unfinished(job, items)
         if not job.evaluations:
             return 0
+        job = same_model(job)
         model = load_model(job)
+        job = same_model(job)
         facts = {"model": job.model, "revision": job.revision, "versions": versions()}
     except Exception as error:  # the edge of the process: whatever it is, each evaluation reports it
         for task in job.evaluations:
@@ -75,6 +78,11 @@ def _evaluate(job: EvalJob) -> int:
     facts |= {"dtype": str(model.model.dtype).removeprefix("torch."), "device": str(model.model.device)}
     done = [_attempt(job, number, model, items, facts) for number in range(len(job.evaluations))]
     return 0 if all(done) else 1
+
+
+def same_model(job: EvalJob) -> EvalJob:
+    """The job, its seal as it is now. UserError where the model's folder does not hold what it was planned with."""
+    return job if job.seal is None else replace(job, seal=refuse_changed(Path(job.model), job.seal))
 
 
 def load_model(job: EvalJob) -> LoadedModel:
@@ -117,6 +125,7 @@ def _attempt(job: EvalJob, number: int, model: LoadedModel, items: PlannedItems,
         if not scores and not context.notes and context.shard.of == 1:
             raise ValueError(f"{task.name} returned no scores, and no note that says why")
         unchanged(task, before, fingerprint(task, items, job.dtype, job.generation))
+        same_model(job)
         record = {
             **facts,
             "schema": SCHEMA,

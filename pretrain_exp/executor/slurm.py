@@ -34,9 +34,9 @@ from pretrain_exp.executor.slurm_files import (
 )
 from pretrain_exp.executor.slurm_options import Resources, part_of, problems, shorter
 from pretrain_exp.executor.slurm_plan import describe, longest_chain, shown
-from pretrain_exp.executor.slurm_queue import alive, cancel, depended_upon, look, until_answered
+from pretrain_exp.executor.slurm_queue import Queued, alive, cancel, depended_upon, look, until_answered
 from pretrain_exp.executor.slurm_site import missing_commands, missing_commands_problem, partitions, refusal
-from pretrain_exp.executor.slurm_status import standing
+from pretrain_exp.executor.slurm_status import standings_in
 from pretrain_exp.executor.slurm_submit import submit
 from pretrain_exp.framework.base import Framework
 from pretrain_exp.kinds import problems_of, signature_model
@@ -184,16 +184,18 @@ class Slurm(Resources):
             for job in jobs:
                 if outcomes[job.id].state == "submitted":
                     lines.enter_context(board.follow(job))
-            numbers = [submission.id for job in jobs if (submission := read_submission(job.folder))]
             say = partial(board.console.print, highlight=False, markup=False)
-            while True:
+            queue: dict[str, Queued] = {}
+            followed: list[str] = []
+            while followed != (numbers := _numbers(jobs)):  # another call may have submitted one anew meanwhile
+                followed = numbers
                 queue = until_answered(partial(look, numbers), POLL_SECONDS, say)
-                if not any(queued.alive for queued in queue.values()):
-                    break
-                time.sleep(POLL_SECONDS)
-        ended = {}
+                while any(queued.alive for queued in queue.values()):
+                    time.sleep(POLL_SECONDS)
+                    queue = until_answered(partial(look, numbers), POLL_SECONDS, say)
+        ended, told = {}, standings_in(jobs, queue)
         for job in jobs:
-            state, message = standing(job, queue, {other.id: other for other in jobs}) or ("done", "")
+            state, message = told.get(job.id, ("done", ""))
             log = outcomes[job.id].log
             if state == "done":
                 ended[job.id] = Outcome(job, "done", log=log)
@@ -202,6 +204,11 @@ class Slurm(Resources):
                     job, "skipped" if state in ("skipped", "cancelled") else "failed", message, log=log
                 )
         return ended
+
+
+def _numbers(jobs: Sequence[Job]) -> list[str]:
+    """Slurm's numbers of those of these jobs that were submitted."""
+    return [submission.id for job in jobs if (submission := read_submission(job.folder))]
 
 
 def take_back(submitted: Sequence[tuple[Job, str]]) -> None:

@@ -177,14 +177,12 @@ class Batch:
 
     def _requeue(self) -> int:
         """Puts this job back into the queue, under the same number, so that what depends on it goes on waiting."""
-        limit = time.time() + REQUEUE_SECONDS
-        problem = self._asked_to_requeue(limit)
+        problem = self._asked_to_requeue(time.time() + REQUEUE_SECONDS)
         if problem and not self.ending:
             self._give_up(f"saved, but could not be requeued ({problem}): submit again, it goes on from there")
             return 1
-        while (
-            not self.ending and time.time() < limit
-        ):  # Slurm ends this process; leaving before would end the job instead
+        limit = time.time() + REQUEUE_SECONDS
+        while not self.ending and time.time() < limit:  # Slurm ends this process; leaving before would end the job
             time.sleep(POLL_SECONDS)
         return PREEMPTED
 

@@ -51,17 +51,12 @@ def longest_chain(jobs: Sequence[Job], seconds: Mapping[str, float | None]) -> f
 
     Evaluations of unknown length count as nothing; None where that of training is unknown.
     """
-    by_id = {job.id: job for job in jobs}
     ends: dict[str, float] = {}
-
-    def end(job: Job) -> float:
-        if job.id not in ends:
-            start = max((end(by_id[need]) for need in job.needs if need in by_id), default=0.0)
-            ends[job.id] = start + (seconds.get(job.id) or 0.0)
-        return ends[job.id]
-
-    longest = max((end(job) for job in jobs), default=0.0)
-    return None if any(job.kind == "train" and seconds.get(job.id) is None for job in jobs) else longest
+    for job in jobs:  # in the order of their needs
+        start = max((ends[need] for need in job.needs if need in ends), default=0.0)
+        ends[job.id] = start + (seconds.get(job.id) or 0.0)
+    unknown = any(job.kind == "train" and seconds.get(job.id) is None for job in jobs)
+    return None if unknown else max(ends.values(), default=0.0)
 
 
 def shown(rows: Sequence[Ask], chain_seconds: float | None) -> Group:

@@ -16,7 +16,10 @@ Standing = tuple[str, str]  # state, and a note for a person
 
 
 def standings(jobs: Sequence[Job]) -> dict[str, Standing]:
-    """How each of these jobs stands that was submitted to Slurm, by job id; one call of squeue."""
+    """How each of these jobs stands that was submitted to Slurm, by job id; one call of squeue.
+
+    jobs: in the order of their needs.
+    """
     numbers = {job.id: submission.id for job in jobs if (submission := read_submission(job.folder))}
     queue: dict[str, Queued] | None = None
     if any(not job.done() for job in jobs if job.id in numbers):
@@ -24,15 +27,24 @@ def standings(jobs: Sequence[Job]) -> dict[str, Standing]:
             queue = look(numbers.values())
         except SlurmError:
             queue = None
-    by_id = {job.id: job for job in jobs}
-    return {job.id: found for job in jobs if (found := standing(job, queue, by_id))}
+    return standings_in(jobs, queue)
 
 
-def standing(job: Job, queue: Mapping[str, Queued] | None, jobs: Mapping[str, Job]) -> Standing | None:
-    """How a job stands; None where it was never submitted.
+def standings_in(jobs: Sequence[Job], queue: Mapping[str, Queued] | None) -> dict[str, Standing]:
+    """`standings` by what squeue told; None where it does not answer."""
+    told: dict[str, Standing] = {}
+    titles = {job.id: job.title for job in jobs}
+    for job in jobs:
+        found = _standing(job, queue, told, titles)
+        if found is not None:
+            told[job.id] = found
+    return told
 
-    queue: what squeue tells, None where it does not answer; jobs: all of the study, by id.
-    """
+
+def _standing(
+    job: Job, queue: Mapping[str, Queued] | None, told: Mapping[str, Standing], titles: Mapping[str, str]
+) -> Standing | None:
+    """How a job stands; None where it was never submitted. told: how those stand that it needs, by id."""
     submission = read_submission(job.folder)
     if submission is None:
         return None
@@ -50,10 +62,9 @@ def standing(job: Job, queue: Mapping[str, Queued] | None, jobs: Mapping[str, Jo
     given_up = read_attempts(job.folder).given_up
     if given_up:
         return "failed", given_up
-    for need in sorted(set(submission.needs) & jobs.keys()):
-        found = standing(jobs[need], queue, jobs)
-        if found is not None and found[0] in ("failed", "skipped", "cancelled"):
-            return "skipped", f"needs {jobs[need].title}, which was {found[0]}"
+    for need in sorted(set(submission.needs) & told.keys()):
+        if told[need][0] in ("failed", "skipped", "cancelled"):
+            return "skipped", f"needs {titles[need]}, which was {told[need][0]}"
     return "failed", lost(job, submission.id, queued)
 
 

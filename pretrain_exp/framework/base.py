@@ -63,7 +63,8 @@ class Framework(ABC):
         """The initial state, resolved: {kind: scratch|hf, identity, ...}. UserError where it cannot be found.
 
         scratch: `config`, complete; identity is its digest (the caller adds seed.init).
-        hf: `checkpoint` (path or hub name), `revision` (commit or None); identity is a digest of the weights or commit.
+        hf: `checkpoint` (path or hub name), `revision` (commit or None); identity is a digest of the weights or commit;
+        `seal` of a folder (framework/identity.py), by which the worker sees that it is still the same.
         """
 
     def check_start(self, model: dict[str, Any]) -> list[UserError]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 
 @lru_cache(maxsize=32)
@@ -26,13 +28,40 @@ def location(python: str, package: str) -> Path | None:
     return Path(found) if found else None
 
 
+class Arguments(NamedTuple):
+    """What a class takes. there: False where its module has no such class; names: None where they cannot be told."""
+
+    there: bool
+    names: frozenset[str] | None = None
+
+
+_ASK = """
+import importlib, inspect, json, sys
+module, name = sys.argv[1:]
+there, names = True, None
+try:
+    found = getattr(importlib.import_module(module), name, None)
+    there = found is not None
+    taken = inspect.signature(found).parameters.values()
+    if not any(each.kind is each.VAR_KEYWORD for each in taken):
+        names = [each.name for each in taken]
+except ModuleNotFoundError:
+    there = False
+except Exception:
+    pass
+sys.__stdout__.write(chr(10) + json.dumps([there, names]))
+"""
+
+
 @lru_cache(maxsize=8)
-def arguments_of(python: str, path: str) -> frozenset[str] | None:
-    """The names of a class's arguments, asked by importing it there; None where there is no such class."""
+def arguments_of(python: str, path: str) -> Arguments:
+    """What the class at a dotted path takes, asked by importing it there.
+
+    One that is there and cannot be imported here, as on a machine without a GPU, is left to the job.
+    """
     module, _, name = path.rpartition(".")
-    script = (
-        "import importlib, inspect, sys; cls = getattr(importlib.import_module(sys.argv[1]), sys.argv[2]); "
-        "print(*inspect.signature(cls).parameters)"
-    )
-    done = subprocess.run([python, "-c", script, module, name], capture_output=True, text=True, check=False)
-    return frozenset(done.stdout.split()) if done.returncode == 0 else None
+    done = subprocess.run([python, "-c", _ASK, module, name], capture_output=True, text=True, check=False)
+    if done.returncode:
+        return Arguments(True)
+    there, names = json.loads(done.stdout.splitlines()[-1])  # what an import prints comes before
+    return Arguments(there, None if names is None else frozenset(names))

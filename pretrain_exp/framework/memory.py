@@ -20,12 +20,17 @@ from pretrain_exp.errors import UserError
 
 ADAMW_BYTES = 16  # a parameter: weight, gradient and two moments in fp32
 _GIB = 1 << 30
-TWO_MATRICES = ("gpt_neox", "gpt2", "opt", "bloom", "falcon", "gptj", "phi")  # an MLP without a gate
-EXPERTS = {  # model_type -> the fields that hold the experts of a layer, the width of one, that of those for all tokens
-    "mixtral": ("num_local_experts", "intermediate_size", ""),
-    "olmoe": ("num_experts", "intermediate_size", ""),
-    "qwen2_moe": ("num_experts", "moe_intermediate_size", "shared_expert_intermediate_size"),
-    "qwen3_moe": ("num_experts", "moe_intermediate_size", ""),
+GATED = (  # an MLP of three matrices
+    "llama", "mistral", "qwen2", "qwen3", "olmo", "olmo2", "olmo3",
+    "gemma", "gemma2", "gemma3_text", "phi3", "granite", "cohere", "cohere2", "stablelm", "smollm3", "glm",
+    "glm4", "helium", "exaone4", "ernie4_5", "seed_oss", "bitnet", "diffllama",
+)  # fmt: skip
+PLAIN = ("gpt_neox", "opt", "falcon", "phi", "starcoder2", "arcee", "apertus", "persimmon")  # of two
+EXPERTS = {  # model_type -> the fields that hold the width of an expert, and that of those for all tokens
+    "mixtral": ("intermediate_size", ""),
+    "olmoe": ("intermediate_size", ""),
+    "qwen2_moe": ("moe_intermediate_size", "shared_expert_intermediate_size"),
+    "qwen3_moe": ("moe_intermediate_size", ""),
 }
 
 
@@ -67,7 +72,7 @@ def hf_parameters(config: dict[str, Any], folder: Path | None = None) -> int | N
     """How many parameters a model of transformers has: counted in its weights, else estimated from its config.
 
     The estimate leaves out biases, norms and routers, and a head of its own where the config does not say that there is
-    one: so it is too small. None where the config does not say enough, or has experts in a layout not known here.
+    one: so it is too small. None where the config does not say enough, or is of a kind not known here.
     """
     if folder is not None and (counted := _in_weights(folder)):
         return counted
@@ -84,13 +89,15 @@ def hf_parameters(config: dict[str, Any], folder: Path | None = None) -> int | N
 
 
 def _mlps(config: dict[str, Any], width: int, layers: int) -> int | None:
-    """Of all layers together; None for experts in a layout that is not known here."""
+    """Of all layers together; None for a kind that is not known here."""
     kind, dense = config.get("model_type"), config.get("intermediate_size") or 4 * width
     if not any("expert" in name and value for name, value in config.items()):
-        return layers * (2 if kind in TWO_MATRICES else 3) * width * dense
+        matrices = 3 if kind in GATED else 2 if kind in PLAIN else None
+        return None if matrices is None else layers * matrices * width * dense
     if kind not in EXPERTS:
         return None
-    number, size, shared = (config.get(name) or 0 for name in EXPERTS[kind])
+    number = config.get("num_experts") or config.get("num_local_experts") or 0  # one name or the other, by version
+    size, shared = (config.get(name) or 0 for name in EXPERTS[kind])
     every, plain = config.get("decoder_sparse_step") or 1, config.get("mlp_only_layers") or ()
     sparse = sum((i + 1) % every == 0 and i not in plain for i in range(layers))
     return 3 * width * (sparse * (number * size + shared) + (layers - sparse) * dense)

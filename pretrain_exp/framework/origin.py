@@ -62,6 +62,14 @@ def origin_of_checkpoint(name: str, revision: str | None) -> Origin | None:
     return Origin("transformers", family) if family else None
 
 
+def holds_nothing(model: Mapping[str, Any]) -> bool:
+    """Whether a model section begins with a folder that is here and holds no checkpoint of any framework."""
+    name = model.get("checkpoint")
+    if not name or model.get("config") or not Path(name).is_dir() or (Path(name) / "config.json").is_file():
+        return False
+    return origin_of_checkpoint(name, model.get("revision")) is None
+
+
 def hf_config(name: str, revision: str | None) -> dict[str, Any]:
     """config.json of a folder or of the hub's local cache; {} where it is not on this machine."""
     path: object = Path(name) / "config.json"

@@ -20,9 +20,9 @@ from typing import Any, ClassVar, Literal, Self
 
 from pretrain_exp.errors import UserError
 from pretrain_exp.framework.base import Framework
-from pretrain_exp.framework.identity import WEIGHTS, digest_files
+from pretrain_exp.framework.identity import WEIGHTS, Content
 from pretrain_exp.framework.memory import check_memory
-from pretrain_exp.framework.origin import refusal
+from pretrain_exp.framework.origin import holds_nothing, refusal
 from pretrain_exp.framework.worker import start
 from pretrain_exp.paths import environment_python
 from pretrain_exp.store.hub import resolve_revision
@@ -108,27 +108,28 @@ class RankedFramework(Framework):
             folder = Path(name).resolve()
             for error in self.check_start(model):  # one that was downloaded could not be looked at before
                 raise error
-            identity = self.identity(folder, model)
-            return {"kind": "hf", "checkpoint": str(folder), "revision": None, "identity": identity}
+            content = self.identity(folder, model)
+            found = {"kind": "hf", "checkpoint": str(folder), "revision": None}
+            if isinstance(content, str):
+                return {**found, "identity": content}
+            seal = content.seal()
+            return {**found, "identity": seal["digest"], "seal": seal}
         try:
             commit = resolve_revision(name, model.get("revision"))
         except UserError as error:
             raise error.under("model.checkpoint") from None
         return {"kind": "hf", "checkpoint": name, "revision": commit, "identity": f"{name}@{commit}"}
 
-    def identity(self, folder: Path, model: dict[str, Any]) -> str:
-        """A digest of the checkpoint in a folder. UserError where it holds none that this framework starts from."""
+    def identity(self, folder: Path, model: dict[str, Any]) -> Content | str:
+        """What the checkpoint in a folder is known by, or the name of a published one.
+
+        UserError where it holds none that this framework starts from.
+        """
         files = sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
         config = folder / "config.json"
         if not files or not config.is_file():
-            own = f", or {self.files} of {self.package}" if self.files else ""
-            raise UserError(
-                f"the folder is no checkpoint that {self.name} starts from",
-                key="model.checkpoint",
-                value=str(folder),
-                fix=f"it must hold config.json and *.safetensors{own}",
-            )
-        return digest_files([config, *files])
+            raise self._no_checkpoint(folder)
+        return Content((config, *files))
 
     def numerics(self, training: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -148,7 +149,18 @@ class RankedFramework(Framework):
 
     def check_start(self, model: dict[str, Any]) -> list[UserError]:
         wrong = refusal(self.name, self.package, self.families, model)
+        if wrong is None and holds_nothing(model):
+            wrong = self._no_checkpoint(Path(model["checkpoint"]))
         return [] if wrong is None else [wrong]
+
+    def _no_checkpoint(self, folder: Path) -> UserError:
+        own = f", or {self.files} of {self.package}" if self.files else ""
+        return UserError(
+            f"the folder is no checkpoint that {self.name} starts from",
+            key="model.checkpoint",
+            value=str(folder),
+            fix=f"it must hold config.json and *.safetensors{own}",
+        )
 
     def check_gpu_memory(
         self, parameters: int | None, bytes_per_parameter: float, shared: bool = True

@@ -24,8 +24,12 @@ class Recorder:
         return {job.id: Outcome(job, self.state, self.message) for job in jobs}
 
 
-def score(config, store, identity, right):
-    """Leaves what an evaluation would: right or wrong for each item."""
+def score(config, store, identity, right, notes=(), metrics=("acc",)):
+    """Leaves what an evaluation would: right or wrong for each item, half as much in the metric `graded`."""
     (spec,) = evaluation_specs(config, None)
-    scores = [Score("t", item, "acc", value) for item, value in right.items()]
-    write_result(spec.folder(store, identity), to_table("perplexity", scores), {"notes": []})
+    scores = [
+        Score("t", item, metric, value / 2 if metric == "graded" else value)
+        for item, value in right.items()
+        for metric in metrics
+    ]
+    write_result(spec.folder(store, identity), to_table("perplexity", scores), {"notes": list(notes)})

@@ -1,10 +1,12 @@
 """Tiny models from scratch, one with absolute and one with rotary positions, over a small BPE of real text."""
 
+import copy
 import json
 from types import SimpleNamespace
 
 import pytest
 from checkpoint_rig import FRAMEWORK, Recorder
+from lm_eval_rig import TEMPLATE, write_task
 from tiny_models import build
 
 from pretrain_exp.config import EvaluationConfig
@@ -58,6 +60,24 @@ def model(request, models) -> LoadedModel:
 @pytest.fixture
 def context(items) -> EvalContext:
     return EvalContext(items=items)
+
+
+@pytest.fixture
+def task(tmp_path, monkeypatch):
+    """Writes a task file of lm-eval, see `write_task`; nothing of it is left in the user's cache of data sets."""
+    import datasets
+
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)  # it describes the machine each time
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    return lambda name="sums", **changes: write_task(tmp_path, name, **changes)
+
+
+@pytest.fixture
+def chatting(models):
+    """A model whose tokenizer has two templates."""
+    tokenizer = copy.deepcopy(models["rotary"].tokenizer)
+    tokenizer.chat_template = {"default": TEMPLATE, "terse": TEMPLATE.replace("m.role", "m.role[0]")}
+    return LoadedModel(models["rotary"].model, tokenizer)
 
 
 @pytest.fixture

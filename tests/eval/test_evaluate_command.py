@@ -111,6 +111,18 @@ def test_states_that_are_not_there_are_named(evaluate, study, documents, capsys)
     assert "treated seed 0 step 12" in said
 
 
+def test_what_is_noted_beside_scores_is_printed(evaluate, study, documents, tmp_path, capsys):
+    states = {"12": "one", "24": "other"}
+    folder = study(states=tuple(states.values()), arms={"treated": {"states": states}})
+    _, _, config = evaluate(folder, files=[documents], state="submitted")
+    for key, notes in (("one", ["t: brier_score was left out"]), ("other", ["t: brier_score was left out", "cut"])):
+        score(config, tmp_path / "store", key, {"a": 1.0}, notes)
+    evaluate(folder, files=[documents])
+    said = capsys.readouterr().out.splitlines()
+    assert "note: perplexity: t: brier_score was left out" in said
+    assert "note: perplexity: cut (treated seed 0 step 24)" in said
+
+
 def test_a_study_without_weights_is_refused(evaluate, study, documents):
     with pytest.raises(UserError, match=r"has no state with weights \(1 named\)"):
         evaluate(study(states=()), files=[documents])
@@ -132,6 +144,16 @@ def test_a_second_folder_of_the_same_content_has_its_rows(evaluate, hf_folder, d
     evaluate(str(hf_folder), str(copy), str(copy), files=[documents])
     table = pq.read_table(tmp_path / "out" / "items.parquet")
     assert table["checkpoint"].to_pylist() == [str(hf_folder), str(copy)]
+
+
+def test_a_state_of_two_studies_is_scored_once_and_stands_with_both(evaluate, study, documents, tmp_path):
+    first = study()
+    second = str(shutil.copytree(first, tmp_path / "again"))
+    _, executor, config = evaluate(first, second, f"{first}/.", files=[documents], state="submitted")
+    assert len(executor.jobs) == 1
+    score(config, tmp_path / "store", "abc", {"a": 1.0})
+    evaluate(first, second, f"{second}/.", files=[documents])
+    assert pq.read_table(tmp_path / "out" / "items.parquet")["study"].to_pylist() == [first, second]
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,14 @@ from pretrain_exp.study.targets import resolve_target
         ("me/timestep3", "me/timestep3", None),
         ("runs/step20-hf", "runs", 20),
         ("runs/last:20", "runs", 20),
+        ("step20", ".", 20),
+        ("./step20", ".", 20),
     ],
 )
 def test_a_name_tells_the_run_and_the_step(hf_folder, tmp_path, monkeypatch, word, member, step):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pretrain_exp.study.targets.resolve_revision", lambda name, revision: f"commit of {revision}")
-    for name in ("runs/step20-hf", "runs/last"):
+    for name in ("runs/step20-hf", "runs/last", "step20"):
         shutil.copytree(hf_folder, tmp_path / name)
     (found,) = resolve_target(word).targets
     assert (found.label, found.study, found.arm, found.member, found.seed, found.step) == (
@@ -35,6 +37,7 @@ def test_a_name_tells_the_run_and_the_step(hf_folder, tmp_path, monkeypatch, wor
     assert found.revision in (None, f"commit of {word.partition('@')[2].partition(':')[0] or None}")
 
 
+METRICS = ("acc", "acc_norm", "own", "graded", "tokens")
 RIGHT = {"a": (0, 1, 1), "b": (1, 1, 0), "c": (0, 0, 0)}  # right or wrong at three steps
 
 
@@ -48,19 +51,27 @@ def test_when_items_were_learned(evaluate, study, documents, tmp_path, monkeypat
     _, _, config = evaluate(folder, *words, files=[documents], state="submitted")
     for i, target in enumerate(targets):
         changed = {"b": 1.0} if "two" in target.label else {}  # the second run keeps b
-        score(config, tmp_path / "store", target.identity, {k: v[i % 3] for k, v in RIGHT.items()} | changed)
+        score(
+            config,
+            tmp_path / "store",
+            target.identity,
+            {k: v[i % 3] for k, v in RIGHT.items()} | changed,
+            metrics=METRICS,
+        )
     evaluate(folder, *words, files=[documents])
     table = pq.read_table(tmp_path / "out" / "items.parquet")
     assert {tuple(row[name] for name in ("study", "arm", "member", "seed", "step")) for row in table.to_pylist()} == {
         *((folder, "treated", "", 0, step) for step in (10, 20, 30)),
         *((None, None, f"me/{run}", None, step) for run in ("one", "two") for step in (10, 20, 30)),
     }
-    codes = {(row["arm"], row["member"], row["item"]): row["code"]
-             for row in pq.read_table(tmp_path / "out" / "learned.parquet").to_pylist()}  # fmt: skip
+    learned = pq.read_table(tmp_path / "out" / "learned.parquet").to_pylist()
+    assert {row["metric"] for row in learned} == {"acc", "acc_norm", "own"}, "all that are right or wrong"
+    codes = {(row["arm"], row["member"], row["item"]): row["code"] for row in learned if row["metric"] == "own"}
     for run in (("treated", ""), (None, "me/one"), (None, "me/two")):
         kept = "learned at 10" if run[1] == "me/two" else "forgotten at 30"
         assert [codes[(*run, item)] for item in "abc"] == ["learned at 20", kept, "never"]
     again = pq.read_table(tmp_path / "out" / "recurrence.parquet").to_pylist()
+    again = [row for row in again if row["metric"] == "acc"]
     assert [(row["step"], row["runs"], row["picked"]) for row in again] == [(10, 2, 0.5), (20, 2, 1), (30, 2, 0)]
     assert (again[1]["again"], again[1]["right"]) == (1, 1)
     assert math.isnan(again[2]["again"])

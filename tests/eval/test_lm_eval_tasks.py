@@ -1,6 +1,5 @@
 """Tasks of lm-eval: per-item values that add up to the harness's own aggregate."""
 
-import copy
 import json
 import os
 import subprocess
@@ -9,82 +8,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lm_eval_rig import GENERATION, LAST_WORD, ROLLING, column, harness
 
-from pretrain_exp.errors import UserError
-from pretrain_exp.eval.base import EvalContext, LoadedModel
+from pretrain_exp.eval.base import EvalContext
 from pretrain_exp.eval.lm_eval import LmEval
 from pretrain_exp.eval.multiple_choice import MultipleChoice
 from pretrain_exp.items.benchmarks import load_benchmark
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    """Nothing of a test is left in the user's cache of data sets; lm-eval does not describe the machine each time."""
-    import datasets
-
-    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def task(tmp_path):
-    """Writes a task file over 12 rows of arithmetic; returns its path."""
-    data = tmp_path / "rows.jsonl"
-    rows = [{"q": f"{i} + 1 =", "c": [str(i), str(i + 1), f"{i}1"], "g": 1, "t": f"Text {i} ends."} for i in range(12)]
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-    def write(name="sums", **changes):
-        config = {
-            "task": name,
-            "dataset_path": "json",
-            "dataset_kwargs": {"data_files": {"test": str(data)}},
-            "test_split": "test",
-            "output_type": "multiple_choice",
-            "doc_to_text": "q",
-            "doc_to_choice": "c",
-            "doc_to_target": "g",
-        }
-        (tmp_path / "tasks").mkdir(exist_ok=True)
-        path = tmp_path / "tasks" / f"{name}.yaml"
-        path.write_text(yaml.safe_dump({key: value for key, value in (config | changes).items() if value is not None}))
-        return str(path)
-
-    return write
-
-
-ROLLING = {"output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "t", "doc_to_choice": None}
-LAST_WORD = {"output_type": "loglikelihood", "doc_to_text": "Text", "doc_to_target": "t", "doc_to_choice": None}
-GENERATION = {
-    "output_type": "generate_until",
-    "doc_to_choice": None,
-    "doc_to_target": "{{c[g]}}",
-    "generation_kwargs": {"until": ["\n"], "max_gen_toks": 3},
-    "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
-}
-
-
-def harness(model, path, template=None, include_path=None, **keywords):
-    from lm_eval import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
-
-    return simple_evaluate(
-        HFLM(
-            pretrained=model.model,
-            tokenizer=model.tokenizer,
-            batch_size=4,
-            max_length=model.context_length,
-            chat_template_args={"chat_template": template} if template else None,
-        ),
-        tasks=[path],
-        task_manager=TaskManager(include_path=include_path, include_defaults=False),
-        bootstrap_iters=0,
-        **keywords,
-    )
-
-
-def column(scores, metric):
-    return {score.item: score.value for score in scores if score.metric == metric}
 
 
 @pytest.mark.parametrize("shots", [None, 2])
@@ -127,19 +56,6 @@ def test_every_item_has_the_value_of_the_command_line_of_the_harness(models, tas
         assert sum(found[name].values()) / 12 == pytest.approx(results[f"{name},none"], abs=1e-9)
 
 
-TEMPLATE = (
-    "{% for m in messages %}<{{ m.role }}>{{ m.content }}|{% endfor %}{% if add_generation_prompt %}<bot>{% endif %}"
-)
-
-
-@pytest.fixture
-def chatting(models):
-    """A model whose tokenizer has two templates."""
-    tokenizer = copy.deepcopy(models["rotary"].tokenizer)
-    tokenizer.chat_template = {"default": TEMPLATE, "terse": TEMPLATE.replace("m.role", "m.role[0]")}
-    return LoadedModel(models["rotary"].model, tokenizer)
-
-
 @pytest.mark.parametrize(
     ("fields", "theirs"),
     [
@@ -175,22 +91,6 @@ def test_prompts_and_values_are_those_of_the_harness(chatting, task, monkeypatch
     if fields.get("apply_chat_template"):
         assert ours[0]["arguments"][0][0].endswith("<bot>")
         assert ("<u>" in ours[0]["arguments"][0][0]) == (fields["apply_chat_template"] == "terse")
-
-
-@pytest.mark.parametrize(
-    ("templates", "wanted", "fix"),
-    [
-        (None, True, "false, or a checkpoint whose tokenizer has one"),
-        (TEMPLATE, "terse", "choose true"),
-        ({"default": TEMPLATE, "tools": TEMPLATE}, "terse", "choose true or default or tools"),
-        ({"tools": TEMPLATE}, True, "choose tools"),
-    ],
-)
-def test_a_template_that_the_tokenizer_has_not(chatting, task, templates, wanted, fix):
-    chatting.tokenizer.chat_template = templates
-    with pytest.raises(UserError, match="no such chat template") as error:
-        LmEval(tasks=[task()], apply_chat_template=wanted).run(chatting, EvalContext())
-    assert error.value.fix == fix
 
 
 @pytest.mark.parametrize("name", ["counting", "tagged"])
@@ -259,12 +159,6 @@ def test_what_no_single_item_has_is_noted(models, task):
     assert context.notes == ["sums: brier_score has no value for a single item and was left out"]
 
 
-def test_a_task_without_per_item_metrics_is_an_error(models, task):
-    metrics = [{"metric": "brier_score", "aggregation": "brier_score", "higher_is_better": False}]
-    with pytest.raises(RuntimeError, match="no metric with a value for a single item"):
-        LmEval(tasks=[task(metric_list=metrics)]).run(models["rotary"], EvalContext())
-
-
 def test_a_limit_takes_a_seeded_subset_of_each_task(models, task):
     def items(seed):
         return set(column(LmEval(tasks=[task()], limit=4, seed=seed).run(models["rotary"], EvalContext()), "acc"))
@@ -297,19 +191,6 @@ def test_a_folder_of_tasks_is_searched_without_the_tasks_of_the_harness(models, 
     folder = str(task("mine").rpartition("/")[0])
     assert LmEval(tasks=["mine"], include_path=folder).run(models["rotary"], EvalContext())
     assert True not in asked
-
-
-def test_a_task_that_insists_on_its_shots_is_noted(models, task):
-    context = EvalContext()
-    LmEval(tasks=[task(num_fewshot=0)], num_fewshot=2).run(models["rotary"], context)
-    assert context.notes == ["sums insists on 0 few-shot examples, not 2"]
-
-
-@pytest.mark.parametrize("name", ["absent.yaml", "/nowhere/absent.yaml"])
-def test_a_task_file_that_is_absent_is_said(models, name):
-    with pytest.raises(UserError, match="cannot load the task") as error:
-        LmEval(tasks=[name]).run(models["rotary"], EvalContext())
-    assert error.value.key == "tasks"
 
 
 def test_the_fingerprint_follows_the_task_file(task):

@@ -108,9 +108,21 @@ def test_wrong_arguments_are_refused(args: dict[str, Any], key: str) -> None:
     assert caught.value.key == key
 
 
-def test_an_interpreter_that_is_not_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["no python", "no-such-program"])
+def test_an_interpreter_that_is_not_there(tmp_path: Path, name: str) -> None:
+    """It is looked for before anything is trained, and again where the script runs."""
+    interpreter = str(tmp_path / name) if " " in name else name
+    script = Script(script=program(tmp_path, ""), interpreter=interpreter)
+    with pytest.raises(UserError, match="no such program") as error:
+        script.inputs()
+    assert (error.value.key, error.value.value) == ("interpreter", interpreter)
     with pytest.raises(UserError, match="cannot be started"):
-        Script(script=program(tmp_path, ""), interpreter=str(tmp_path / "no python")).run(MODEL, EvalContext())
+        script.run(MODEL, EvalContext())
+
+
+def test_an_interpreter_on_the_path(tmp_path: Path) -> None:
+    script = program(tmp_path, "")
+    assert Script(script=script, interpreter="sh").inputs() == [("script", script)]
 
 
 def test_the_fingerprint_is_of_the_programs_text(tmp_path: Path) -> None:

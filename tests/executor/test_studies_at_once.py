@@ -47,6 +47,8 @@ def test_one_depends_on_what_the_other_trains_and_takes_it_over(tmp_path):
     os.killpg(trainer, signal.SIGSTOP)  # so that it is under way when the other is planned, however slow that is
     second = start(tmp_path, "second", "training.additional_checkpoint_steps=[80,180]", "executor.parallel=2")
     wait_until(lambda: jobs_of(tmp_path / "second") or second.poll() is not None)
+    os.kill(first.pid, signal.SIGKILL)  # while its job stands still, so that this cannot have ended by then
+    first.wait()
     os.killpg(trainer, signal.SIGCONT)
     folders = {
         (j["first"], j["total"]): Path(j["folder"]) for j in jobs_of(tmp_path / "second") if j["kind"] == "train"
@@ -55,8 +57,6 @@ def test_one_depends_on_what_the_other_trains_and_takes_it_over(tmp_path):
     adopted = [(j["kind"], j["first"], j["total"]) for j in jobs_of(tmp_path / "second") if j["adopted"]]
     assert adopted == [("train", 0, 240), ("evaluate", 0, 100)]
     assert folders[0, 240] == whole
-    os.kill(first.pid, signal.SIGKILL)
-    first.wait()
     assert second.wait(600) == 0, (tmp_path / "second.log").read_text()
     assert (whole / "log.txt").read_text().count(", attempt 1: ") == 2  # one of each process
     for (begin, end), folder in folders.items():

@@ -8,19 +8,21 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from segments import G, Segment, metrics, reads, tensors
 
+from pretrain_exp import provenance
 from pretrain_exp.framework.huggingface import loop
 from pretrain_exp.framework.worker import checkpoints
-from pretrain_exp.framework.worker.checkpoints import Beginning, find_beginning
+from pretrain_exp.framework.worker.checkpoints import Beginning, Checkpoints, find_beginning
 from pretrain_exp.framework.worker.job import Job
 from pretrain_exp.framework.worker.journal import Origin
 from pretrain_exp.framework.worker.ranks import Ranks
-from pretrain_exp.store.claims import CLAIM, CLAIM_OWNER, try_claim
+from pretrain_exp.store.claims import CLAIM, CLAIM_OWNER, ClaimLost, try_claim
 from pretrain_exp.store.states import RELEASED, can_start, read_record, state_dir
 
 
@@ -98,6 +100,18 @@ def test_a_checkpoint_from_before_one_of_the_jobs_own_states_is_not_taken(
     assert [row["step"] for row in metrics(cut.state(6))] == [3, 4, 5]
 
 
+def test_a_state_keeps_what_was_changed_in_the_code_that_trained_it(
+    make_segment: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time it was trained; the same change has the same name."""
+    segment = make_segment(saves=(3,))
+    for patch in (b"first", b"second", b"second"):
+        monkeypatch.setattr(provenance, "found", lambda patch=patch: ("c", patch))
+        segment.here()
+        released(segment, 3)
+    assert sorted(path.read_bytes() for path in segment.state(3).glob("code-*.patch")) == [b"first", b"second"]
+
+
 @pytest.mark.parametrize("saves", [(6,), (3, 6)])
 def test_a_released_state_is_trained_again_and_keeps_its_logs(make_segment: Any, saves: tuple[int, ...]) -> None:
     segment = make_segment(saves=saves)
@@ -166,6 +180,35 @@ def test_a_worker_that_lost_its_claim_writes_nothing(
     assert not segment.state(6).exists()
     assert not list(segment.root.glob("resume/*"))
     assert not (segment.root / "error.json").exists(), "the folder is another's"
+    claim.release()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_another_has_in_the_folder_stays(
+    make_segment: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, there: bool
+) -> None:
+    """It took the claim, and has trained the state already, or removed what this one writes, which then crashes."""
+    segment = make_segment(saves=(3,))
+    segment.here()
+    claim = try_claim(tmp_path, "k")
+    assert claim is not None
+    claim.path.with_name("2.json").write_text(json.dumps({"owner": "another"}))
+    monkeypatch.setenv(CLAIM, str(claim.path))
+    monkeypatch.setenv(CLAIM_OWNER, claim.owner)
+    if there:
+        job, journal = Job.load(segment.write()), SimpleNamespace(begin=lambda origin: None)
+        (job.resume / "writing-4").mkdir(parents=True)
+        with pytest.raises(ClaimLost):
+            Checkpoints(job, Ranks(0, 1, torch.device("cpu")), cast(Any, None), cast(Any, journal)).save_state(
+                job.saves[0]
+            )
+        assert (job.resume / "writing-4").is_dir()
+    else:
+        shutil.rmtree(segment.state(3))
+        monkeypatch.delattr(loop.Training, "train")
+        with pytest.raises(AttributeError):
+            segment.here()
+    assert not (segment.root / "error.json").exists()
     claim.release()
 
 

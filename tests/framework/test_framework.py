@@ -20,6 +20,7 @@ from pretrain_exp.errors import UserError
 from pretrain_exp.framework.base import Checkpoint
 from pretrain_exp.framework.huggingface.checks import config_fields, model_types
 from pretrain_exp.framework.huggingface.framework import HuggingFace
+from pretrain_exp.framework.installed import arguments_of
 from pretrain_exp.framework.ranked import START
 from pretrain_exp.store.states import write_json
 
@@ -242,3 +243,24 @@ def test_models_of_the_configuration(name: str) -> None:
         "schedule": {**model["schedule"], "total_steps": 10_000_000},
     }
     assert HuggingFace(devices=1).check(model, training) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "there", "names"),
+    [
+        ("print('a banner')\nclass A:\n def __init__(self, params, lr): ...", "A", True, {"params", "lr"}),
+        ("class A:\n def __init__(self, params, **more): ...", "A", True, None),
+        ("class A: ...", "B", False, None),
+        ("import no_such_package", "A", False, None),
+        ("raise RuntimeError('no GPU here')", "A", True, None),  # it may be had where the job runs
+    ],
+)
+def test_what_a_class_takes_is_asked_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, name: str, there: bool, names: set[str] | None
+) -> None:
+    (tmp_path / "theirs.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    arguments_of.cache_clear()
+    found = arguments_of(sys.executable, f"theirs.{name}")
+    arguments_of.cache_clear()
+    assert found == (there, names)

@@ -95,6 +95,11 @@ KNOWN = {
          "intermediate_size": 2048, "vocab_size": 50304, "tie_word_embeddings": False},
         70_426_624,
     ),
+    "StarCoder2 3B": (  # no gate
+        {"model_type": "starcoder2", "hidden_size": 3072, "num_hidden_layers": 30, "num_attention_heads": 24,
+         "num_key_value_heads": 2, "intermediate_size": 12288, "vocab_size": 49152},
+        3_030_371_328,
+    ),
     "Llama 3.2 1B": (
         {"model_type": "llama", "hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32,
          "num_key_value_heads": 8, "intermediate_size": 8192, "vocab_size": 128256, "tie_word_embeddings": True},
@@ -128,6 +133,12 @@ KNOWN = {
 }  # fmt: skip
 
 
+_MOE, _NUMBER = KNOWN["Qwen3 30B A3B"]
+KNOWN["Qwen3 30B A3B, saved by transformers 5"] = (
+    {"num_local_experts" if name == "num_experts" else name: value for name, value in _MOE.items()}, _NUMBER,
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("name", KNOWN)
 def test_the_estimate_is_a_little_too_small(name: str) -> None:
     config, published = KNOWN[name]
@@ -136,9 +147,12 @@ def test_the_estimate_is_a_little_too_small(name: str) -> None:
     assert 0.99 * published < estimate <= published
 
 
-def test_experts_in_a_layout_that_is_not_known_are_not_estimated() -> None:
-    config, _ = KNOWN["Mixtral 8x7B"]
-    assert hf_parameters({**config, "model_type": "deepseek_v3"}) is None
+@pytest.mark.parametrize(
+    ("name", "kind"), [("Mixtral 8x7B", "deepseek_v3"), ("Llama 3.2 1B", "mamba2"), ("Llama 3.2 1B", "electra")]
+)
+def test_a_layout_that_is_not_known_is_not_estimated(name: str, kind: str) -> None:
+    config, _ = KNOWN[name]
+    assert hf_parameters({**config, "model_type": kind}) is None
 
 
 @pytest.mark.parametrize(

@@ -123,9 +123,12 @@ def test_a_tokenizer_is_copied_without_what_lies_beside_it(tmp_path: Path) -> No
     there = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "vocab.json", "spiece.model")
     for name in (*there, "model.safetensors", "config.json"):
         (source / name).write_text(name)
+    (source / "additional_chat_templates").mkdir()
+    (source / "additional_chat_templates" / "own.jinja").write_text("x")
     copy_tokenizer(source, tmp_path / "copy")
     copy_tokenizer(None, tmp_path / "none")
-    assert {path.name for path in (tmp_path / "copy").iterdir()} == set(there)
+    copied = {str(path.relative_to(tmp_path / "copy")) for path in (tmp_path / "copy").rglob("*") if path.is_file()}
+    assert copied == {*there, "additional_chat_templates/own.jinja"}
     assert list((tmp_path / "none").iterdir()) == []
 
 
@@ -145,7 +148,7 @@ def test_a_conversion_leaves_a_whole_folder_or_none(tmp_path: Path) -> None:
 def test_noise_on_gradients_is_that_of_one_rank_where_shards_have_copies() -> None:
     """FSDP2 over two copies of two shards: the gradient of each rank is its rows of what one rank gets."""
     program = Path(__file__).with_name("hsdp_noise.py")
-    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     said = json.loads(done.stdout)
     assert said["difference"] == 0.0

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from rigs import LAST_STEP, Rig, Run, S, own_order, plant, token_files
-from sliced import two_slices
+from sliced import tokenizer_of_numbers, two_slices
 
 from pretrain_exp.plan.overlay_writer import Ops, write_overlay
 
@@ -46,8 +46,9 @@ class Bench:
 
     @cached_property
     def control(self) -> Run:
-        """One rank, one job: states at 3 and 10."""
-        return self.job("control", "control", (3, 10)).run()
+        """One rank, one job: states at 0, 3 and 10."""
+        tokenizer = tokenizer_of_numbers(self.folder / "tokenizer")
+        return self.job("control", "control", (0, 3, 10), tokenizer=tokenizer).run()
 
     @cached_property
     def first_half(self) -> Run:
@@ -94,8 +95,8 @@ class Bench:
 
     @cached_property
     def sliced(self) -> list[Run]:
-        """Both slices of a closed loop: states at 2 and 4."""
-        return two_slices(self.rig, self.folder / "sliced", order=self.order, store=self.folder / "store")
+        """Both slices of a closed loop from the control's initial weights: states at 2 and 4."""
+        return two_slices(self.control, self.folder / "sliced")
 
     @cached_property
     def converted(self) -> Path:

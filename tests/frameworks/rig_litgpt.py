@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rigs import VOCAB, Rig, S
 
 from pretrain_exp.framework.litgpt.framework import LitGPT
 
 PYTHON = Path(__file__).parents[2] / ".venv-litgpt" / "bin" / "python"
+MARKS = [  # of tests of this framework alone
+    pytest.mark.litgpt,
+    pytest.mark.skipif(
+        not PYTHON.is_file() and not os.environ.get("PRETRAIN_EXP_FRAMEWORKS"), reason="make env-litgpt builds it"
+    ),
+]
 LLAMA: dict[str, Any] = {
     "name": "tiny-llama",
     "block_size": S,

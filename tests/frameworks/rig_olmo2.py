@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import pytest
 from rigs import EOS, VOCAB, Rig, S
 
 from pretrain_exp.framework.olmo2.framework import Olmo2
 
 PYTHON = Path(__file__).parents[2] / ".venv-olmo2" / "bin" / "python"
+MARKS = [  # of tests of this framework alone
+    pytest.mark.olmo2,
+    pytest.mark.skipif(
+        not PYTHON.is_file() and not os.environ.get("PRETRAIN_EXP_FRAMEWORKS"), reason="make env-olmo2 builds it"
+    ),
+]
 SIZES = {"d_model": 32, "n_heads": 2, "n_layers": 2, "mlp_ratio": 4}
 
 

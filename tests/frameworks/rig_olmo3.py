@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rigs import VOCAB, Rig
+from rigs import VOCAB, Rig, S
 
 from pretrain_exp.framework.olmo3.framework import Olmo3
 
@@ -22,6 +22,9 @@ CONFIG: dict[str, Any] = {
     "layer_norm_eps": 1e-6,
     "sliding_window": {"pattern": [8, -1], "force_full_attention_on_first_layer": False},
 }
+
+CHUNK = {"dataset": {"max_target_sequence_length": 4 * S}}  # rows that the shuffle keeps together
+FRAMEWORK = Olmo3(python=str(PYTHON), devices=1, device="cpu")
 
 
 def rig() -> Rig | str:

@@ -1,6 +1,6 @@
 """A closed loop of two slices as two jobs of a framework: what the store keeps of it, and what the workers read.
 
-    begin-0 --job: plan, train--> sliced-2 --job: plan, train--> sliced-4        two steps a slice
+    control-0 --job: plan, train--> sliced-2 --job: plan, train--> sliced-4        two steps a slice
 
 The second job converts the model at step 2, probes it, asks the doubling controller and plans on top of the first.
 """
@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rigs import EOS, FIRST_PLANTED, PHASES, VOCAB, Rig, Run, S
+from rigs import EOS, FIRST_PLANTED, PHASES, VOCAB, Run, S
 
 from pretrain_exp.control.loop import Loop
 from pretrain_exp.data.tokenizer import load
@@ -27,16 +27,15 @@ EVERY, LAST, NAME = 2, 4, "loop"
 CONTROLLER = {"_target_": "pretrain_exp.control.doubling.Doubling", "target": 0.9, "start": 1, "maximum": 2}
 
 
-def two_slices(rig: Rig, folder: Path, **fields: Any) -> list[Run]:
-    """The jobs of both slices, run, in an order and a store that `fields` gives."""
+def two_slices(control: Run, folder: Path) -> list[Run]:
+    """The jobs of both slices, run, from the control's state at 0, in its order and its store."""
     folder.mkdir()
-    tokenizer = tokenizer_of_numbers(folder / "tokenizer")
-    begin = Run(rig, folder / "begin", arm="begin", saves=(0,), tokenizer=tokenizer, **fields).run()
-    loop = told(rig.framework(1), folder, tokenizer)
-    first = Run(rig, folder / "one", arm="sliced", saves=(EVERY,), tokenizer=tokenizer, loop=loop,
-                start=(begin.state(0), 0), **fields).run()  # fmt: skip
-    second = Run(rig, folder / "two", arm="sliced", saves=(LAST,), tokenizer=tokenizer, loop=loop,
-                 start=(first.state(EVERY), EVERY), **fields).run()  # fmt: skip
+    assert control.tokenizer is not None
+    loop = told(control.rig.framework(1), folder, control.tokenizer)
+    common: dict[str, Any] = {"order": control.order, "arm": "sliced", "store": control.store,
+                              "tokenizer": control.tokenizer, "loop": loop}  # fmt: skip
+    first = Run(control.rig, folder / "one", saves=(EVERY,), start=(control.state(0), 0), **common).run()
+    second = Run(control.rig, folder / "two", saves=(LAST,), start=(first.state(EVERY), EVERY), **common).run()
     return [first, second]
 
 

@@ -111,12 +111,14 @@ def _check_args(args: dict[str, Any]) -> list[UserError]:
         return found
     if not isinstance(optimizer, dict) or set(optimizer) - {"class_path", "init_args"}:
         wrong("has class_path and init_args", "optimizer", optimizer)
-    else:
-        if "." not in optimizer.get("class_path", ADAMW):
-            wrong("is a dotted path", "optimizer.class_path", optimizer["class_path"], f"such as {ADAMW}")
-        for name in sorted(set(optimizer.get("init_args") or {}) & set(OPTIMIZER)):
-            value = optimizer["init_args"][name]
-            wrong("has a field of its own", f"optimizer.init_args.{name}", value, f"set training.optimizer.{name}")
+        return found
+    path, init = optimizer.get("class_path", ADAMW), optimizer.get("init_args") or {}
+    if not isinstance(path, str) or "." not in path:
+        wrong("is a dotted path", "optimizer.class_path", path, f"such as {ADAMW}")
+    if not isinstance(init, dict):
+        wrong("holds names and values", "optimizer.init_args", init, "such as {amsgrad: true}")
+    for name in sorted(set(init) & set(OPTIMIZER)) if isinstance(init, dict) else ():
+        wrong("has a field of its own", f"optimizer.init_args.{name}", init[name], f"set training.optimizer.{name}")
     return found
 
 
@@ -126,16 +128,19 @@ def check_optimizer(python: str, args: dict[str, Any]) -> list[UserError]:
     if not isinstance(given, dict):
         return []
     path, init = given.get("class_path", ADAMW), given.get("init_args") or {}
-    if "." not in path or (path == ADAMW and not init):
+    well_formed = isinstance(path, str) and "." in path and isinstance(init, dict)  # else `check_training` says it
+    if not well_formed or (path == ADAMW and not init):
         return []
     taken, key = arguments_of(python, path), "training.args.optimizer"
-    if taken is None:
+    if not taken.there:
         fix = f"a class of the worker's environment, such as {ADAMW}"
         return [UserError("no such class", key=f"{key}.class_path", value=path, fix=fix)]
-    problem, fix = f"{path} takes no such argument", f"known: {', '.join(sorted(taken - {'params'}))}"
+    if taken.names is None:
+        return []
+    problem, fix = f"{path} takes no such argument", f"known: {', '.join(sorted(taken.names - {'params'}))}"
     return [
         UserError(problem, key=f"{key}.init_args.{name}", value=init[name], fix=fix)
-        for name in sorted(set(init) - taken)
+        for name in sorted(set(init) - taken.names)
     ]
 
 

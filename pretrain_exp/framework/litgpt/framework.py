@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.framework.identity import digest_files
+from pretrain_exp.framework.identity import Content
 from pretrain_exp.framework.litgpt import checks
 from pretrain_exp.framework.litgpt.architecture import is_known
 from pretrain_exp.framework.litgpt.families import FAMILIES
@@ -48,9 +48,9 @@ class LitGPT(RankedFramework):
             return dict(config)
         return {"vocab_size": vocab_size, "block_size": sequence_length, **config}
 
-    def identity(self, folder: Path, model: dict[str, Any]) -> str:
+    def identity(self, folder: Path, model: dict[str, Any]) -> Content | str:
         if (folder / "model_config.yaml").is_file() and (folder / "lit_model.pth").is_file():
-            return digest_files([folder / "model_config.yaml", folder / "lit_model.pth"])
+            return Content((folder / "model_config.yaml", folder / "lit_model.pth"))
         return super().identity(folder, model)
 
     def check(self, model: dict[str, Any], training: dict[str, Any]) -> list[UserError]:

@@ -37,7 +37,7 @@ from pretrain_exp.framework.olmo2.build import fill
 from pretrain_exp.framework.olmo2.config import checkpoint_folder
 from pretrain_exp.framework.olmo2.formats import detect
 from pretrain_exp.framework.olmo2.trainer import SegmentTrainer
-from pretrain_exp.framework.olmo2.weights import from_hf
+from pretrain_exp.framework.olmo2.weights import from_hf, read_hf
 from pretrain_exp.framework.worker.job import Job
 from pretrain_exp.framework.worker.probe import Probe, log_probabilities, probe_tokens
 from pretrain_exp.framework.worker.ranks import Ranks
@@ -77,7 +77,7 @@ class TrainedModel:
         elif ((start := checkpoint_folder(self.job.model)) / "config.yaml").is_file():
             self._continue(start)
         else:
-            fill(self.trainer.dist_model, from_hf(read_safetensors(start), self.config.model.asdict()))
+            fill(self.trainer.dist_model, from_hf(read_hf(start), self.config.model.asdict()))
 
     def save(self, folder: Path) -> None:
         self.trainer.optim.zero_grad(set_to_none=True)
@@ -150,17 +150,6 @@ class TrainedModel:
                     key="data",
                     fix="give the files of its run, in its order; or model.data_seed=null for data of your own",
                 )
-
-
-def read_safetensors(folder: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a Hugging Face folder, mapped. UserError where there are none."""
-    from safetensors.torch import load_file
-
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        fix = "save the model with transformers' save_pretrained"
-        raise UserError("the folder has no *.safetensors", key="model.checkpoint", value=str(folder), fix=fix)
-    return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
 
 def _whole(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrain_exp.errors import UserError
+from pretrain_exp.framework.identity import WEIGHTS
 from pretrain_exp.framework.olmo2.recipe import TRAINING
 from pretrain_exp.framework.olmo2.weights import olmo_config
 from pretrain_exp.framework.worker.job import Job
@@ -36,15 +37,21 @@ def architecture(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def checkpoint_folder(model: dict[str, Any]) -> Path:
-    """Where the checkpoint of a model section lies; one of the hub is fetched, or found in its cache."""
+    """Where the checkpoint of a model section lies; one of the hub is fetched, or found in its cache.
+
+    Pickled weights are fetched where there are no others. UserError where there are none at all.
+    """
     name = str(model["checkpoint"])
     if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import snapshot_download
 
-    return Path(
-        snapshot_download(name, revision=model.get("revision"), allow_patterns=["config.json", "*.safetensors"])
-    )
+    for weights in WEIGHTS:
+        found = snapshot_download(name, revision=model.get("revision"), allow_patterns=["config.json", weights])
+        if any(Path(found).glob(weights)):
+            return Path(found)
+    fix = "a repository whose weights are *.safetensors or pytorch_model*.bin"
+    raise UserError("this repository holds no weights of transformers", key="model.checkpoint", value=name, fix=fix)
 
 
 def settings(job: Job, world: int, device: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pretrain_exp.data.olmo_order import OlmoOrder
 from pretrain_exp.data.order import DataOrder
 from pretrain_exp.data.token_files import TokenFiles
 from pretrain_exp.errors import UserError
-from pretrain_exp.framework.identity import digest_ends, published
+from pretrain_exp.framework.identity import Content, published
 from pretrain_exp.framework.memory import ADAMW_BYTES
 from pretrain_exp.framework.olmo2 import fields, official
 from pretrain_exp.framework.olmo2.checks import check_args, check_checkpoint, check_data, check_model, check_training
@@ -69,11 +69,11 @@ class Olmo2(RankedFramework):
         data_seed = seed if model.get("data_seed") is None else model["data_seed"]
         return OlmoOrder(files, training["sequence_length"], training["batch_size"], data_seed, cache)
 
-    def identity(self, folder: Path, model: dict[str, Any]) -> str:
+    def identity(self, folder: Path, model: dict[str, Any]) -> Content | str:
         if format_of(folder) is None:
             return super().identity(folder, model)
         detect(folder, self.world, fsdp=True)
-        return published(model) or digest_ends((folder / "config.yaml", *sorted(folder.glob("*.pt"))), 0, END)
+        return published(model) or Content((folder / "config.yaml", *sorted(folder.glob("*.pt"))), (0, END))
 
     def check(self, model: dict[str, Any], training: dict[str, Any]) -> list[UserError]:
         args, known = training.get("args") or {}, fields.installed(self.interpreter)

@@ -9,11 +9,14 @@ Everything else is a change of name. Both directions; torch alone, no package of
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 
 from pretrain_exp.errors import UserError
+from pretrain_exp.framework.identity import WEIGHTS
 from pretrain_exp.framework.olmo2.recipe import ARCHITECTURE, FIXED
 
 TOP = {"transformer.wte.weight": "model.embed_tokens.weight", "transformer.ln_f.weight": "model.norm.weight"}
@@ -105,6 +108,26 @@ def olmo_config(hf: dict[str, Any]) -> dict[str, Any]:
         if hf.get("pad_token_id") is not None
         else _first(hf.get("eos_token_id")),
     }
+
+
+def read_hf(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a Hugging Face folder, mapped where they can be; pickled ones where there are no others.
+
+    UserError where there are none.
+    """
+    from safetensors.torch import load_file
+
+    for pattern in WEIGHTS:
+        if files := sorted(folder.glob(pattern)):
+            parts = [load_file(file) if file.suffix == ".safetensors" else _unpickled(file) for file in files]
+            return {name: tensor for part in parts for name, tensor in part.items()}
+    fix = "a checkpoint whose weights are *.safetensors or pytorch_model*.bin"
+    raise UserError("no weights of transformers here", key="model.checkpoint", value=str(folder), fix=fix)
+
+
+def _unpickled(file: Path) -> dict[str, torch.Tensor]:
+    """Tensors and nothing else; files of before torch 1.6 cannot be mapped."""
+    return dict(torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file)))
 
 
 def to_hf(weights: dict[str, torch.Tensor], config: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ from pretrain_exp.data.olmo_order import OlmoCoreOrder
 from pretrain_exp.data.order import DataOrder
 from pretrain_exp.data.token_files import TokenFiles
 from pretrain_exp.errors import UserError
-from pretrain_exp.framework.identity import digest_ends, published
+from pretrain_exp.framework.identity import Content, published
 from pretrain_exp.framework.installed import location
 from pretrain_exp.framework.olmo3.checks import (
     check_arguments,
@@ -74,7 +74,7 @@ class Olmo3(RankedFramework):
             max_target_sequence_length(training),
         )
 
-    def identity(self, folder: Path, model: dict[str, Any]) -> str:
+    def identity(self, folder: Path, model: dict[str, Any]) -> Content | str:
         parts = folder / "model_and_optim"
         if not parts.is_dir():
             return super().identity(folder, model)
@@ -86,7 +86,7 @@ class Olmo3(RankedFramework):
                 fix="it must hold config.json and model_and_optim/.metadata beside the shards",
             )
         files = (folder / "config.json", parts / ".metadata", *sorted(parts.glob("*.distcp")))
-        return published(model) or digest_ends(files, SAMPLE, SAMPLE)
+        return published(model) or Content(files, (SAMPLE, SAMPLE))
 
     def named_files(self, folder: Path) -> list[str]:
         """Those of its own format by model_and_optim/.metadata."""

@@ -2,6 +2,7 @@
 
 <state>/checkpoint/      the framework's own: whatever it needs to go on
 <state>/probe.json  metrics.jsonl  reads/  job.json           see probe.py, journal.py
+<state>/code-*.patch     what the code that trained it had changed since its commit
 <live>/resume/state-*/   a state that is being written
 <live>/resume/step<N>/   the same between two states, and progress.json; complete once it has this name
     progress.json        {schema, step, from: {step, state}}, from: the state where its journal begins
@@ -12,15 +13,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from pretrain_exp.errors import UserError
+from pretrain_exp.framework.identity import refuse_changed
 from pretrain_exp.framework.worker.job import Job, Save
 from pretrain_exp.framework.worker.journal import Journal, Origin
 from pretrain_exp.framework.worker.probe import Probe
 from pretrain_exp.framework.worker.ranks import Ranks
-from pretrain_exp.provenance import code_commit, with_code
+from pretrain_exp.provenance import code_commit, with_code, write_patch
 from pretrain_exp.store.claims import ClaimLost, demand_claim
 from pretrain_exp.store.states import can_start, commit, fresh, state_dir, write_json
 
@@ -99,11 +102,17 @@ class Checkpoints:
     ranks: Ranks
     trained: Trained
     journal: Journal
-    code: str | None = field(default_factory=code_commit)  # when this process began, whatever a checkout is by its end
 
     def load(self, beginning: Beginning) -> None:
-        """Fills what is trained and the journal, and drops checkpoints between states that lead nowhere."""
+        """Fills what is trained and the journal, and drops checkpoints between states that lead nowhere.
+
+        UserError where the weights to begin with are not those that the states are named by, or change meanwhile.
+        """
+        if self.ranks.first:
+            code_commit()  # remembered from now on, whatever a checkout is by the end
+        seal = self._same_start(self.job.seal if beginning.folder is None else None)
         self.trained.load(beginning.folder)
+        self._same_start(seal)
         self.journal.begin(beginning.origin, beginning.folder if beginning.resumed else None)
         if self.ranks.first and self.job.resume.is_dir():
             demand_claim(os.environ)
@@ -111,6 +120,21 @@ class Checkpoints:
                 if folder != beginning.folder:
                     _drop(folder)
         self.ranks.barrier()
+
+    def _same_start(self, seal: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The seal as it is now, None for none; the first rank looks, for all. UserError where it does not hold."""
+        if seal is None:
+            return None
+        wrong = ""
+        if self.ranks.first:
+            try:
+                seal = refuse_changed(seal)
+            except UserError as error:
+                wrong = json.dumps([error.problem, error.value, error.fix])
+        if told := self.ranks.share(wrong):
+            problem, value, fix = json.loads(told)
+            raise UserError(problem, key="model.checkpoint", value=value, fix=fix)
+        return seal
 
     def save_state(self, save: Save) -> None:
         """Commits the state to the store and drops the checkpoints that led to it."""
@@ -127,6 +151,7 @@ class Checkpoints:
                 self._commit(staging, save)
         self.journal.begin(Origin(save.step, save.key))
         if self.ranks.first:
+            demand_claim(os.environ)  # where the state was there, another process may have this folder by now
             for path in self.job.resume.glob(f"step*/{PROGRESS}"):
                 path.unlink()
             shutil.rmtree(self.job.resume, ignore_errors=True)
@@ -136,10 +161,11 @@ class Checkpoints:
         try:
             demand_claim(os.environ)
         except ClaimLost:
-            shutil.rmtree(staging)
+            shutil.rmtree(staging, ignore_errors=True)  # whoever has the job now removes it too
             raise
         shutil.copyfile(self.job.path, staging / "job.json")  # the configuration that ran stays beside its result
-        commit(self.job.store, staging, save.key, with_code(save.record, self.code))
+        write_patch(staging)
+        commit(self.job.store, staging, save.key, with_code(save.record, code_commit()))
 
     def save_resume(self, step: int) -> None:
         """Keeps what a restart needs to go on at `step`; the one before is dropped when this one is whole."""

@@ -46,6 +46,7 @@ class Job:
     eos_token_id: int
     init_seed: int
     hooks: tuple[dict[str, Any], ...] = ()  # of the plan, all steps: see hooks.py
+    seal: dict[str, Any] | None = None  # of the folder of weights that the model begins with: framework/identity.py
 
     @classmethod
     def load(cls, path: Path, hooks: Collection[str] = ()) -> Job:
@@ -78,6 +79,7 @@ class Job:
             eos_token_id=values["eos_token_id"],
             init_seed=values["seeds"]["init"],
             hooks=tuple(values["hooks"]),
+            seal=values.get("seal"),
         )
 
     @property

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from pretrain_exp.errors import UserError
 from pretrain_exp.framework.worker.job import Job
 from pretrain_exp.framework.worker.stop import StopSignal
-from pretrain_exp.store.claims import ClaimLost
+from pretrain_exp.store.claims import ClaimLost, demand_claim
 
 if TYPE_CHECKING:
     from pretrain_exp.framework.worker.checkpoints import Beginning
@@ -86,7 +86,12 @@ def run_worker(work: Work, arguments: Sequence[str] | None = None, hooks: Collec
     except Exception as error:
         kind = "user" if isinstance(error, UserError) else "crash"
         message = error.render() if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        report_failure(job.live if job else options.job.parent, kind, message, attempt.step)
+        try:
+            demand_claim(os.environ)  # who has the job now may have removed what this one was writing
+        except ClaimLost as lost:
+            print(lost, file=sys.stderr)
+        else:
+            report_failure(job.live if job else options.job.parent, kind, message, attempt.step)
         if kind == "user":
             print(message, file=sys.stderr)
             return 2

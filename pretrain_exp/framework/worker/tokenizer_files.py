@@ -14,6 +14,7 @@ TOKENIZER_FILES = (
     "merges.txt",
     "*.model",
 )
+TEMPLATES = "additional_chat_templates"  # a folder: those with names of their own
 
 
 def copy_tokenizer(source: Path | None, target: Path) -> None:
@@ -21,3 +22,5 @@ def copy_tokenizer(source: Path | None, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for path in () if source is None else (path for pattern in TOKENIZER_FILES for path in source.glob(pattern)):
         shutil.copy(path, target)
+    if source is not None and (source / TEMPLATES).is_dir():
+        shutil.copytree(source / TEMPLATES, target / TEMPLATES, dirs_exist_ok=True)
