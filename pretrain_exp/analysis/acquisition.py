@@ -20,10 +20,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student
 
+from pretrain_exp.analysis.forgetting import ten_to
+
 Vector = NDArray[np.float64]
 WINDOW = 50  # steps after an injection in which its peak is looked for
 OUTLIER_FACTOR = 2.0
 ONE_FACT = "one fact: no standard error"
+TWO_VALUES = "two values: no standard error"
 
 
 class Peaks(NamedTuple):
@@ -106,8 +109,8 @@ class Decay:
 
     @property
     def lost_at(self) -> float:
-        """Steps after which nothing is left by the fit [steps]; NaN where nothing decays."""
-        return float(10 ** (self.intercept / self.constant)) if self.constant > 0 else float("nan")
+        """Steps after which nothing is left by the fit [steps]; NaN where nothing decays, inf beyond any number."""
+        return ten_to(self.intercept / self.constant) if self.constant > 0 else float("nan")
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Student's interval of the constant on clusters - 1 degrees of freedom; NaN for fewer than two clusters."""
@@ -133,7 +136,7 @@ def fit_decay(since: ArrayLike, share: ArrayLike, cluster: ArrayLike) -> Decay:
     bread = np.linalg.inv(design.T @ design)
     intercept, slope = bread @ design.T @ y
     if size < 2 or n < 3:
-        return Decay(float(-slope), nan, float(intercept), n, size, ONE_FACT)
+        return Decay(float(-slope), nan, float(intercept), n, size, ONE_FACT if size < 2 else TWO_VALUES)
     scores = np.zeros((size, 2))
     np.add.at(scores, groups, design * (y - design @ [intercept, slope])[:, None])
     covariance = bread @ (scores.T @ scores) @ bread * size / (size - 1) * (n - 1) / (n - 2)

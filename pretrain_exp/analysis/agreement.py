@@ -12,7 +12,6 @@ one run share its chance, so no interval is computed from them: the same is give
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
+from pretrain_exp.analysis.design import parts_of
 from pretrain_exp.analysis.estimate import Estimate
 from pretrain_exp.analysis.scores import MAIN
 
@@ -28,7 +28,6 @@ FEWEST = 3  # conditions: with two of them every order is the same or the revers
 FEW = f"fewer than {FEWEST} conditions"
 ALL_EQUAL = "no variance: all effects of a variant are equal"
 _DIGITS = 12  # of the largest effect: what differs by less does so by rounding
-_PART = re.compile(r", (?=[\w@/.]+=)")  # between the parts of a variant's label
 
 Condition = tuple[str, str, str, int]  # insertion, task, group, dose
 
@@ -126,7 +125,7 @@ def _effects(rows: Sequence[Estimate], seed: int | None) -> dict[Condition, floa
 def _scales(panels: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Every two of these variants whose labels differ in the value of `model`, and in nothing else."""
     for first, second in combinations(panels, 2):
-        one, other = (_PART.split(panel) for panel in (first, second))
+        one, other = (parts_of(panel) for panel in (first, second))
         changed = [pair for pair in zip(one, other, strict=False) if pair[0] != pair[1]]
         if len(one) == len(other) and len(changed) == 1 and all(part.startswith("model=") for part in changed[0]):
             yield first, second

@@ -14,6 +14,7 @@ from pretrain_exp.analysis.estimate import Estimate, adjust
 from pretrain_exp.analysis.findings import Findings, find
 from pretrain_exp.analysis.levels import Level, levels, trajectories
 from pretrain_exp.analysis.limits import Remark, limits
+from pretrain_exp.analysis.loops import loops_of
 from pretrain_exp.analysis.losses import side_effects
 from pretrain_exp.analysis.matrix import Matrix, matrices
 from pretrain_exp.analysis.noise_floor import Floor, floor_answers, noise_floor
@@ -23,6 +24,7 @@ from pretrain_exp.analysis.power import mde_paired, mde_seeds
 from pretrain_exp.analysis.responses import Response, responses
 from pretrain_exp.analysis.scores import read_doses, read_scores
 from pretrain_exp.analysis.study import StudyData
+from pretrain_exp.analysis.variants import scale_answers, variant_answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,8 @@ class Power(Place):
 
 @dataclass(frozen=True)
 class Analysis:
-    """answers: a passage for each panel and insertion. headline: the row behind the first of them.
+    """answers: what variants say of each other, then a passage for each panel and insertion. headline: the row behind
+    the first of these.
 
     relevance: the order of what was measured, by which pages and tables are sorted.
     """
@@ -68,7 +71,7 @@ class Analysis:
 
 def analyse(study: StudyData, level: float = 0.95, resamples: int = 2000, rng_seed: int = 0) -> Analysis:
     """All estimates, adjusted for their number within each question. Pure: the same study gives the same numbers."""
-    scores = read_scores(study.results)
+    scores = read_scores(study.results, loops_of(study.control))
     design = Design(scores, read_doses(study.items, scores.items), level, resamples, rng_seed)
     fits = responses(design)
     rows = effects(design) + side_effects(design) + [row for fit in fits for row in fit.rows]
@@ -76,11 +79,13 @@ def analyse(study: StudyData, level: float = 0.95, resamples: int = 2000, rng_se
     relevance = Relevance(estimates, study.measured_by)
     found = find(study, design)
     floors = [] if scores.units("treated") else noise_floor(scores, level)
+    top, agreeing = headline(estimates, relevance), agreements(estimates)
+    between = scale_answers(agreeing, scores, top)
+    between += variant_answers(estimates, scores, relevance, [panel.label for panel in design.panels])
     return Analysis(
-        floor_answers(floors, scores) or answers(estimates, scores, relevance),
-        headline(estimates, relevance), estimates,
+        floor_answers(floors, scores) or between + answers(estimates, scores, relevance), top, estimates,
         levels(design), trajectories(design), fits, _power(design), limits(study, design, found.scant), found, design,
-        relevance, matrices(study, design, relevance), floors, agreements(estimates),
+        relevance, matrices(study, design, relevance), floors, agreeing,
     )  # fmt: skip
 
 

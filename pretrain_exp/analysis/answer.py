@@ -3,7 +3,8 @@
     Reading a fact 16 times raised <outcome> by 2.05 nats in knowledge/memorization (95 % <method>: ..., n = ...; ...).
     Holdout facts, never read: +1.62 nats (...); beyond them: +0.43 nats (...). Treated − placebo: +1.98 nats (...).
 
-A verb says that reading did it only where the change exceeds that of holdout items, or these did not move.
+A verb says that reading did it only where the change exceeds that of holdout items, by the interval of the difference
+in differences: that their own interval holds 0 says that few were scored as well as that they stood still.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Sequence
 
 from pretrain_exp.analysis.estimate import Estimate
 from pretrain_exp.analysis.metrics import Metric
-from pretrain_exp.analysis.outcomes import Relevance, headline, measured_of
+from pretrain_exp.analysis.outcomes import FLOOR, Relevance, headline, measured_of
+from pretrain_exp.analysis.place import short_variant
 from pretrain_exp.analysis.scores import REMOVED, Scores
 
 
@@ -37,8 +39,8 @@ def answers(rows: Sequence[Estimate], scores: Scores, relevance: Relevance | Non
     varied = [len({place[i] for place in places}) > 1 for i in (0, 1)]
     found = [
         _answer(
-            rows, row, scores.metric(row.metric),
-            ", ".join(part for part, named in zip(place, varied, strict=True) if named and part),
+            rows, row, scores.metric_of(row),
+            ", ".join(short_variant(part) for part, named in zip(place, varied, strict=True) if named and part),
             _where(rows, row, scores),
         )
         + _passed_over(row, relevance, scores)
@@ -55,28 +57,39 @@ def outcome_name(evaluation: str, task: str) -> str:
 
 def _answer(rows: Sequence[Estimate], row: Estimate, m: Metric, name: str, where: str) -> str:
     holdout = matching(rows, row, dose=0) if row.dose and row.contrast == "treated_vs_control" else None
-    moved = holdout is not None and not _holds_zero(holdout)
-    beyond = matching(rows, row, contrast="difference_in_differences") if moved else None
-    against = "control" if row.contrast == "treated_vs_control" else f"holdout {m.thing}s of the same run"
+    moved = holdout is not None and not _stood_still(holdout)
+    beyond = matching(rows, row, contrast="difference_in_differences") if holdout else None
+    against = "control" if row.contrast == "treated_vs_control" else f"holdout {m.things} of the same run"
     beyond_tells = beyond is not None and not _holds_zero(beyond) and (beyond.estimate > 0) == (row.estimate > 0)
+    may_have = moved or (holdout is not None and beyond is not None and abs(holdout.estimate) >= FLOOR)
+    unproven = may_have and not beyond_tells and not _holds_zero(row)
     if math.isnan(row.low):
         seen = f"{_seen(row, m)}: {_signed(row, m)} against {against} in {where}"
-        others = "runs" if row.scope == "seeds" else f"{m.thing}s"
+        others = "runs" if row.scope == "seeds" else f"{m.things}"
         sentence = f"{seen}; no interval, so nothing can be concluded about other {others} "
-    elif holdout and moved and not beyond_tells and not _holds_zero(row):
-        sentence = _compared(row, holdout, m, where)
+    elif holdout and unproven:
+        sentence = _compared(row, holdout, moved, m, where)
     else:
-        sentence = f"{_lead(row, m)} {_effect(row, m)} in {where} "
+        sentence = f"{lead(row, m)} {_effect(row, m)} in {where} "
     sentence = f"{name}: {sentence[0].lower()}{sentence[1:]}" if name else sentence
     sentence += (
         f"({_interval(row, m)}, n = {_count(rows, row)}; {against} {m.level(row.reference)} → treated "
         f"{m.level(row.value)}{_tests(rows, row)})."
     )
     if holdout:
-        sentence += f" Holdout {m.thing}s, never read: {_with_interval(holdout, m)}"
-        sentence += f"; beyond them: {_told(beyond, m)}." if beyond else "."
+        sentence += f" Holdout {m.things}, never read: {_with_interval(holdout, m)}"
+        sentence += f"; beyond them: {_told(beyond, m)}." if beyond and (moved or unproven) else "."
+    sentence += _lower(rows, row, m)
     placebo = matching(rows, row, contrast="treated_vs_placebo") if row.contrast == "treated_vs_control" else None
     return f"{sentence} Treated − placebo: {_told(placebo, m)}." if placebo else sentence
+
+
+def _lower(rows: Sequence[Estimate], row: Estimate, m: Metric) -> str:
+    """The same at every dose between none and this one."""
+    doses = sorted({r.dose for r in rows if r.dose and row.dose and r.dose < row.dose and r.group == row.group})
+    found = [(dose, same) for dose in doses if (same := matching(rows, row, dose=dose))]
+    said = ", ".join(f"{_planted(d, m) if m.planted else m.about + _times(d)} {_with_interval(r, m)}" for d, r in found)
+    return f" Less often: {said}." if said else ""
 
 
 def _with_interval(row: Estimate, m: Metric) -> str:
@@ -105,14 +118,15 @@ def _runs(rows: Sequence[Estimate], row: Estimate) -> list[Estimate]:
     ]  # fmt: skip
 
 
-def _lead(row: Estimate, m: Metric) -> str:
+def lead(row: Estimate, m: Metric) -> str:
+    """What was done: 'Reading an item 16 times'."""
     if row.group == REMOVED:
         return f"Not reading {m.a_thing} that was removed"
     if not row.dose:
         return "Training on what was planted"
     if m.planted:
         return f"Reading {_planted(row.dose, m)}"
-    return f"Reading {m.a_thing} {_times(row.dose)}"
+    return f"Reading {m.a_thing} {m.about}{_times(row.dose)}"
 
 
 def _planted(dose: int, m: Metric) -> str:
@@ -123,34 +137,36 @@ def _times(dose: int) -> str:
     return "once" if dose == 1 else f"{dose:,} times"
 
 
-def _changed(row: Estimate, m: Metric) -> str:
-    return m.changed if row.dose or row.group == REMOVED else f"{m.label} of {m.thing}s that were never read"
+def changed(row: Estimate, m: Metric) -> str:
+    """What it did it to: 'accuracy on it'."""
+    return m.changed if row.dose or row.group == REMOVED else f"{m.label} of {m.things} that were never read"
 
 
 def _effect(row: Estimate, m: Metric) -> str:
     if _holds_zero(row):
-        return f"had no effect on {_changed(row, m)} that this study can tell: {_signed(row, m)}"
+        return f"had no effect on {changed(row, m)} that this study can tell: {_signed(row, m)}"
     verb = "raised" if row.estimate > 0 else "lowered"
-    return f"{verb} {_changed(row, m)} by {m.difference(abs(row.estimate), sign=False)} {m.unit}".rstrip()
+    return f"{verb} {changed(row, m)} by {m.difference(abs(row.estimate), sign=False)} {m.unit}".rstrip()
 
 
 def _seen(row: Estimate, m: Metric) -> str:
     """What was measured and on what: 'Accuracy (items read 4 times)'."""
     if row.group == REMOVED:
-        what = f"{m.thing}s that were removed"
+        what = f"{m.things} that were removed"
     elif not row.dose:
-        what = f"{m.thing}s that were never read"
+        what = f"{m.things} that were never read"
     else:
-        what = f"after {_planted(row.dose, m)}" if m.planted else f"{m.thing}s read {_times(row.dose)}"
+        what = f"after {_planted(row.dose, m)}" if m.planted else f"{m.things} read {m.about}{_times(row.dose)}"
     return f"{m.label[:1].upper()}{m.label[1:]} ({what})"
 
 
-def _compared(row: Estimate, holdout: Estimate, m: Metric, where: str) -> str:
-    """Where holdout items moved too and not less: what is seen, and not that reading did it."""
+def _compared(row: Estimate, holdout: Estimate, moved: bool, m: Metric, where: str) -> str:
+    """Where holdout items moved too and not less, or may have: what is seen, and not that reading did it."""
     size = f"{m.difference(abs(row.estimate), sign=False)} {m.unit}".rstrip()
     side = "higher" if row.estimate > 0 else "lower"
     alike = (holdout.estimate > 0) == (row.estimate > 0)
-    others = f"and so it is for holdout {m.thing}s" if alike else f"while holdout {m.thing}s moved the other way"
+    others = f"and so it is for holdout {m.things}" if alike else f"while holdout {m.things} moved the other way"
+    others = others if moved else f"and holdout {m.things} may have moved as much"
     return f"{_seen(row, m)} is {size} {side} than in control in {where}, {others} "
 
 
@@ -208,6 +224,11 @@ def _side_effects_only(rows: Sequence[Estimate], scores: Scores) -> list[str]:
             what = f"Treated − control in {m.label} of {outcome_name(row.evaluation, row.task)}: {_signed(row, m)}"
             return [f"{what} ({percent} {row.method}: {m.interval(row.low, row.high)}; n = {row.n:,})."]
     return ["No answer: no planted item was scored in a treated run."]
+
+
+def _stood_still(row: Estimate) -> bool:
+    """Whether its interval holds 0; where there is none, only no change at all is none."""
+    return abs(row.estimate) < FLOOR if math.isnan(row.low) else _holds_zero(row)
 
 
 def _holds_zero(row: Estimate) -> bool:

@@ -38,9 +38,10 @@ class CodeShare(Place):
 class CodeRecurrence:
     """Of items that one control run learned at `step`, what another one makes of them; shares over pairs of runs.
 
-    right: share of them that another run has right at this very step.
+    panel: the variant that the runs are of. right: share of them that another run has right at this very step.
     """
 
+    panel: str
     evaluation: str
     task: str
     metric: str
@@ -85,29 +86,40 @@ def _shares(design: Design, panel: Panel, insertion: str, series: Series) -> Ite
 
 
 def recurrences(design: Design) -> list[CodeRecurrence]:
-    """For every right-or-wrong metric that two control runs or more were scored on at the same steps."""
-    rows = []
+    """For every right-or-wrong metric that two control runs or more of a variant were scored on at the same steps."""
+    rows: list[CodeRecurrence] = []
     binary = [series for series in design.scores.series if design.scores.binary[series]]
-    names = shown_metrics(series.metric for series in binary)
+    names, alike = shown_metrics(series.metric for series in binary), _alike(design)
     for series in binary:
         if series.metric not in names:
             continue
-        controls = dict.fromkeys(design.scores.originals.values())
-        found = [_answers(design, series, unit, "control") for unit in controls]
-        steps = found[0][0] if found else []
-        runs = [answers for own, answers in found if own == steps]
-        if len(steps) < 2 or len(runs) < 2:
-            continue
-        scored = ~np.isnan(np.stack(runs)).any(axis=(0, 2))
-        for each in recurrence([run[scored] for run in runs], steps) if scored.any() else []:
-            rows.append(
-                CodeRecurrence(
-                    evaluation=series.evaluation, task=series.task, metric=series.metric, step=each.step,
-                    runs=len(runs), picked=each.picked, again=each.again, earlier=each.earlier, later=each.later,
-                    other=each.other, right=each.accuracy[each.step],
-                )
-            )  # fmt: skip
+        for panel, controls in alike.items():
+            rows += _recurrences(design, series, panel, controls)
     return rows
+
+
+def _alike(design: Design) -> dict[str, list[Unit]]:
+    """Variant -> its control runs, one training once; "" for those that variants share."""
+    panel_of = {unit: panel.label for panel in design.panels for unit in panel.units}
+    found: dict[str, list[Unit]] = {}
+    for unit in dict.fromkeys(design.scores.originals.values()):
+        found.setdefault(panel_of.get(unit, unit.member), []).append(unit)
+    return found
+
+
+def _recurrences(design: Design, series: Series, panel: str, controls: list[Unit]) -> Iterator[CodeRecurrence]:
+    found = [_answers(design, series, unit, "control") for unit in controls]
+    steps = found[0][0]
+    runs = [answers for own, answers in found if own == steps]
+    if len(steps) < 2 or len(runs) < 2:
+        return
+    scored = ~np.isnan(np.stack(runs)).any(axis=(0, 2))
+    for each in recurrence([run[scored] for run in runs], steps) if scored.any() else []:
+        yield CodeRecurrence(
+            panel=panel, evaluation=series.evaluation, task=series.task, metric=series.metric, step=each.step,
+            runs=len(runs), picked=each.picked, again=each.again, earlier=each.earlier, later=each.later,
+            other=each.other, right=each.accuracy[each.step],
+        )  # fmt: skip
 
 
 def _answers(design: Design, series: Series, unit: Unit, arm: str) -> tuple[list[int], Vector]:

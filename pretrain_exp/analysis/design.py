@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pretrain_exp.analysis.contrasts import FACTS, ITEMS, Pair, Vector, mean_over_runs
 from pretrain_exp.analysis.estimate import Estimate
 from pretrain_exp.analysis.metrics import SIZES, shown_metrics
-from pretrain_exp.analysis.scores import MAIN, REMOVED, Doses, Scores, Series, Unit, in_order
+from pretrain_exp.analysis.scores import MAIN, REMOVED, Doses, Scores, Series, Unit
 from pretrain_exp.items.facts import fact_of
 
 _DOSE = "repetitions"  # the part of a variant's label that says its dose
@@ -184,11 +184,11 @@ class Design:
     def of_runs(self, units: Sequence[Unit], arm: str, cell: Cell) -> list[Unit]:
         """One of these units for each run that is their arm (variants may share a control) and each choice of items."""
         found: dict[tuple[Unit, bytes], Unit] = {}
-        for unit in units:
-            if (run := self.scores.run_of(arm, unit)) is not None:
-                original = self.scores.originals[run] if arm == "control" else run
-                found.setdefault((original, self.mask(unit, cell).tobytes()), unit)
-        return list(found.values())
+        runs = {unit: run for unit in units if (run := self.scores.run_of(arm, unit)) is not None}
+        for unit, run in runs.items() if len(runs) > 1 else ():
+            original = self.scores.originals[run] if arm == "control" else run
+            found.setdefault((original, self.mask(unit, cell).tobytes()), unit)
+        return list(found.values() or runs)
 
     def pair(self, series: Series, unit: Unit, arms: tuple[str, str], cell: Cell | None) -> Pair:
         """Items, or means over facts, in both arms at the last step; cell None: items that no insertion holds."""
@@ -242,9 +242,12 @@ class Design:
 def panels_of(doses: Doses, treated: Sequence[Unit]) -> list[Panel]:
     """Variants whose labels differ in nothing but `repetitions` share a panel where no two hold the same non-zero dose.
 
-    Any other variant has a panel of its own. The label of a shared panel is what its variants have in common.
+    Any other variant has a panel of its own. The label of a shared panel is what its variants have in common. Panels
+    are in the order of the sweep, which may be one of sizes that no label tells.
     """
-    units = in_order({*doses.units, *treated})
+    found = dict.fromkeys((*doses.units, *treated))
+    rank = {member: i for i, member in enumerate(dict.fromkeys(unit.member for unit in found))}
+    units = sorted(found, key=lambda unit: (rank[unit.member], unit.seed))
     alike: dict[tuple[str, ...], list[str]] = {}
     for member in dict.fromkeys(unit.member for unit in units):
         alike.setdefault(_but_dose(member), []).append(member)
@@ -259,10 +262,14 @@ def panels_of(doses: Doses, treated: Sequence[Unit]) -> list[Panel]:
     return [Panel(label, tuple(u for u in units if u.member in members)) for label, members in together]
 
 
+def parts_of(label: str) -> list[str]:
+    """["lr=1e-3", "repetitions=4"] of "lr=1e-3, repetitions=4". A comma in a value, as in "[0, 4]", parts nothing."""
+    return re.split(r", (?=[\w@/.]+=)", label)
+
+
 def _but_dose(label: str) -> tuple[str, ...]:
-    """("lr=1e-3",) of "lr=1e-3, repetitions=4". A comma inside a value, as in "[0, 4]", parts nothing."""
-    parts = re.split(r", (?=[\w@/.]+=)", label)
-    return tuple(part for part in parts if part.partition("=")[0].rpartition(".")[2] != _DOSE)
+    """("lr=1e-3",) of "lr=1e-3, repetitions=4"."""
+    return tuple(part for part in parts_of(label) if part.partition("=")[0].rpartition(".")[2] != _DOSE)
 
 
 def _doses_differ(doses: Doses, members: Sequence[str]) -> bool:

@@ -6,6 +6,7 @@ scores (item x arm x seed x step)  +  doses (item x seed)
         treated − control, placebo − control, treated − placebo      the same items, paired
         dose − holdout, and its difference between the arms          different items
     every one within each seed, then over seeds; Benjamini-Hochberg over (metric x group)
+    treated − control also by a bootstrap, in the metrics that are shown first (metrics.py) and no others
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from pretrain_exp.analysis.contrasts import Pair, Vector, independent_rows, mean_over_runs, paired_rows
 from pretrain_exp.analysis.design import Cell, Design, Panel
 from pretrain_exp.analysis.estimate import Estimate
-from pretrain_exp.analysis.metrics import HEADLINE
+from pretrain_exp.analysis.place import compared
 from pretrain_exp.analysis.scores import Series
 
 _ARMS_OF = {
@@ -31,19 +32,22 @@ _ARMS_OF = {
 def effects(design: Design) -> list[Estimate]:
     """Every comparison of the study, not yet adjusted for their number."""
     rows: list[Estimate] = []
+    first = {(panel.label, insertion, series) for panel, insertion, series in design.shown()}
     for panel, insertion, series in design.measured():
+        resamples = design.resamples if (panel.label, insertion, series) in first else 0
         for cell in design.cells(panel, insertion, series):
-            rows += _paired(design, panel, series, cell)
+            rows += _paired(design, panel, series, cell, resamples)
             rows += _against_holdout(design, panel, series, cell)
     return rows + list(_between_members(design))
 
 
-def _paired(design: Design, panel: Panel, series: Series, cell: Cell) -> Iterator[Estimate]:
+def _paired(design: Design, panel: Panel, series: Series, cell: Cell, resamples: int) -> Iterator[Estimate]:
+    binary = design.binary(series, cell.insertion)
     for contrast, arms in _ARMS_OF.items():
         pairs = design.pairs(panel, series, arms, cell)
-        resamples = design.resamples if contrast == "treated_vs_control" and series.metric in HEADLINE else 0
+        own = resamples if contrast == "treated_vs_control" else 0
         template = design.template(contrast, panel, series, cell)
-        yield from paired_rows(template, pairs, design.binary(series, cell.insertion), resamples, design.rng_seed)
+        yield from paired_rows(template, pairs, binary, own, design.rng_seed)
 
 
 def _against_holdout(design: Design, panel: Panel, series: Series, cell: Cell) -> Iterator[Estimate]:
@@ -64,9 +68,9 @@ def _against_holdout(design: Design, panel: Panel, series: Series, cell: Cell) -
 
 
 def _between_members(design: Design) -> Iterator[Estimate]:
-    """Effect (treated − control) of each further variant less that of the first, on items of one dose in both."""
-    for first, other in ((design.panels[0], panel) for panel in design.panels[1:]):
-        label = f"{other.label} − {first.label}"
+    """Effect (treated − control) of a variant less that of one before it (place.py), on items of one dose in both."""
+    panels = {panel.label: panel for panel in design.panels}
+    for label, (first, other) in ((label, [panels[n] for n in pair]) for label, pair in compared([*panels]).items()):
         for insertion in design.doses.insertions:
             for series in design.series(other, insertion):
                 for cell in design.cells(other, insertion, series):

@@ -22,6 +22,7 @@ CONTRASTS = {
     "r50": "dose at which the fitted accuracy is one half",
     "trend": "Cochran-Armitage trend over log(1 + dose), z",
 }
+ALL = "all domains"  # the task of a row over texts of every domain
 # what the interval speaks about: one run (other items), all seeds (other runs), or runs thrown together (descriptive)
 SCOPES = ("seeds", "run", "pooled", "bootstrap")
 
@@ -76,8 +77,12 @@ class Estimate:
         return " · ".join(part for part in parts if part)
 
     def family(self) -> tuple[Any, ...]:
-        """Rows that are corrected together: one question asked of every metric and group."""
-        return self.contrast, self.panel, self.scope, self.seed
+        """Rows that are corrected together: one question asked of every metric and group.
+
+        What was not planted is asked apart from what was, each evaluation by itself, and all domains apart from each.
+        """
+        aside = () if self.insertion else (self.evaluation, self.task == ALL)
+        return self.contrast, self.panel, self.scope, self.seed, aside
 
 
 def adjust(rows: Sequence[Estimate]) -> list[Estimate]:

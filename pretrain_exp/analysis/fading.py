@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pretrain_exp.analysis.contrasts import NO_VARIANCE, ONE_ITEM, Vector
 from pretrain_exp.analysis.design import Cell, Design, Panel
@@ -64,8 +65,9 @@ class FadedPoint(Place):
 class Fade(Place):
     """A curve through the item effects of a dose. parameter, error: tau (exponential) or slope per tenfold distance.
 
-    n: effects of items, counted: of how many facts or items. error: as if the effects of one fact were all the same,
-    which is the most that it can be; where its interval lets the curve be flat, no half-life is given.
+    n: effects of items, counted: of how many facts or items. error: as if the effects of one fact were all the same
+    (by Kish's effective number of facts, (sum n_i)^2 / sum n_i^2 of those with n_i effects); where its interval lets
+    the curve be flat, no half-life is given.
 
     half_life, zero: in `unit`, NaN where the curve never gets there; low, high: of the half-life over seeds.
     """
@@ -106,7 +108,7 @@ def fading(study: StudyData, design: Design) -> tuple[list[FadedPoint], list[Fad
     points: list[FadedPoint] = []
     fades: list[Fade] = []
     scant: Scant = {}
-    last = last_reads(study)
+    last = {key: _read_at(design, reads) for key, reads in last_reads(study).items()}
     clocks = {unit: Clock.of(study, unit) for unit in design.scores.units("treated")}
     in_tokens = bool(clocks) and all(clock.tokens for clock in clocks.values())
     unit_name = "tokens" if in_tokens else "steps"
@@ -133,6 +135,12 @@ def fading(study: StudyData, design: Design) -> tuple[list[FadedPoint], list[Fad
     return points, fades, scant
 
 
+def _read_at(design: Design, reads: dict[str, int]) -> NDArray[np.int64]:
+    """The last step that read each item of the vocabulary, or its fact; -1: none."""
+    names = design.scores.items.tolist()
+    return np.array([reads.get(name, reads.get(fact_of(name), -1)) for name in names], np.int64)
+
+
 def _there(samples: dict[int, _Sample]) -> tuple[int, int]:
     """Of the seed that has fewest."""
     return min((len(sample.x), len(np.unique(sample.x))) for sample in samples.values())
@@ -140,13 +148,13 @@ def _there(samples: dict[int, _Sample]) -> tuple[int, int]:
 
 def _sample(
     design: Design, panel: Panel, series: Series, cell: Cell, seed: int,
-    last: dict[tuple[Unit, str], dict[str, int]], clocks: dict[Unit, Clock], in_tokens: bool,
+    last: dict[tuple[Unit, str], NDArray[np.int64]], clocks: dict[Unit, Clock], in_tokens: bool,
 ) -> _Sample:  # fmt: skip
     parts = [_Sample(*(np.empty(0) for _ in range(4)))]
-    names = design.scores.items.tolist()
     for unit in panel.of_seed(seed):
-        reads = last.get((unit, cell.insertion), {})
-        read_at = np.array([reads.get(n, reads.get(fact_of(n), -1)) for n in names])
+        if (unit, cell.insertion) not in last:
+            continue
+        read_at = last[unit, cell.insertion]
         chosen = design.mask(unit, cell) & (read_at >= 0)
         for state in design.scores.steps(series, unit):
             treated, control = (design.scores.get(series, unit, arm, state) for arm in ("treated", "control"))
@@ -224,15 +232,18 @@ def _fades(where: dict, samples: dict[int, _Sample], level: float) -> Iterator[F
                 if curve == "exponential"
                 else logarithmic(sample.x, sample.effect, origin)
             )
-            rows.append(_fade(where, seed, fitted, float(sample.x.max()), len(np.unique(sample.fact))))
+            rows.append(
+                _fade(where, seed, fitted, float(sample.x.max()), np.unique(sample.fact, return_counts=True)[1])
+            )
         yield from rows
         if len(rows) > 1:
             yield _over_seeds(rows, max(float(sample.x.max()) for sample in samples.values()), level)
 
 
-def _fade(where: dict, seed: int, fitted: Decay, largest: float, counted: int) -> Fade:
+def _fade(where: dict, seed: int, fitted: Decay, largest: float, each: NDArray[np.int64]) -> Fade:
+    """each: how many effects every fact has."""
     (a, b), flag = fitted.parameters, ""
-    error = fitted.errors[1] * math.sqrt(fitted.n / counted)
+    error = fitted.errors[1] * math.sqrt(float((each**2).sum() / each.sum()))
     # farther than a hundred times what was measured, a fitted curve says nothing
     half, zero = (value if value <= _SIGHT * largest else float("nan") for value in (fitted.half_life, fitted.zero))
     if a != a:
@@ -244,7 +255,7 @@ def _fade(where: dict, seed: int, fitted: Decay, largest: float, counted: int) -
     elif half > largest:
         flag = BEYOND
     return Fade(
-        **where, seed=seed, curve=fitted.name, n=fitted.n, counted=counted, amplitude=a, parameter=b, error=error,
+        **where, seed=seed, curve=fitted.name, n=fitted.n, counted=len(each), amplitude=a, parameter=b, error=error,
         half_life=half, zero=zero, residual=fitted.residual, flag=flag,
     )  # fmt: skip
 

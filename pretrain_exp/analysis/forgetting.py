@@ -77,15 +77,15 @@ def logarithmic(x: ArrayLike, effect: ArrayLike, origin: float = 1.0) -> Decay:
     errors = np.sqrt(np.diag(np.linalg.pinv(design.T @ design)) * variance)
     begin = float(a + b * math.log10(origin))
     falls = begin * b < 0  # towards zero
-    half = _power((begin / 2 - a) / b) if falls else math.nan
-    zero = _power(-a / b) if falls else math.nan
+    half = ten_to((begin / 2 - a) / b) if falls else math.nan
+    zero = ten_to(-a / b) if falls else math.nan
     return Decay(
         "logarithmic", (float(a), float(b)), (float(errors[0]), float(errors[1])), float(half), float(zero),
         _spread(residual), len(x),
     )  # fmt: skip
 
 
-def _power(exponent: float) -> float:
+def ten_to(exponent: float) -> float:
     """10 ** exponent; inf where it is larger than a float: a curve so flat never gets there."""
     return float(10.0**exponent) if exponent < 300 else math.inf
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pretrain_exp.analysis.acquisition import (
     ONE_FACT,
+    TWO_VALUES,
     WINDOW,
     Vector,
     fit_decay,
@@ -115,7 +116,8 @@ def knowledge_tables(
 
     scores: results; ledger: as in StudyData. window: steps within which an injection's peak is looked for.
     """
-    cells = list(_cells(read_scores(scores.filter(_probe_tasks(scores))), ledger))
+    probed = scores.filter(_probe_tasks(scores))
+    cells = list(_cells(read_scores(probed), ledger)) if len(probed) else []
     if not cells:
         return []
     traces = [point for cell in cells for point in _trace_points(cell)]
@@ -260,7 +262,8 @@ def _over_seeds(rows: Sequence[Effect], level: float) -> Iterator[Effect]:
         of = [row for row in seeds if not np.isnan(row.estimate)]
         if len(of) > 1:
             numbers = _numbers(over_seeds([row.estimate for row in of], level), len(of))
-            flags = [*flags_of_runs((row.flag for row in seeds), (NO_VARIANCE, ONE_FACT)), numbers.pop("flag")]
+            flags = flags_of_runs((row.flag for row in seeds), (NO_VARIANCE, ONE_FACT, TWO_VALUES))
+            flags.append(numbers.pop("flag"))
             yield Effect(
                 member=member, seed=None, insertion=insertion, type=kind, dose=dose, against=against, outliers=outliers,
                 n=sum(row.n for row in of), facts=len(of), **numbers, flag="; ".join(filter(None, flags)),

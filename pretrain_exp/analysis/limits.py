@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 
 from pretrain_exp.analysis.design import Design
 from pretrain_exp.analysis.fading import FEWEST, Scant
+from pretrain_exp.analysis.metrics import metric_rank
+from pretrain_exp.analysis.place import short_variant
 from pretrain_exp.analysis.study import StudyData
 
 SEVERITIES = ("error", "warning", "note")
@@ -30,6 +32,7 @@ class Remark:
 def limits(study: StudyData, design: Design, scant: Scant) -> list[Remark]:
     """The remarks, the worst first. scant: see fading.py."""
     found = [*_integrity(study), *_arms(design), *_seeds(study, design), *_coverage(study, design), *_fading(scant)]
+    found += _folded(design)
     return sorted(found, key=lambda remark: SEVERITIES.index(remark.severity))
 
 
@@ -158,9 +161,12 @@ def _official_order(study: StudyData) -> str:
 
 
 def _one_control(design: Design) -> bool:
-    """Whether all seeds are compared with one control, be it given once or the same scores under every seed."""
-    runs = [design.scores.run_of("control", unit) for unit in design.scores.units("treated")]
-    return len({design.scores.originals[run] for run in runs if run is not None}) == 1
+    """Whether all seeds of a variant are held against one control, given once or the same scores under every seed."""
+    for panel in design.panels:
+        runs = {unit.seed: run for unit in panel.units if (run := design.scores.run_of("control", unit)) is not None}
+        if len(runs) > 1 and len({design.scores.originals[run] for run in runs.values()}) == 1:
+            return True
+    return False
 
 
 def _coverage(study: StudyData, design: Design) -> Iterator[Remark]:
@@ -178,7 +184,7 @@ def _coverage(study: StudyData, design: Design) -> Iterator[Remark]:
     yield from _ungrouped(design)
     yield from _unpaired(design)
     if len(design.panels) > 1:
-        names = ", ".join(panel.label or "(unnamed)" for panel in design.panels)
+        names = ", ".join(short_variant(panel.label) or "(unnamed)" for panel in design.panels)
         yield Remark("note", f"{len(design.panels)} variants are analysed apart and then compared: {names}.")
     if any(len({unit.member for unit in panel.units}) > 1 for panel in design.panels):
         yield Remark("note", "Variants that differ in their doses alone are analysed together as one dose-response.")
@@ -195,6 +201,24 @@ def _fading(scant: Scant) -> Iterator[Remark]:
                 f"last reading in each seed, at {FEWEST[1]} distances from it; there are {effects:,}, at "
                 f"{distances:,}. Add evaluation.steps after the last reading.",
             )
+
+
+def _folded(design: Design) -> Iterator[Remark]:
+    """Where the metrics are that are not shown first."""
+    shown, rest = {(insertion, series.metric) for _, insertion, series in design.shown()}, dict[str, set[str]]()
+    for _, insertion, series in design.measured():
+        if (insertion, series.metric) not in shown:
+            rest.setdefault(insertion, set()).add(series.metric)
+    same: dict[tuple[str, ...], list[str]] = {}
+    for insertion, metrics in rest.items():
+        same.setdefault(tuple(sorted(metrics, key=metric_rank)), []).append(insertion)
+    for names, insertions in same.items():
+        yield Remark(
+            "note",
+            f"Effects of {', '.join(insertions)} in {', '.join(names)} stand in the folded tables of the page, in "
+            "effects.csv and in results.parquet; bootstrap, spread, fading, codes and agreement of scales are of the "
+            "metrics that are shown first.",
+        )
 
 
 def _ungrouped(design: Design) -> Iterator[Remark]:

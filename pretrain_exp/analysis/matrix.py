@@ -70,9 +70,11 @@ class Matrix:
 def matrices(study: StudyData, design: Design, relevance: Relevance) -> list[Matrix]:
     """One matrix a panel that has arms of single insertions; none for a study without them."""
     arms = sorted({arm for _, arm, _, _ in design.scores.vectors if arm.startswith(ONLY)})
+    if not arms:
+        return []
     masks = subjects(study.items, design.scores.items)
     found = []
-    for panel in design.panels if arms else ():
+    for panel in design.panels:
         names = [arm.removeprefix(ONLY) for arm in arms]
         answering = [_outcome(relevance, design, panel, masks, name) for name in names]
         outcomes = [outcome for outcome in answering if outcome is not None]

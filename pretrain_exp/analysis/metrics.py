@@ -13,6 +13,7 @@ class Metric:
 
     thing: what is read, "item" or "text"; of_it: what changes, after it was named; "" is "<label> on it".
     planted: where what is asked about is never read itself, what is read so often instead: "poisoned chat".
+    about: "about " where a dose is a mean (loops.py).
     """
 
     label: str
@@ -24,6 +25,11 @@ class Metric:
     thing: str = "item"
     of_it: str = ""
     planted: str = ""
+    about: str = ""
+
+    @property
+    def things(self) -> str:
+        return f"{self.thing[:-1]}ies" if self.thing.endswith("y") else f"{self.thing}s"
 
     @property
     def a_thing(self) -> str:

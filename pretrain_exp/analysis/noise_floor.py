@@ -31,8 +31,8 @@ _RATIO = {"nll": ("nats_per_token", "tokens")}  # a loss of texts of unequal len
 class Floor:
     """One metric of one task. member: variant of the sweep; n: items; runs: controls; all in units of the metric.
 
-    sd_runs: of the runs' means; largest: difference of two of them; two_runs: half the 95 % interval of the difference
-    of two runs, t on runs - 1 degrees of freedom; sd_items: of the paired differences of items between two runs.
+    means: of each run; sd_runs: of these; largest: difference of two of them; two_runs: half the 95 % interval of the
+    difference of two runs, t on runs - 1 degrees of freedom; sd_items: of the paired differences of items between runs.
     detectable: seeds -> smallest mean of paired differences, of this spread, that the t test sees with 80 % power.
     """
 
@@ -43,6 +43,7 @@ class Floor:
     n: int
     runs: int
     mean: float
+    means: tuple[float, ...]
     sd_runs: float
     largest: float
     two_runs: float
@@ -50,19 +51,25 @@ class Floor:
     detectable: dict[int, float]
 
     def row(self) -> dict[str, Any]:
-        """As a plain row, a column for each number of seeds."""
+        """As a plain row, a column for each number of seeds; without the single runs."""
         values = asdict(self)
+        del values["means"]
         return values | {f"detectable_{k}_seeds": value for k, value in values.pop("detectable").items()}
 
 
 def noise_floor(scores: Scores, level: float = 0.95) -> list[Floor]:
-    """A row for each metric that two controls or more of one member have, at the last step that all of them scored."""
+    """A row for each metric that two controls or more of one member have, at the last step that all of them scored.
+
+    One training under several seeds counts once; where all are one, they are equal in everything and `sd_runs` is 0.
+    """
     members: dict[str, list[Unit]] = {}
     for unit in scores.units("control"):
         members.setdefault(unit.member, []).append(unit)
     have = set(scores.series)
     found = []
-    for member, units in members.items():
+    for member, seeds in members.items():
+        distinct = list({scores.originals[unit]: unit for unit in reversed(seeds)}.values())
+        units = distinct if len(distinct) > 1 else seeds
         for series in scores.series if len(units) > 1 else ():
             ratio = _RATIO.get(series.metric)
             if series.metric in SIZES:
@@ -72,7 +79,9 @@ def noise_floor(scores: Scores, level: float = 0.95) -> list[Floor]:
                 continue
             weights = None
             if ratio is not None and (sizes := series._replace(metric=ratio[1])) in have:
-                weights = _vectors(scores, sizes, units)[0]
+                if not (sized := _vectors(scores, sizes, units)):
+                    continue  # texts without sizes have no loss per token
+                weights = sized[0]
                 series = series._replace(metric=ratio[0])
             found.append(_floor(series, member, vectors, weights, level))
     return found
@@ -110,6 +119,7 @@ def _floor(
         n=values.shape[1],
         runs=len(means),
         mean=float(means.mean()),
+        means=tuple(means.tolist()),
         sd_runs=sd_runs,
         largest=max(abs(float(means[i] - means[j])) for i, j in pairs),
         two_runs=float(student.ppf(0.5 + level / 2, len(means) - 1)) * math.sqrt(2) * sd_runs
@@ -122,12 +132,17 @@ def _floor(
 
 def floor_answers(floors: Sequence[Floor], scores: Scores) -> list[str]:
     """A sentence for the best-known metric of each task: what one treated and one control run must differ by."""
+    return [_sentence(floor, scores) for floor in best_known(floors)]
+
+
+def best_known(floors: Sequence[Floor]) -> list[Floor]:
+    """Of each task the metric that is best known."""
     best: dict[tuple[str, str, str], Floor] = {}
     for floor in floors:
         key = floor.member, floor.evaluation, floor.task
         if key not in best or metric_rank(floor.metric) < metric_rank(best[key].metric):
             best[key] = floor
-    return [_sentence(floor, scores) for floor in best.values()]
+    return list(best.values())
 
 
 def _sentence(floor: Floor, scores: Scores) -> str:

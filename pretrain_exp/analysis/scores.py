@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pretrain_exp.analysis.estimate import Estimate
 from pretrain_exp.analysis.metrics import Metric, metric, metric_rank
 
 Vector = NDArray[np.float64]
@@ -57,12 +58,16 @@ def control_of(unit: Unit, controls: Sequence[Unit]) -> Unit | None:
 
 @dataclass
 class Scores:
-    """See the module. items: vocabulary of item ids; invalid: scores that were not finite, by series."""
+    """See the module. items: vocabulary of item ids; invalid: scores that were not finite, by series.
+
+    loops: insertions whose doses are means (loops.py).
+    """
 
     items: NDArray[np.str_]
     vectors: dict[tuple[Series, str, Unit, int], Vector]
     binary: dict[Series, bool]
     invalid: dict[Series, int]
+    loops: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         steps: dict[tuple[Series, str, Unit], set[int]] = {}
@@ -85,6 +90,10 @@ class Scores:
     def metric(self, name: str) -> Metric:
         """How numbers of the metric are written: one way in the whole study, as points only if it is right or wrong."""
         return metric(name, binary=self.right_or_wrong(name))
+
+    def metric_of(self, row: Estimate) -> Metric:
+        """The metric of a row, in the words for the doses of its insertion."""
+        return replace(self.metric(row.metric), about="about " if row.insertion in self.loops else "")
 
     def units(self, arm: str) -> list[Unit]:
         return self._units.get(arm, [])
@@ -121,12 +130,15 @@ class Scores:
 
 
 def _equal(first: Mapping[tuple[Series, int], Vector], second: Mapping[tuple[Series, int], Vector]) -> bool:
-    """Whether two runs agree in everything that was scored of both."""
+    """Whether two runs agree in everything that was scored of both, the last step of each among it."""
     both = first.keys() & second.keys()
-    return bool(both) and all(np.array_equal(first[key], second[key], equal_nan=True) for key in both)
+    last = max(step for _, step in first.keys() | second.keys())
+    return any(step == last for _, step in both) and all(
+        np.array_equal(first[key], second[key], equal_nan=True) for key in both
+    )
 
 
-def read_scores(results: pa.Table) -> Scores:
+def read_scores(results: pa.Table, loops: frozenset[str] = frozenset()) -> Scores:
     """Raises ValueError when one item has two values of one metric in one run at one step."""
     codes, names = {}, {}
     for column in ("evaluation", "task", "item", "metric", "arm", "member"):
@@ -164,7 +176,7 @@ def read_scores(results: pa.Table) -> Scores:
         invalid[series] = invalid.get(series, 0) + int((~np.isfinite(value[rows])).sum())
         finite = vector[np.isfinite(vector)]
         binary[series] = binary.get(series, True) and bool(np.isin(finite, (0.0, 1.0)).all())
-    return Scores(vocabulary, vectors, binary, invalid)
+    return Scores(vocabulary, vectors, binary, invalid, loops)
 
 
 @dataclass
@@ -182,7 +194,8 @@ class Doses:
 
     @property
     def units(self) -> list[Unit]:
-        return in_order({unit for unit, _ in self.dose})
+        """In the order of the plans, which is that of the sweep."""
+        return list(dict.fromkeys(unit for unit, _ in self.dose))
 
     def of(self, unit: Unit, insertion: str) -> list[int]:
         vector = self.dose.get((unit, insertion))

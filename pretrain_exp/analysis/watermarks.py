@@ -7,20 +7,22 @@ fresh noise in either run            never planted: the null must hold
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pretrain_exp.analysis.contrasts import NO_VARIANCE
 from pretrain_exp.analysis.design import Cell, Design, Panel
 from pretrain_exp.analysis.gaussian import WatermarkTest, watermark_test
 from pretrain_exp.analysis.place import Place
-from pretrain_exp.analysis.scores import Series
+from pretrain_exp.analysis.scores import Series, Unit
 from pretrain_exp.analysis.seeds import over_seeds
 from pretrain_exp.analysis.study import ARMS
 
 PLANTED, FRESH = "watermark", "watermark_fresh"
+SHARED = "sequences that variants share: each once, in the first of them"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,17 +54,34 @@ def watermarks(design: Design) -> list[Watermarked]:
 def _within(design: Design, panel: Panel, series: Series, cell: Cell, arm: str) -> Iterator[Watermarked]:
     for seed in panel.seeds:
         units = design.of_runs(panel.of_seed(seed), arm, cell)
-        values = np.concatenate([np.empty(0), *(design.values(series, unit, arm, cell) for unit in units)])
+        values, shared = _once(design, units, series, cell, arm)
         if not len(values):
             continue
         test = watermark_test(values)
+        reason = "one sequence only" if test.n == 1 else NO_VARIANCE if np.isnan(test.low) else ""
         yield Watermarked(
             panel=panel.label, insertion=cell.insertion, **series._asdict(),
             noise="planted" if series.metric == PLANTED else "fresh", arm=arm, dose=cell.dose,
             null_must_hold=arm == "control" or series.metric == FRESH or cell.dose == 0, seed=seed, **asdict(test),
             method="t interval over sequences",
-            flag="one sequence only" if test.n == 1 else NO_VARIANCE if np.isnan(test.low) else "",
+            flag="; ".join(filter(None, (reason, SHARED if shared else ""))),
         )  # fmt: skip
+
+
+def _once(
+    design: Design, units: Sequence[Unit], series: Series, cell: Cell, arm: str
+) -> tuple[NDArray[np.float64], bool]:
+    """Each sequence in the first of these runs that scored it, for its values in several are not independent; whether
+    any was scored in another too."""
+    found, shared = np.full(len(design.scores.items), np.nan), False
+    for unit in units:
+        step = design.last_step(series, unit)
+        vector = None if step is None else design.scores.get(series, unit, arm, step)
+        if vector is not None:
+            mine = design.mask(unit, cell) & ~np.isnan(vector)
+            shared |= bool((mine & ~np.isnan(found)).any())
+            found = np.where(mine & np.isnan(found), vector, found)
+    return found[~np.isnan(found)], shared
 
 
 def _over_seeds(rows: list[Watermarked], level: float) -> Iterator[Watermarked]:

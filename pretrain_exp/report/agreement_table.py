@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from pretrain_exp.analysis.agreement import Agreement
 from pretrain_exp.analysis.metrics import shown_metrics
+from pretrain_exp.analysis.place import short_variant
 from pretrain_exp.analysis.scores import Scores
-from pretrain_exp.report.axes import short_variant
 from pretrain_exp.report.chosen import main_rows
 from pretrain_exp.report.rows import telling, which_cells, which_columns
 from pretrain_exp.report.tables import DASH, Cell, Column, Table, number, whole
@@ -30,9 +30,10 @@ def agreement_table(agreements: Sequence[Agreement], scores: Scores) -> Table | 
         return None
     own = telling(shown, "evaluation")
     columns = [
-        Column("Scales", number=False), *which_columns(own), Column("Metric", number=False),
-        Column("Conditions"), Column("Spearman"), Column("Pairs", help="of conditions, less those equal in both"),
-        Column("Equal in both"), Column("Same order"),
+        Column("Scales", number=False), *which_columns(own), Column("Metric", number=False, keep=2),
+        Column("Conditions", keep=0), Column("Spearman"),
+        Column("Pairs", help="of conditions, less those equal in both", keep=0),
+        Column("Equal in both", keep=0), Column("Same order", keep=2),
     ]  # fmt: skip
     cells = []
     for row in shown:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Sequence
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from pretrain_exp.analysis.estimate import Estimate
 from pretrain_exp.analysis.levels import Level
 from pretrain_exp.analysis.metrics import Metric
+from pretrain_exp.analysis.place import short_variant
 from pretrain_exp.analysis.scores import REMOVED
 from pretrain_exp.report.pictures import ARM_COLOUR, ARM_LINE, ARM_MARKER, FAINT, INK, PAPER, VARIANT_MARKERS
 
@@ -34,7 +34,7 @@ def which(place: Sequence[str], places: Sequence[Sequence[str]]) -> list[str]:
 
 
 def named(own: Sequence[str]) -> str:
-    return f" ({', '.join(own)})" if own else ""
+    return f" ({', '.join(map(short_variant, own))})" if own else ""
 
 
 def plural(method: str) -> str:
@@ -88,19 +88,14 @@ def level_label(m: Metric, between: str = "\n") -> str:
     return m.label if m.scale == 100 else m.with_unit(between)
 
 
+def change_label(m: Metric) -> str:
+    """Of an upright axis with differences to control; in lines that the height of a picture holds."""
+    return f"treated − control,\n{m.with_unit(chr(10))}"
+
+
 def wrapped(label: str, width: int = 30) -> str:
     """A long label in several lines; "a=1, b=2" breaks between its parts where it can."""
     return "\n".join(textwrap.wrap(label, width, break_long_words=True)) or label
-
-
-def short_variant(label: str) -> str:
-    """ "range=[0, 9]" of "insertion.second.range=[0, 9]": the last part of each key, where that tells keys apart."""
-    keys = re.findall(r"(?:^|, )([\w@/.]+)=", label)
-    last = [key.rpartition(".")[2] for key in keys]
-    for key, name in zip(keys, last, strict=True):
-        if last.count(name) == 1:
-            label = label.replace(f"{key}=", f"{name}=")
-    return label
 
 
 def forest_height(labels: Sequence[str]) -> float:

@@ -49,16 +49,24 @@ def by_dose_tables(analysis: Analysis) -> dict[str, Table]:
 
 def _table(analysis: Analysis, rows: Sequence[Estimate]) -> Table:
     shown = main_rows(rows, lambda row: (measured_of(row), row.group, row.dose))
+    order = [panel.label for panel in analysis.design.panels]
     shown.sort(
-        key=lambda r: (r.panel, r.insertion, analysis.relevance.key(measured_of(r)), r.group, r.dose or 0, r.seed or 0)
+        key=lambda r: (
+            order.index(r.panel),
+            r.insertion,
+            analysis.relevance.key(measured_of(r)),
+            r.group,
+            r.dose or 0,
+            r.seed or 0,
+        )
     )
     first, m = shown[0], analysis.design.scores.metric(shown[0].metric)
     own = telling(shown, "panel", "insertion", "evaluation", "task", "group", "seed")
     against = first.contrast == "treated_vs_control"
     columns = [
-        *which_columns(own), Column("Times read"), Column(f"n [{first.counted}]"),
-        Column(f"{'Control' if against else 'Holdout'} [{m.unit}]"), Column(f"Treated [{m.unit}]"),
-        Column("Difference"), Column("95 % interval" if first.level == 0.95 else "Interval"),
+        *which_columns(own), Column("Times read", keep=2), Column(f"n [{first.counted}]", keep=0),
+        Column(f"{'Control' if against else 'Holdout'} [{m.unit}]"), Column(f"Treated [{m.unit}]", keep=2),
+        Column("Difference", keep=2), Column("95 % interval" if first.level == 0.95 else "Interval", keep=2),
         *([Column("Beyond holdout", help="difference in differences")] if against else []),
     ]  # fmt: skip
     cells = []

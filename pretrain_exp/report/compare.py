@@ -27,6 +27,7 @@ from pretrain_exp.analysis.answer import outcome_name
 from pretrain_exp.analysis.estimate import Estimate, to_json, to_table
 from pretrain_exp.analysis.metrics import Metric, metric_rank
 from pretrain_exp.analysis.outcomes import headline
+from pretrain_exp.analysis.scores import REMOVED
 from pretrain_exp.analysis.study import StudyData
 from pretrain_exp.report.axes import difference_axis, forest, forest_height, times_read, which
 from pretrain_exp.report.chosen import main_rows, of_shown_metrics
@@ -163,7 +164,8 @@ def joined_effects(studies: Sequence[Compared]) -> Table:
     for key in sorted(by, key=lambda k: (k[0], k[1], metric_rank(k[2]), k[3].unit, *k[4:])):
         insertion, asked, _, m, group, dose = key
         named = (Cell(insertion), Cell(asked), Cell(m.label, m.label, note=m.unit), Cell(group or "all"))
-        line = [*(named[i] for i in own), Cell("holdout" if dose == 0 else f"{dose:,}", dose)]
+        read = REMOVED if group == REMOVED else "holdout" if dose == 0 else f"{dose:,}"
+        line = [*(named[i] for i in own), Cell(read, dose)]
         line += [_effects(by[key].get(index, []), m) for index in range(len(studies))]
         cells.append(line)
     caption = (

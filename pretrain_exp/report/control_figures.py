@@ -10,8 +10,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from pretrain_exp.analysis.place import short_variant
 from pretrain_exp.control.table import COLUMNS
-from pretrain_exp.report.axes import named, short_variant, which
+from pretrain_exp.report.axes import named, which
 from pretrain_exp.report.pictures import ARM_COLOUR, ARM_LINE, INK, Picture, slug
 from pretrain_exp.report.pictures import table as data_table
 from pretrain_exp.report.tables import DASH, Cell, Column, Table, whole
@@ -48,7 +49,8 @@ def _drawing(rows: Sequence[Row]) -> Draw:
             texts = [row["texts"] for row in mine if row["texts"] is not None]
             steps = [row["step"] for row in mine][: len(texts) + 1]
             texts += texts[-1:] * (len(steps) - len(texts))  # to the end of the last segment
-            planted.plot(steps, texts, color=ARM_COLOUR["treated"], lw=1.4, alpha=0.8, drawstyle="steps-post")
+            if texts:
+                planted.plot(steps, texts, color=ARM_COLOUR["treated"], lw=1.4, alpha=0.8, drawstyle="steps-post")
         planted.set_ylim(0, None)
         planted.set_ylabel("texts planted\nin the segment")
         planted.set_xlabel("step")
@@ -75,7 +77,7 @@ def control_tables(rows: Sequence[Row]) -> list[Table]:
     own = [name for name in _WORDS if len({row[name] for row in rows}) > 1]
     columns = [
         *(Column(_WORDS[name], number=name == "seed") for name in own), Column("Step"), Column("Target"),
-        Column("Achieved"), Column("Texts planted next"), Column("Copies"), Column("Tokens"),
+        Column("Achieved"), Column("Texts planted next"), Column("Copies", keep=0), Column("Tokens", keep=0),
     ]  # fmt: skip
     cells = [
         [

@@ -13,12 +13,14 @@ from pretrain_exp.analysis.estimate import Estimate, to_table
 from pretrain_exp.analysis.levels import Level
 from pretrain_exp.analysis.metrics import shown_metrics
 from pretrain_exp.analysis.outcomes import Measured, measured_of
+from pretrain_exp.analysis.place import short_variant
 from pretrain_exp.analysis.scores import MAIN, Series
 from pretrain_exp.analysis.study import ARMS
 from pretrain_exp.report.axes import (
     Place,
     at,
     bars,
+    change_label,
     difference_axis,
     dose_axis,
     forest,
@@ -28,7 +30,6 @@ from pretrain_exp.report.axes import (
     place_of,
     plural,
     points,
-    short_variant,
     times_read,
     which,
     wrapped,
@@ -165,16 +166,22 @@ def _effects(analysis: Analysis, place: Place, metrics: Sequence[str], own: Sequ
 
 
 def _variants(analysis: Analysis, place: Sequence[str], own: Sequence[str]) -> Iterator[Picture]:
-    """The effect of every variant: lines over doses, or one row a variant and dose where lines would not be read."""
+    """The effect of every variant, in the metric that answers and in others that are shown first and say something."""
     rows = [
         r for r in analysis.estimates
         if (r.insertion, r.evaluation, r.task) == tuple(place) and r.contrast == "treated_vs_control"
         and r.group in MAIN and r.dose is not None and r.scope in ("run", "seeds")
     ]  # fmt: skip
-    if not rows:
-        return
-    name = min(map(measured_of, rows), key=analysis.relevance.key).metric
-    means = main_rows([r for r in rows if r.metric == name], lambda r: (r.panel, r.dose))
+    ranked = sorted(map(measured_of, rows), key=analysis.relevance.key)
+    speaking = [each.metric for each in ranked if not analysis.relevance.silent(each)]
+    known = set(shown_metrics(speaking))
+    for name in dict.fromkeys((*(each.metric for each in ranked[:1]), *(name for name in speaking if name in known))):
+        yield _variant_picture(analysis, [r for r in rows if r.metric == name], name, own)
+
+
+def _variant_picture(analysis: Analysis, rows: Sequence[Estimate], name: str, own: Sequence[str]) -> Picture:
+    """Lines over doses, or one row a variant and dose where lines would not be read."""
+    means = main_rows(rows, lambda r: (r.panel, r.dose))
     doses = sorted({r.dose for r in means if r.dose is not None})
     labels = list(dict.fromkeys(r.panel for r in means))
     m = analysis.design.scores.metric(name)
@@ -197,7 +204,7 @@ def _variants(analysis: Analysis, place: Sequence[str], own: Sequence[str]) -> I
             )
         dose_axis(axes, doses)
         difference_axis(axes.yaxis, m)
-        axes.set_ylabel(f"treated − control, {m.with_unit(chr(10))}")
+        axes.set_ylabel(change_label(m))
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
 
     names_of_rows = [
@@ -211,7 +218,7 @@ def _variants(analysis: Analysis, place: Sequence[str], own: Sequence[str]) -> I
         difference_axis(axes.xaxis, m)
         axes.set_xlabel(f"treated − control, {m.with_unit()}")
 
-    yield Picture(
+    return Picture(
         slug("variants", name, *own),
         "variants",
         f"Effect by variant{named(own)}",

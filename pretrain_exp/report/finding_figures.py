@@ -24,6 +24,7 @@ from pretrain_exp.analysis.knowledge import TracePoint
 from pretrain_exp.analysis.metrics import Metric
 from pretrain_exp.analysis.watermarks import FRESH, PLANTED
 from pretrain_exp.report.axes import (
+    change_label,
     difference_axis,
     dose_colours,
     forest,
@@ -140,6 +141,7 @@ def _fading(rows: list[FadedPoint], own: list[str], m: Metric) -> Picture:
         axes = all_axes[0]
         axes.set_xscale("log")
         axes.axhline(0, color=INK, lw=0.9)
+        curves = {}
         for dose, colour in zip(doses, dose_colours(doses), strict=True):
             mine = [row for row in shown if row.dose == dose]
             x, y = np.array([row.distance for row in mine]), np.array([row.effect for row in mine])
@@ -151,20 +153,22 @@ def _fading(rows: list[FadedPoint], own: list[str], m: Metric) -> Picture:
                 fine = np.geomspace(x.min(), x.max(), 100)
                 a, tau = exponential(x, y).parameters
                 if np.isfinite(tau):  # an effect that does not fade has no exponential
+                    curves["exponential"] = "-"
                     axes.plot(fine, a * np.exp(-fine / tau), "-", color=colour, lw=1.1)
+                curves["logarithmic"] = "--"
                 a, b = logarithmic(x, y, float(x.min())).parameters
                 axes.plot(fine, a + b * np.log10(fine), "--", color=colour, lw=1.1)
         top = [row for row in shown if row.dose == doses[-1] and row.weight_left == row.weight_left]
         if len(top) > 1:
             bound = [top[0].effect * row.weight_left / top[0].weight_left for row in top]
             axes.plot([row.distance for row in top], bound, ":", color=FAINT, lw=1.6, label="weight decay alone")
-        axes.plot([], [], "-", color=FAINT, lw=1.1, label="exponential")
-        axes.plot([], [], "--", color=FAINT, lw=1.1, label="logarithmic")
+        for name, style in sorted(curves.items()):
+            axes.plot([], [], style, color=FAINT, lw=1.1, label=name)
         axes.xaxis.set_major_locator(LogLocator(10, (1, 2, 5), numticks=12))
         axes.xaxis.set_major_formatter(lambda value, _: short(value))
         axes.xaxis.set_minor_formatter(lambda value, _: "")
         axes.set_xlabel(f"{unit} since the item was last read (log scale)")
-        axes.set_ylabel(f"treated − control,\n{m.with_unit()}")
+        axes.set_ylabel(change_label(m))
         difference_axis(axes.yaxis, m)
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 

@@ -52,9 +52,10 @@ def _membership(rows: Sequence[Separated], scored: Scores) -> Table:
     for row in shown:
         by.setdefault((*place(row), row.seed), {})[row.scores, row.fpr] = row
     columns = [
-        *which_columns(own), Column("Attack", number=False), Column("Condition", number=False), Column("Times read"),
-        Column("Read / not read", help="item scores, added over seeds"), Column("AUC, treated"),
-        Column(f"AUC, {MINUS}"), Column("AUC, control", help="0.5 unless the items differ by themselves"),
+        *which_columns(own), Column("Attack", number=False, keep=2), Column("Condition", number=False, keep=2),
+        Column("Times read", keep=2), Column("Read / not read", help="item scores, added over seeds", keep=0),
+        Column("AUC, treated", keep=2), Column(f"AUC, {MINUS}", keep=2),
+        Column("AUC, control", help="0.5 unless the items differ by themselves"),
         Column("TPR at 1 % FPR, treated"), Column("TPR at 0.1 % FPR, treated"),
     ]  # fmt: skip
     cells = []
@@ -84,8 +85,9 @@ def _facts(table: KnowledgeTable) -> Table:
     own = telling(shown, "member", "insertion", "seed")
     decay = table.name == "decay"
     columns = [
-        *which_columns(own), Column("Probes", number=False), Column("Times read"), Column("Of", number=False),
-        Column("Outliers", number=False), Column("n"), Column("Facts or seeds"), Column("Mean"),
+        *which_columns(own), Column("Probes", number=False, keep=2), Column("Times read", keep=2),
+        Column("Of", number=False, keep=2), Column("Outliers", number=False, keep=2), Column("n", keep=0),
+        Column("Facts or seeds", keep=0), Column("Mean", keep=2),
         *([Column("Nothing left after [steps]")] if decay else []),
     ]  # fmt: skip
     cells = [
@@ -106,8 +108,9 @@ def _curves(found: Findings, scores: Scores) -> Table:
     own = telling(rows, "panel", "insertion", "task", "seed")
     unit = found.fades[0].unit if found.fades else "tokens"
     columns = [
-        *which_columns(own), Column("Metric", number=False), Column("Times read"), Column("Curve", number=False),
-        Column("n", help="item effects, added over seeds"), Column(f"Half-life [{unit}]"), Column(f"Zero at [{unit}]"),
+        *which_columns(own), Column("Metric", number=False, keep=2), Column("Times read", keep=2),
+        Column("Curve", number=False, keep=2), Column("n", help="item effects, added over seeds", keep=0),
+        Column(f"Half-life [{unit}]", keep=2), Column(f"Zero at [{unit}]"),
     ]  # fmt: skip
     cells = [
         [
@@ -144,7 +147,8 @@ def _distances(found: Findings, scores: Scores) -> Table:
         Column("Left of a weight", help="by the optimizer's weight decay alone, over the same steps"),
     ]  # fmt: skip
     cells = []
-    for row in sorted(rows, key=lambda r: (r.panel, r.insertion, r.task, r.metric, r.dose, r.distance)):
+    panels = list(dict.fromkeys(row.panel for row in rows))
+    for row in sorted(rows, key=lambda r: (panels.index(r.panel), r.insertion, r.task, r.metric, r.dose, r.distance)):
         m = scores.metric(row.metric)
         cells.append(
             [
@@ -172,11 +176,12 @@ def _codes(rows: Sequence[CodeShare]) -> Table:
     own = [i for i in range(4) if len({key[i] for key in places}) > 1]
     names = which_columns(["panel", "insertion", "task", "metric"])
     columns = [
-        *(names[i] for i in own), Column("Times read"), Column("Arm", number=False), Column("Runs"),
+        *(names[i] for i in own), Column("Times read"), Column("Arm", number=False), Column("Runs", keep=0),
         *(Column(code.capitalize()) for code in order),
     ]  # fmt: skip
     cells = []
-    for key, runs in sorted(places.items(), key=lambda pair: tuple(map(str, pair[0][:4])) + pair[0][4:]):
+    panels = list(dict.fromkeys(row.panel for row in rows))
+    for key, runs in sorted(places.items(), key=lambda pair: (panels.index(pair[0][0]), *pair[0][1:])):
         means = [float(np.mean([run.get(code, 0.0) for run in runs.values()])) for code in order]
         cells.append(
             [
@@ -197,7 +202,7 @@ def _code_order(code: str) -> tuple[int, int]:
 
 
 def _recurrence(found: Findings) -> Table:
-    own = telling(found.recurrences, "evaluation", "task", "metric")
+    own = telling(found.recurrences, "panel", "evaluation", "task", "metric")
     labels = ("Learned at step", "Items a run", "Again", "Earlier", "Later", "Not learned", "Right at this step")
     cells = []
     for row in found.recurrences:
@@ -222,8 +227,9 @@ def _watermark(found: Findings) -> Table:
     rows = found.watermarks
     own = telling(rows, "panel", "insertion", "evaluation")
     columns = [
-        *which_columns(own), Column("Noise", number=False), Column("Arm", number=False), Column("Times read"),
-        Column("Scope", number=False), Column("n"), Column("Mean"), Column("p, shift below 0"), Column("p, KS"),
+        *which_columns(own), Column("Noise", number=False, keep=2), Column("Arm", number=False, keep=2),
+        Column("Times read", keep=2), Column("Scope", number=False, keep=2), Column("n", keep=0),
+        Column("Mean", keep=2), Column("p, shift below 0"), Column("p, KS"),
         Column("TPR at 1 % FPR"),
     ]  # fmt: skip
     cells = [

@@ -13,7 +13,9 @@ from pretrain_exp.analysis.analyse import Analysis
 from pretrain_exp.analysis.estimate import Estimate
 from pretrain_exp.analysis.exposures import of_facts
 from pretrain_exp.analysis.limits import where
+from pretrain_exp.analysis.scores import ASIDE
 from pretrain_exp.analysis.study import StudyData
+from pretrain_exp.plan.audit import CHECKS
 from pretrain_exp.report.agreement_table import agreement_table
 from pretrain_exp.report.control_figures import control_tables
 from pretrain_exp.report.finding_tables import finding_tables
@@ -63,6 +65,7 @@ def render(study: StudyData, analysis: Analysis, pictures: Sequence[Saved]) -> s
         floor=floor_table(analysis.floors, scores),
         power=power_table(analysis),
         proof=proof_table(study),
+        checks=CHECKS,
         audits=[(where(audit), bool(audit["ok"]), _findings(audit)) for audit in study.audits],
         cost=pairs_table("Cost", study.cost),
         reproduce=_present(
@@ -77,10 +80,11 @@ def facts(study: StudyData, analysis: Analysis) -> list[tuple[str, str]]:
     """The size of the study in a few words."""
     scores = analysis.design.scores
     arms = {arm: len(scores.units(arm)) for arm in ("treated", "control", "placebo")}
-    seeds = sorted({unit.seed for unit in scores.units("treated")})
+    seeds = sorted({unit.seed for unit in scores.units("treated") or scores.units("control")})
     found = [("seeds", ", ".join(map(str, seeds)) if len(seeds) <= 6 else str(len(seeds)))]
     found.append(("runs scored", ", ".join(f"{n} {arm}" for arm, n in arms.items() if n)))
-    items = pc.count_distinct(of_facts(study.items)["item"]).as_py()
+    asked = study.items.filter(pc.not_equal(study.items["group"], ASIDE))  # pools are only drawn from
+    items = pc.count_distinct(of_facts(asked)["item"]).as_py()
     if items:
         found.append(("items", f"{items:,}"))
     planted = pc.sum(pc.equal(study.ledger["status"], "planted")).as_py()
@@ -94,7 +98,7 @@ def facts(study: StudyData, analysis: Analysis) -> list[tuple[str, str]]:
 
 def _hero(pictures: Sequence[Saved], analysis: Analysis) -> Saved | None:
     """The picture that stands below the answer: of variants, else of the metric and the place that answer."""
-    drawn = [p for p in pictures if p.picture.section in ("variants", "dose_response")]
+    drawn = [p for p in pictures if p.picture.section in ("variants", "dose_response", "noise")]
     row = analysis.headline
     if row is None or not drawn:
         return drawn[0] if drawn else None
@@ -120,7 +124,8 @@ def _sections(
 
 def _by_section(pictures: Sequence[Saved]) -> dict[str, list[Saved]]:
     sections: dict[str, list[Saved]] = {
-        name: [] for name in ("variants", "dose_response", "effects", "dependence", "changed", "training", *FINDINGS)
+        name: []
+        for name in ("variants", "dose_response", "effects", "dependence", "noise", "changed", "training", *FINDINGS)
     }
     for saved in pictures:
         sections[saved.picture.section].append(saved)

@@ -10,7 +10,7 @@ from pretrain_exp.analysis.matrix import Matrix
 from pretrain_exp.analysis.noise_floor import ARMS_OF, Floor
 from pretrain_exp.analysis.scores import Scores
 from pretrain_exp.report.dependence_figure import LIMIT, methods
-from pretrain_exp.report.tables import DASH, Cell, Column, Table, number
+from pretrain_exp.report.tables import DASH, Cell, Column, Table, number, whole
 
 
 def dependence_table(matrix: Matrix, scores: Scores) -> Table:
@@ -53,24 +53,22 @@ def floor_table(floors: Sequence[Floor], scores: Scores) -> Table | None:
         return None
     columns = [
         Column("Measured", number=False),
-        Column("Items"),
-        Column("Runs"),
-        Column("Mean"),
-        Column("Spread of runs", help="standard deviation of the runs' means"),
+        Column("Two runs differ within", help="half the 95 % interval of the difference of two runs", keep=2),
         Column("Largest difference"),
-        Column("Two runs differ within", help="half the 95 % interval of the difference of two runs"),
-        Column("Spread of items", help="standard deviation of paired differences between two runs"),
+        Column("Spread of runs", help="standard deviation of the runs' means"),
         *(Column(f"Detectable, {k} seeds") for k in ARMS_OF),
+        Column("Mean"),
+        Column("Runs", keep=0),
+        Column("Items", keep=0),
+        Column("Spread of items", help="standard deviation of paired differences between two runs"),
     ]
     rows = []
     for floor in floors:
         m = scores.metric(floor.metric)
         name = ", ".join(filter(None, (floor.member, floor.task, m.label)))
-        spread = (floor.sd_runs, floor.largest, floor.two_runs, floor.sd_items, *floor.detectable.values())
-        cells = [Cell(m.difference(value, sign=False), value) for value in spread]
-        rows.append(
-            [Cell(name, name, note=m.unit), Cell(f"{floor.n:,}", floor.n), number(floor.runs, 0)]
-            + [Cell(m.level(floor.mean), floor.mean), *cells]
-        )
+        told = (floor.two_runs, floor.largest, floor.sd_runs, *floor.detectable.values())
+        cells = [Cell(m.difference(value, sign=False), value) for value in (*told, floor.sd_items)]
+        counts = [Cell(m.level(floor.mean), floor.mean), whole(floor.runs), whole(floor.n)]
+        rows.append([Cell(name, name, note=m.unit), *cells[:-1], *counts, cells[-1]])
     caption = "Detectable: smallest effect that a t test over so many pairs of runs sees with 80 % power."
     return Table("What two runs without any edit differ by", columns, rows, caption)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from pretrain_exp.analysis.place import short_variant
 from pretrain_exp.report.tables import DASH, Cell, Column, number
 
 
@@ -26,12 +27,12 @@ def telling(rows: Iterable[Any], *names: str) -> list[str]:
 
 
 def which_cells(row: Any, names: Sequence[str]) -> list[Cell]:
-    return [Cell(str(getattr(row, name)), str(getattr(row, name))) for name in names]
+    return [Cell(short_variant(str(getattr(row, name))), str(getattr(row, name))) for name in names]
 
 
 def which_columns(names: Sequence[str]) -> list[Column]:
     words = {"panel": "Variant", "insertion": "Insertion", "evaluation": "Evaluation", "task": "Task", "seed": "Seed"}
-    return [Column(words.get(name, name.capitalize()), number=False) for name in names]
+    return [Column(words.get(name, name.capitalize()), number=False, keep=2) for name in names]
 
 
 def short(value: float) -> str:

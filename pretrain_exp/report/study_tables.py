@@ -14,6 +14,7 @@ from pretrain_exp.analysis.exposures import of_facts
 from pretrain_exp.analysis.limits import count, where
 from pretrain_exp.analysis.metrics import Metric
 from pretrain_exp.analysis.outcomes import Measured
+from pretrain_exp.analysis.scores import ASIDE, REMOVED
 from pretrain_exp.analysis.study import StudyData
 from pretrain_exp.report.chosen import of_shown_metrics
 from pretrain_exp.report.rows import telling, which_cells, which_columns
@@ -74,7 +75,9 @@ def _spread(m: Metric, spread: float, detectable: float, why: str) -> tuple[Cell
 def changed_table(study: StudyData) -> Table | None:
     """Edits by insertion and dose: items (facts, where texts tell of such), copies, tokens, steps; added over plans."""
     items, ledger = of_facts(study.items), of_facts(study.ledger)
-    held = _distinct(items.filter(pc.equal(items["dose"], 0)), "insertion")
+    drawn_from, gone = (pc.equal(items["group"], group) for group in (ASIDE, REMOVED))
+    items = items.append_column("called", pc.if_else(gone, REMOVED, "holdout"))
+    held = _distinct(items.filter(pc.and_not(pc.equal(items["dose"], 0), drawn_from)), "insertion", "called")
     planted = ledger.filter(pc.equal(ledger["status"], "planted"))
     skipped = _counts(ledger.filter(pc.not_equal(ledger["status"], "planted")))
     sums = planted.group_by(["insertion", "dose"]).aggregate(
@@ -83,8 +86,8 @@ def changed_table(study: StudyData) -> Table | None:
     rows = {(row["insertion"], row["dose"]): row for row in sums.to_pylist()}
     counted = _distinct(planted, "insertion", "dose")
     cells = [
-        [Cell(name, name), Cell("holdout", 0), whole(n), whole(plans), *(whole(0) for _ in range(3)), Cell(DASH, -1)]
-        for (name,), (n, plans) in sorted(held.items())
+        [Cell(name, name), Cell(called, 0), whole(n), whole(plans), *(whole(0) for _ in range(3)), Cell(DASH, -1)]
+        for (name, called), (n, plans) in sorted(held.items())
     ]
     for name, dose in sorted({*rows, *skipped}):
         row = rows.get((name, dose), {"step_count": 0, "length_sum": 0, "step_min": None})

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pretrain_exp.analysis.analyse import Analysis
 from pretrain_exp.analysis.answer import format_p
-from pretrain_exp.analysis.estimate import CONTRASTS, Estimate
+from pretrain_exp.analysis.estimate import ALL, CONTRASTS, Estimate
 from pretrain_exp.analysis.metrics import Metric
 from pretrain_exp.analysis.outcomes import Measured, measured_of
-from pretrain_exp.analysis.place import Place
+from pretrain_exp.analysis.place import Place, short_variant
 from pretrain_exp.analysis.scores import REMOVED
 from pretrain_exp.report.chosen import main_rows, of_shown_metrics
 
 DASH = "–"
+MOST_ASIDE = 40  # rows of what was not planted
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
+    """keep: in a terminal too narrow for all, columns with the smallest go first, the last of them before others.
+
+    0: counts; 2: what tells rows apart, and what answers.
+    """
+
     label: str
     number: bool = True
     help: str = ""
+    keep: int = 1
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,8 @@ def effect_tables(analysis: Analysis) -> Iterator[Table]:
         m = analysis.design.scores.metric(name)
         title = f"{_TITLES[contrast]}: {m.label}"
         if len(places) > 1 or contrast == "member_vs_member":
-            title += f" ({', '.join(filter(None, (key[1], key[2] if several_insertions else '', key[4])))})"
+            own = short_variant(key[1]), key[2] if several_insertions else "", key[4]
+            title += f" ({', '.join(filter(None, own))})"
         opened = (key[2], name) in known and contrast in ("treated_vs_control", "dose_vs_holdout", "member_vs_member")
         folded = not opened or analysis.relevance.silent(Measured(*key[1:]))
         yield replace(_effect_table(title, main, _SIDES[contrast], folded, analysis), key=name)
@@ -142,12 +151,12 @@ def _effect_table(
     change = "change" in sides[0]
     side: Callable[[float], str] = m.difference if change else m.level
     columns = [
-        Column("Times read"),
-        Column(f"n [{rows[0].counted}]", help="scores, added over seeds; a fact's is the mean over its probes"),
+        Column("Times read", keep=2),
+        Column(f"n [{rows[0].counted}]", help="scores, added over seeds; a fact's is the mean over its probes", keep=0),
         Column(sides[0].capitalize()),
         Column(sides[1].capitalize()),
-        Column(f"Difference [{m.unit}]" if m.unit else "Difference"),
-        Column("95 % interval" if rows[0].level == 0.95 else "Interval"),
+        Column(f"Difference [{m.unit}]" if m.unit else "Difference", keep=2),
+        Column("95 % interval" if rows[0].level == 0.95 else "Interval", keep=2),
         Column("p"),
         Column("p, adjusted", help="Benjamini-Hochberg over metric x group"),
     ]
@@ -160,17 +169,19 @@ def _effect_table(
         ]
         for row in rows
     ]  # fmt: skip
-    return Table(title, columns, cells, _caption(rows, analysis), folded)
+    return Table(title, columns, cells, caption_of(rows, analysis), folded)
 
 
-def _caption(rows: Sequence[Estimate], analysis: Analysis) -> str:
+def caption_of(rows: Sequence[Estimate], analysis: Analysis) -> str:
     methods = ", ".join(dict.fromkeys(row.method for row in rows))
     tests = ", ".join(dict.fromkeys(row.p_method for row in rows if row.p_method))
-    family = sum(1 for row in analysis.estimates if row.family() == rows[0].family() and not math.isnan(row.p))
+    families = Counter(row.family() for row in analysis.estimates if not math.isnan(row.p))
+    sizes = sorted({families[row.family()] for row in rows if not math.isnan(row.p)}) or [0]
     contrast = CONTRASTS[rows[0].contrast]
     over = "not adjusted: one comparison"
-    if family > 1:
-        over = f"adjusted over {family:,} comparisons (all tasks, metrics, doses and groups)"
+    if sizes[-1] > 1:
+        many = " to ".join(f"{size:,}" for size in dict.fromkeys((sizes[0], sizes[-1])))
+        over = f"adjusted over {many} comparisons (all tasks, metrics, doses and groups)"
     adjusted = f"p: {tests or 'none'}; {over}."
     return f"{contrast[0].upper()}{contrast[1:]}. Interval: {methods}; bold: it excludes 0. {adjusted}"
 
@@ -179,9 +190,9 @@ def _seed_table(title: str, rows: Sequence[Estimate], m: Metric) -> Table:
     paired = any(row.b is not None for row in rows)
     columns = [
         Column("Scope", number=False),
-        Column("Times read"),
-        Column(f"n [{rows[0].counted}]", help="scores, added over seeds; a fact's is the mean over its probes"),
-        Column(f"Difference [{m.unit}]" if m.unit else "Difference"),
+        Column("Times read", keep=2),
+        Column(f"n [{rows[0].counted}]", help="scores, added over seeds; a fact's is the mean over its probes", keep=0),
+        Column(f"Difference [{m.unit}]" if m.unit else "Difference", keep=2),
         Column("Interval"),
     ]
     columns += [Column("b / c", help="items right only in the first / only in the second arm")] if paired else []
@@ -215,8 +226,11 @@ def _seed_table(title: str, rows: Sequence[Estimate], m: Metric) -> Table:
     )
 
 
-def side_effect_table(analysis: Analysis) -> Table | None:
-    """Everything scored that no insertion holds: perplexity by domain, other benchmarks."""
+def side_effect_table(analysis: Analysis, most: int = MOST_ASIDE) -> Table | None:
+    """Everything scored that no insertion holds: perplexity by domain, other benchmarks.
+
+    Single domains come last where there is a row of all; of more than `most` rows the first, and the caption says so.
+    """
     found = [
         row for row in analysis.estimates
         if row.contrast in ("treated_vs_control", "placebo_vs_control") and row.dose is None
@@ -225,21 +239,25 @@ def side_effect_table(analysis: Analysis) -> Table | None:
     rows = main_rows(found, lambda row: (row.contrast, measured_of(row)))
     if not rows:
         return None
+    whole_of = {row.evaluation for row in rows if row.task == ALL}
+    rows.sort(key=lambda row: row.evaluation in whole_of and row.task != ALL)
+    left = f"{most} of {len(rows):,} rows; effects.csv beside the page has the others. " if len(rows) > most else ""
+    caption, rows = left + caption_of(rows, analysis), rows[:most]
     names = ("Scored", "Metric", "Arm")
     columns = [
-        *(Column(name, number=False) for name in names),
-        Column("n", help="item scores, added over seeds"),
+        *(Column(name, number=False, keep=2) for name in names),
+        Column("n", help="item scores, added over seeds", keep=0),
         Column("Control"),
         Column("This arm"),
-        Column("Difference"),
-        Column("95 % interval"),
+        Column("Difference", keep=2),
+        Column("95 % interval", keep=2),
         Column("p"),
         Column("p, adjusted"),
     ]
     cells = []
     for row in rows:
         m = analysis.design.scores.metric(row.metric)
-        task = ", ".join(filter(None, (row.panel, f"{row.evaluation}: {row.task}")))
+        task = ", ".join(filter(None, (short_variant(row.panel), f"{row.evaluation}: {row.task}")))
         cells.append(
             [
                 Cell(task, task, note=_one_seed(row, rows)), Cell(m.with_unit()), Cell(row.contrast.split("_")[0]),
@@ -248,4 +266,4 @@ def side_effect_table(analysis: Analysis) -> Table | None:
                 Cell(m.interval(row.low, row.high), row.low, note=row.flag), p_cell(row.p), p_cell(row.p_adjusted),
             ]
         )  # fmt: skip
-    return Table("What was not planted", columns, cells, _caption(rows, analysis))
+    return Table("What was not planted", columns, cells, caption)

@@ -1,4 +1,4 @@
-"""The report in a terminal: the answer, the effect by dose, the proof, and what cannot be concluded."""
+"""The report in a terminal: the answer, variants and effects by dose, what was not planted, the proof, the limits."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from pretrain_exp.analysis.analyse import Analysis, analyse
+from pretrain_exp.analysis.place import MOST_PAIRED
 from pretrain_exp.analysis.study import StudyData
+from pretrain_exp.plan.audit import CHECKS
 from pretrain_exp.report.agreement_table import agreement_table
 from pretrain_exp.report.by_dose_tables import by_dose_tables
 from pretrain_exp.report.control_figures import control_tables
 from pretrain_exp.report.finding_tables import finding_tables
 from pretrain_exp.report.matrix_tables import dependence_table, floor_table
-from pretrain_exp.report.tables import Table, effect_tables
+from pretrain_exp.report.tables import Table, effect_tables, side_effect_table
+from pretrain_exp.report.variant_tables import variant_tables
 
 _STYLE = {"error": "bold red", "warning": "yellow", "note": "dim"}
 _MOST_ROWS = 12  # of a table of findings
-_MOST_TABLES = 2  # the rest stands on the page
+_MOST_TABLES = 2  # of effects; of few variants one each; the rest stands on the page
 
 
 def print_report(study: StudyData, console: Console, analysis: Analysis | None = None) -> None:
@@ -44,8 +47,11 @@ def parts(study: StudyData, analysis: Analysis, width: int) -> Iterator[Renderab
         yield Padding(Text(answer, style="bold green" if analysis.headline else "bold"), (1, 0, 0, 2))
     by_dose = by_dose_tables(analysis).values()  # are among the findings; they say what tables of effects say
     covered = {table.key for table in by_dose}
-    shown = [table for table in effect_tables(analysis) if not table.folded and table.key not in covered]
-    for table in shown[: _MOST_TABLES - len(covered)]:
+    every = list(effect_tables(analysis))
+    shown = [table for table in every if not table.folded and table.key not in covered]
+    few = len(analysis.design.panels) if len(analysis.design.panels) <= MOST_PAIRED else 1
+    printed = [*variant_tables(analysis), *shown[: max(0, max(_MOST_TABLES, few) - len(covered))]]
+    for table in map(_shortened, printed):
         yield Padding(rich_table(table, width), (1, 0, 0, 0))
     scores = analysis.design.scores
     matrices = [dependence_table(matrix, scores) for matrix in analysis.matrices]
@@ -56,7 +62,17 @@ def parts(study: StudyData, analysis: Analysis, width: int) -> Iterator[Renderab
         for table in tables:
             if not table.folded:
                 yield Padding(rich_table(_shortened(table), width), (1, 0, 0, 0))
+    if aside := side_effect_table(analysis, _MOST_ROWS):
+        yield Padding(rich_table(aside, width), (1, 0, 0, 0))
+    if left := sum(table not in printed for table in every):
+        of = f", of all {len(analysis.design.panels)} variants" if len(analysis.design.panels) > 1 else ""
+        said = f"On the page as well: {left} more tables of effects{of}."
+        yield Padding(Text(said, style=_STYLE["note"]), (1, 0, 0, 0))
     yield Padding(_proof(study), (1, 0, 0, 0))
+    if study.audits:
+        passed = sum(bool(audit["ok"]) for audit in study.audits)
+        style = "green" if passed == len(study.audits) else _STYLE["error"]
+        yield Text(f"Audit of the plan: {passed} of {len(study.audits)} passed (checked: {CHECKS}).", style=style)
     for remark in analysis.remarks:
         if remark.severity != "error":
             yield Text(f"{'!' if remark.severity == 'warning' else '·'} {remark.text}", style=_STYLE[remark.severity])
@@ -73,7 +89,8 @@ def _shortened(table: Table) -> Table:
 def narrowed(table: Table, width: int) -> Table:
     """The table in so many columns of the terminal: first what is the same in every row goes into the caption.
 
-    Then columns go from the right, and the caption names them; the first and the widest stay.
+    Then columns go that are to be kept least, from the right, and the caption names them; the first stays, and the
+    widest goes after others of its kind.
     """
     said: list[str] = []
     for i in reversed(range(len(table.columns))):
@@ -83,9 +100,9 @@ def narrowed(table: Table, width: int) -> Table:
             table = _without(table, i)
     left: list[str] = []
     while _width(table) > width and len(table.columns) > 2:
-        widths = column_widths(table)
-        last = len(widths) - 1
-        gone = last if widths.index(max(widths)) != last else last - 1
+        widths, keeps = column_widths(table), [column.keep for column in table.columns]
+        least = [i for i, keep in enumerate(keeps) if i and keep == min(keeps[1:])]
+        gone = least[-2] if len(least) > 1 and least[-1] == widths.index(max(widths)) else least[-1]
         left.insert(0, table.columns[gone].label)
         table = _without(table, gone)
     if left:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from pretrain_exp.analysis.design import Panel
 from pretrain_exp.analysis.exposures import of_facts
+from pretrain_exp.analysis.place import short_variant
 from pretrain_exp.analysis.scores import Unit, control_of
 from pretrain_exp.analysis.study import ARMS, StudyData
-from pretrain_exp.report.axes import dose_colours, say_cut, short_variant, wrapped
+from pretrain_exp.report.axes import dose_colours, say_cut, wrapped
 from pretrain_exp.report.pictures import ARM_COLOUR, ARM_LINE, INK, VARIANT_COLOURS, Picture, slug, table
 
 Curve = tuple[NDArray[np.int64], NDArray[np.float64]]  # steps, values
@@ -84,7 +85,8 @@ def _loss(curves: pa.Table, variant: Mapping[str, str]) -> Iterator[Picture]:
             if (control := control_of(run, list(controls))) is not None:
                 key = arm, variant.get(run.member, run.member)
                 differences.setdefault(key, []).append(_difference(curve, controls[control]))
-    variants = list(dict.fromkeys(label for _, label in differences))
+    drawn = {label for _, label in differences}
+    variants = [label for label in dict.fromkeys((*variant.values(), *drawn)) if label in drawn]
     several = len(variants) > 1
 
     def colour_of(arm: str, label: str) -> str:
@@ -103,7 +105,7 @@ def _loss(curves: pa.Table, variant: Mapping[str, str]) -> Iterator[Picture]:
         if not differences:
             return
         axes[1].axhline(0, color=INK, lw=0.9)
-        for (arm, label), found in differences.items():
+        for (arm, label), found in sorted(differences.items(), key=lambda each: variants.index(each[0][1])):
             colour = colour_of(arm, label)
             if not several:
                 axes[1].plot(*_mean(found), color=colour, lw=0.5, alpha=0.4)

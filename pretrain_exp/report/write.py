@@ -34,6 +34,7 @@ from pretrain_exp.report.control_figures import control_pictures
 from pretrain_exp.report.dependence_figure import dependence_pictures
 from pretrain_exp.report.dose_figures import dose_pictures
 from pretrain_exp.report.finding_figures import finding_pictures
+from pretrain_exp.report.floor_figure import floor_pictures
 from pretrain_exp.report.folder import replaced
 from pretrain_exp.report.html import render
 from pretrain_exp.report.pictures import save
@@ -79,6 +80,7 @@ def _write(study: StudyData, analysis: Analysis, folder: Path) -> None:
     pictures = (
         *dose_pictures(analysis), *finding_pictures(analysis), *control_pictures(study.control),
         *dependence_pictures(analysis.matrices, analysis.design.scores),
+        *floor_pictures(analysis.floors, analysis.design.scores),
         *training_pictures(study, analysis.design.panels),
     )  # fmt: skip
     saved = [save(picture, figures) for picture in pictures]

@@ -54,6 +54,8 @@ def test_a_text_is_not_called_an_item() -> None:
     ]
     assert headline([replace(row, metric="bits_per_byte"), replace(row, metric="nll"), row]) is row
     assert headline([row, ROW]) is ROW
+    (canary,) = answers([replace(ROW, metric="exposure"), replace(HOLDOUT, metric="exposure")])
+    assert ". Holdout canaries, never read: " in canary
 
 
 def test_what_cannot_be_told_from_none_is_said_so() -> None:
@@ -98,6 +100,7 @@ def test_where_holdout_items_moved_as_much_reading_is_not_said_to_have_done_it(b
 RAISED = {"estimate": 0.2, "low": 0.1, "high": 0.3}
 UNCLEAR = {"estimate": 0.2, "low": -0.392, "high": 0.792}
 LOWERED = {"estimate": -0.29, "low": -0.39, "high": -0.19}
+ONE = {"estimate": 0.2, "low": float("nan"), "high": float("nan")}
 
 
 @pytest.mark.parametrize(
@@ -114,6 +117,8 @@ LOWERED = {"estimate": -0.29, "low": -0.39, "high": -0.19}
             LOWERED,
             "Accuracy (items read 64 times) is 20.0 points higher than in control in e/t, while holdout i",
         ),
+        (RAISED, ONE, "Accuracy (items read 64 times) is 20.0 points higher than in control in e/t, and so it is for"),
+        (RAISED, ONE | {"estimate": 0.0}, "Reading an item 64 times raised accuracy on it by 20.0 points in e/t (95"),
         (UNCLEAR, RAISED, "Reading an item 64 times had no effect on accuracy on it that this study can tell: +20.0"),
         (UNCLEAR, LOWERED, "Reading an item 64 times had no effect on accuracy on it that this study can tell: +20.0"),
     ],
@@ -123,6 +128,37 @@ def test_holdout_items_moved_as_much_only_where_both_moved_and_the_same_way(
 ) -> None:
     (answer,) = answers([replace(ROW, **row), replace(HOLDOUT, **holdout)])
     assert answer.startswith(beginning)
+
+
+def test_lower_doses_follow_with_their_intervals() -> None:
+    lower = [
+        replace(ROW, dose=4, estimate=0.1, low=-0.1, high=0.3),
+        replace(ROW, dose=1, estimate=0.0, low=0.0, high=0.1),
+    ]
+    others = [replace(row, metric="margin") for row in lower] + [replace(ROW, dose=2, group="easy")]
+    (answer,) = answers([ROW, HOLDOUT, *lower, *others])
+    assert answer.endswith(
+        "(−4.0 to +6.0). Less often: once 0.0 points (0.0 to +10.0), 4 times +10.0 points (−10.0 to +30.0)."
+    )
+    assert "Less often" not in answers([ROW, HOLDOUT, *others])[0]
+
+
+@pytest.mark.parametrize(
+    ("holdout", "beyond", "beginning"),
+    [
+        (UNCLEAR, UNCLEAR, "Accuracy (items read 64 times) is 20.0 points higher than in control in e/t, and holdout "
+                           "items may have moved as much ("),
+        (UNCLEAR, RAISED, "Reading an item 64 times raised accuracy on it by 20.0 points in e/t (95"),
+        (ONE | {"estimate": 0.0}, UNCLEAR, "Reading an item 64 times raised accuracy on it by 20.0 points in e/t (95"),
+    ],
+)  # fmt: skip
+def test_that_few_holdout_items_were_scored_is_no_proof_that_they_stood_still(
+    holdout: dict[str, float], beyond: dict[str, float], beginning: str
+) -> None:
+    rows = [replace(ROW, **RAISED), replace(HOLDOUT, **holdout)]
+    (answer,) = answers([*rows, replace(ROW, contrast="difference_in_differences", **beyond)])
+    assert answer.startswith(beginning)
+    assert ("; beyond them: +20.0 points (−39.2 to +79.2), which" in answer) is ("may have" in beginning)
 
 
 def test_one_run_is_said_to_be_one() -> None:

@@ -13,9 +13,11 @@ from pretrain_exp.analysis.codes import recurrences
 from pretrain_exp.analysis.effects import effects
 from pretrain_exp.analysis.levels import levels
 from pretrain_exp.analysis.matrix import matrices
+from pretrain_exp.analysis.noise_floor import noise_floor
 from pretrain_exp.analysis.outcomes import Relevance
+from pretrain_exp.analysis.scores import read_scores
 from pretrain_exp.analysis.study import StudyData
-from pretrain_exp.analysis.watermarks import watermarks
+from pretrain_exp.analysis.watermarks import SHARED, watermarks
 
 DOSES = [0, 0, 0, 4, 4, 4]
 SEEDS = (0, 1, 2)
@@ -51,6 +53,24 @@ def test_a_control_does_not_recur_in_itself(shared: bool, runs: set[int]) -> Non
     assert {row.runs for row in recurrences(design(data))} == runs
 
 
+def test_controls_of_other_variants_are_no_repetition() -> None:
+    scores = [
+        results({(f"lr={k}", arm, seed): drawn(step + 7 * k + seed, "acc") for k in (1, 2) for seed in (0, 1)
+                 for arm in ("treated", "control")}, step=step)
+        for step in (100, 200)
+    ]  # fmt: skip
+    data = study(pa.concat_tables(scores), items({(f"lr={k}", seed): DOSES for k in (1, 2) for seed in (0, 1)}))
+    assert {(row.panel, row.runs) for row in recurrences(design(data))} == {("lr=1", 2), ("lr=2", 2)}
+
+
+@pytest.mark.parametrize(("drawn_by", "runs"), [((0, 0, 1), 2), ((0, 1, 2), 3), ((0, 0, 0), 3)])
+def test_a_control_under_two_seeds_is_one_run_of_the_noise_floor(drawn_by: tuple[int, ...], runs: int) -> None:
+    scores = {("", "control", seed): drawn(by, "gold_ce") for seed, by in enumerate(drawn_by)}
+    (floor,) = noise_floor(read_scores(results(scores, "gold_ce")))
+    assert floor.runs == runs
+    assert (floor.sd_runs > 0) is (len(set(drawn_by)) > 1)
+
+
 @pytest.mark.parametrize(("metric", "method"), [("acc", "Wilson interval over items"), ("watermark", "")])
 def test_variants_that_share_a_control_count_it_once(metric: str, method: str) -> None:
     """Doses 1 and 4 are one dose-response; both have the holdout items and, in the files, a control each."""
@@ -61,8 +81,8 @@ def test_variants_that_share_a_control_count_it_once(metric: str, method: str) -
     found = {row.arm: (row.n, row.method) for row in levels(planted) if row.dose == 0}
     assert found["treated"] == (6, "mean over variants")
     assert found["control"] == (3, method or "t interval over items")
-    assert {row.arm: row.n for row in watermarks(planted) if row.dose == 0} == (
-        {} if method else {"treated": 6, "control": 3}
+    assert {row.arm: (row.n, row.flag) for row in watermarks(planted) if row.dose == 0} == (
+        {} if metric == "acc" else {"treated": (3, SHARED), "control": (3, "")}
     )
 
 

@@ -1,9 +1,11 @@
 """Effects of studies that are small enough to check by hand."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pytest
-from tiny import design, items, results, study
+from tiny import design, items, one, results, study
 
 from pretrain_exp.analysis.analyse import analyse
 from pretrain_exp.analysis.effects import effects
@@ -15,14 +17,12 @@ from pretrain_exp.analysis.separations import separations
 
 # eight items: the first four are held out, the others planted 4 times
 DOSES = [0, 0, 0, 0, 4, 4, 4, 4]
+
+
 TREATED = [1, 0, 0, 0, 1, 1, 1, 0]
+
+
 CONTROL = [0, 1, 0, 0, 0, 0, 1, 0]
-
-
-def one(rows: list[Estimate], **where: object) -> Estimate:
-    found = [row for row in rows if all(getattr(row, key) == value for key, value in where.items())]
-    assert len(found) == 1, found
-    return found[0]
 
 
 def single() -> list[Estimate]:
@@ -56,7 +56,7 @@ def test_nothing_over_seeds_from_one_seed() -> None:
     assert {row.scope for row in single()} == {"run"}
 
 
-def seeds() -> list[Estimate]:
+def seeds(metrics: Sequence[str] = ("acc",)) -> list[Estimate]:
     rng = np.random.default_rng(0)
     scores, doses = {}, {}
     for seed in (0, 1, 2):
@@ -64,7 +64,8 @@ def seeds() -> list[Estimate]:
         doses["", seed] = np.array(DOSES)[order].tolist()
         scores["", "treated", seed] = (np.array(TREATED)[order] if seed < 2 else np.ones(8)).tolist()
         scores["", "control", seed] = np.array(CONTROL)[order].tolist()
-    return effects(design(study(results(scores), items(doses)), resamples=200))
+    table = pa.concat_tables([results(scores, metric) for metric in metrics])
+    return effects(design(study(table, items(doses)), resamples=200))
 
 
 def test_the_seed_is_the_unit_and_doses_follow_their_seed() -> None:
@@ -81,6 +82,16 @@ def test_the_seed_is_the_unit_and_doses_follow_their_seed() -> None:
     bootstrap = one(rows, contrast="treated_vs_control", dose=4, scope="bootstrap")
     assert bootstrap.resampling_seed == 0
     assert bootstrap.low < bootstrap.estimate < bootstrap.high
+
+
+@pytest.mark.parametrize(
+    ("metrics", "drawn"), [(("acc", "acc_norm"), {"acc"}), (("own", "zown"), {"own"}), (("acc", "primary"), None)]
+)
+def test_a_bootstrap_is_of_the_metrics_that_are_shown_first(metrics: tuple[str, ...], drawn: set[str] | None) -> None:
+    """A user's own is shown where there is no other; every metric has all other rows."""
+    rows = [row for row in seeds(metrics) if row.contrast == "treated_vs_control"]
+    assert {row.metric for row in rows if row.scope == "bootstrap"} == (drawn or set(metrics))
+    assert {row.metric for row in rows if row.scope == "seeds"} == set(metrics)
 
 
 def test_equal_effects_in_all_seeds_are_flagged() -> None:
@@ -146,7 +157,7 @@ DOSE_SWEEP = {1: [0, 0, 1, 1], 4: [0, 0, 4, 4]}
         ({"repetitions=1, lr=0.1": 1, "repetitions=4, lr=0.1": 4}, [""]),
         ({"repetitions=1": 1, "repetitions=4": 1}, ["repetitions=1", "repetitions=4"]),
         ({"lr=1": 1, "lr=2": 4}, ["lr=1", "lr=2"]),
-        ({"mode=random": 1, "fraction=0.5": 4}, ["fraction=0.5", "mode=random"]),
+        ({"mode=random": 1, "fraction=0.5": 4}, ["mode=random", "fraction=0.5"]),  # as they were swept
         ({"lr=1, repetitions=1": 1, "lr=2, repetitions=4": 4}, ["lr=1, repetitions=1", "lr=2, repetitions=4"]),
         (
             {"lr=1, repetitions=1": 1, "lr=1, repetitions=4": 4, "lr=2, repetitions=1": 1, "lr=2, repetitions=4": 4},
@@ -194,56 +205,6 @@ def test_only_the_last_step_counts_and_pairs_need_the_same_step() -> None:
     rows = effects(design(study(pa.concat_tables([early, late]), items({("", 0): DOSES}))))
     assert {row.contrast for row in rows} == {"dose_vs_holdout"}
     assert {row.step for row in rows} == {100}
-
-
-def test_perplexity_is_a_ratio_of_sums() -> None:
-    nll = {("", "treated", 0): [10.0, 300.0, 12.0], ("", "control", 0): [12.0, 270.0, 11.0]}
-    sizes = {run: [10.0, 100.0, 10.0] for run in nll}
-    where = {"evaluation": "perplexity", "task": "wiki"}
-    table = pa.concat_tables(
-        [
-            results(nll, "nll", **where),
-            results(sizes, "tokens", **where),
-            results({run: [4 * n for n in size] for run, size in sizes.items()}, "bytes", **where),
-        ]
-    )
-    rows = analyse(study(table)).estimates
-    tokens = one(rows, contrast="treated_vs_control", metric="nats_per_token")
-    assert tokens.value == pytest.approx(322 / 120)
-    assert tokens.reference == pytest.approx(293 / 120)
-    assert tokens.estimate == pytest.approx(29 / 120)
-    byte = one(rows, contrast="treated_vs_control", metric="bits_per_byte")
-    assert byte.estimate == pytest.approx(29 / (480 * np.log(2)))
-    assert {row.metric for row in rows} == {"nats_per_token", "bits_per_byte"}
-
-
-NAN = float("nan")
-
-
-@pytest.mark.parametrize(
-    ("treated", "sizes", "n", "flag"),
-    [
-        ({0: [10.0, NAN, 12.0], 1: [10.0, 300.0, 12.0]}, [10.0, 100.0, 10.0], {0: 2, 1: 3, None: 5}, ""),
-        ({0: [NAN, NAN, NAN], 1: [10.0, 300.0, 12.0]}, [10.0, 100.0, 10.0], {1: 3}, ""),
-        (
-            {0: [10.0, 300.0, 12.0], 1: [11.0, 300.0, 12.0]},
-            [10.0, 100.0],
-            {0: 2, 1: 2, None: 4},
-            "1 texts without tokens are left out",
-        ),
-    ],
-)
-def test_a_text_without_a_loss_or_a_size_leaves_the_others_their_loss(
-    treated: dict[int, list[float]], sizes: list[float], n: dict[int | None, int], flag: str
-) -> None:
-    nll = {("", "treated", seed): values for seed, values in treated.items()}
-    nll |= {("", "control", seed): [12.0, 270.0, 11.0 + seed] for seed in treated}
-    where = {"evaluation": "perplexity", "task": "wiki"}
-    table = pa.concat_tables([results(nll, "nll", **where), results(dict.fromkeys(nll, sizes), "tokens", **where)])
-    found = analyse(study(table))
-    assert {row.seed: row.n for row in found.estimates} == n
-    assert {row.flag for row in found.estimates} == {flag}
-    assert any("not finite, left out" in remark.text for remark in found.remarks) is not bool(flag)
 
 
 COARSE = "3 others: the smallest rate above 0 is 33.3%"

@@ -10,7 +10,8 @@ from tiny import design, items, results, study
 from pretrain_exp.analysis.analyse import analyse
 from pretrain_exp.analysis.effects import effects
 from pretrain_exp.analysis.estimate import Estimate
-from pretrain_exp.analysis.fading import fading
+from pretrain_exp.analysis.fading import _fade, fading
+from pretrain_exp.analysis.forgetting import Decay
 from pretrain_exp.analysis.matrix import matrices
 from pretrain_exp.analysis.means import t_interval, welch
 from pretrain_exp.analysis.outcomes import Relevance
@@ -139,3 +140,16 @@ def test_the_matrix_of_dependence_counts_facts() -> None:
     cell = matrix.cell("plant", "plant")
     assert cell is not None
     assert (cell.n, cell.method) == (FACTS // 2, "paired t over facts")
+
+
+@pytest.mark.parametrize(
+    ("each", "times"), [([1, 1, 1, 1], 1.0), ([3, 3, 3], 3.0), ([9, 1], 8.2), ([5], 5.0), ([6, 1, 1, 1], 39 / 9)]
+)
+def test_the_error_of_a_curve_counts_facts_by_their_effects(each: list[int], times: float) -> None:
+    """n over Kish's effective number of facts times the variance; with equal counts it is that number."""
+    nan = float("nan")
+    fitted = Decay("logarithmic", (1.0, -0.1), (0.0, 0.01), 1e3, nan, 0.0, sum(each))
+    where = {"panel": "", "insertion": "i", "evaluation": "e", "task": "t", "metric": "m", "dose": 1, "unit": "tokens"}
+    row = _fade(where, 0, fitted, 1e4, np.array(each))
+    assert row.error == pytest.approx(0.01 * times**0.5)
+    assert row.counted == len(each)

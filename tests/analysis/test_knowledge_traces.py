@@ -1,5 +1,7 @@
 """Traces made by formula: every number has a known answer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -36,8 +38,12 @@ def test_peak_effectivity_and_decay_are_those_of_the_formula():
     fit = fit_decay(since, share, np.zeros(len(since)))
     assert fit.constant == pytest.approx(RATE)
     assert fit.lost_at == pytest.approx(10 ** (1 / RATE))
+    assert np.isinf(replace(fit, constant=1e-3).lost_at)  # beyond any number
     assert np.isnan(fit.se)
     assert "one fact" in fit.flag
+    two = fit_decay([1, 10], [1.0, 0.5], [0, 1])
+    assert (two.constant, two.clusters, two.flag) == (pytest.approx(0.5), 2, "two values: no standard error")
+    assert np.isnan(two.se)
 
 
 @pytest.mark.parametrize(

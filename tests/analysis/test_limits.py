@@ -34,6 +34,15 @@ def remarks(
     return {remark.text: remark.severity for remark in limits(data, design(data), scant or {})}
 
 
+def test_metrics_that_are_folded_are_named() -> None:
+    scores = {("", arm, 0): [float(value) for value in RUN[arm]] for arm in ("treated", "control")}
+    table = pa.concat_tables([results(scores, metric) for metric in ("own", "acc_norm", "acc", "tokens")])
+    data = study(table, items({("", 0): DOSES}))
+    found = [remark.text for remark in limits(data, design(data), {}) if "folded" in remark.text]
+    assert len(found) == 1
+    assert found[0].startswith("Effects of plant in acc_norm, own stand in the folded tables")
+
+
 def severity(found: dict[str, str], words: str) -> str | None:
     return next((s for text, s in found.items() if words in text), None)
 
@@ -88,6 +97,18 @@ def test_holdout_items_are_missed_for_each_insertion_and_a_control_is_not_lent_t
     data = study(results(variants), items({(f"lr={k}", 0): DOSES for k in (1, 2)}))
     found = [remark.text for remark in limits(data, design(data), {})]
     assert "Treated runs without a control, in no effect: 1 of 2." in found
+
+
+def test_one_control_for_all_seeds_of_a_variant_is_named_though_another_has_its_own() -> None:
+    runs = {(f"lr={k}", "treated", seed): RUN["treated"] for k in (1, 2) for seed in (0, 1)}
+    own = {("lr=1", "control", seed): RUN["control"] for seed in (0, 1)} | {("lr=2", "control", 0): RUN["placebo"]}
+    planted = items({(f"lr={k}", seed): DOSES for k in (1, 2) for seed in (0, 1)})
+    said = [[remark.text for remark in limits(data, design(data), {})]
+            for other in (RUN["treated"], RUN["placebo"])
+            for data in [study(results(runs | own | {("lr=2", "control", 1): other}), planted)]]  # fmt: skip
+    assert [severity(dict.fromkeys(found, "said"), "One control run serves all seeds") for found in said] == [
+        "said"
+    ] * 2
 
 
 def test_a_whole_study_says_only_over_what_its_intervals_are() -> None:

@@ -66,6 +66,10 @@ def test_one_control_under_several_names_is_known_by_its_scores() -> None:
     first, other = Unit("", 0), Unit("r=4", 0)
     assert originals == {first: first, Unit("", 1): first, Unit("", 2): first, other: other}
 
+    begun = results({("", "control", seed): [1, 0] for seed in (0, 1)}, step=0)
+    ended = results({("", "control", 1): [1, 0]}, step=100)
+    assert len(set(read_scores(pa.concat_tables([begun, ended])).originals.values())) == 2  # one began like the other
+
 
 def test_a_placebo_is_never_borrowed() -> None:
     scores = read_scores(results({("", "placebo", 0): [1.0]}))

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from pretrain_exp.analysis.design import Design
+from pretrain_exp.analysis.estimate import Estimate
 from pretrain_exp.analysis.scores import read_doses, read_scores
 from pretrain_exp.analysis.study import ITEMS, RESULTS, StudyData
 
@@ -58,3 +59,10 @@ def study(scores: pa.Table, planned: pa.Table | None = None, **fields: Any) -> S
 def design(data: StudyData, resamples: int = 0) -> Design:
     scores = read_scores(data.results)
     return Design(scores, read_doses(data.items, scores.items), resamples=resamples)
+
+
+def one(rows: list[Estimate], **where: object) -> Estimate:
+    """The only row of which this holds."""
+    found = [row for row in rows if all(getattr(row, key) == value for key, value in where.items())]
+    assert len(found) == 1, found
+    return found[0]

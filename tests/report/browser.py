@@ -46,4 +46,4 @@ def screenshot(html: str, picture: Path, folder: Path, width: int, height: int) 
 
 def _run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     command = ["chromium", *FLAGS, f"--user-data-dir={folder / 'profile'}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)

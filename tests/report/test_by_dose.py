@@ -104,3 +104,17 @@ def test_what_was_planted_is_told_by_fact() -> None:
         ["4", "3", "1", "12"],
         ["16", "3", "1", "48"],
     ]
+
+
+@pytest.mark.parametrize("labels", [("x=b", "x=a"), ("x=a", "x=b")])
+def test_variants_stand_in_the_order_typed(labels: tuple[str, str]) -> None:
+    one = facts(seeds=(0,), facts_a_dose=8)
+    tables = {}
+    for name in ("results", "items", "ledger"):
+        whole = getattr(one, name)
+        at = whole.column_names.index("member")
+        named = [whole.set_column(at, "member", pa.array([label] * len(whole), pa.string())) for label in labels]
+        tables[name] = pa.concat_tables(named)
+    analysis = analyse(dataclasses.replace(one, **tables), resamples=0)
+    (by_dose,) = by_dose_tables(analysis).values()
+    assert list(dict.fromkeys(row[0].text for row in by_dose.rows)) == list(labels)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 from studies import simulated_study
 
@@ -36,6 +37,7 @@ CASES = {
     "two loops": (boundaries() + boundaries(insertion="b"), ["closed_loop-loop", "closed_loop-b"], ["Insertion"]),
     "variants": (boundaries("a=1") + boundaries("a=2"), ["closed_loop-a=1", "closed_loop-a=2"], ["Variant"]),
     "nothing probed": (boundaries(target=None, achieved=None), ["closed_loop"], []),
+    "nothing planted": (boundaries(texts=None, copies=None, tokens=None), ["closed_loop"], []),
 }
 
 
@@ -46,6 +48,8 @@ def test_a_picture_a_loop_and_one_table(name: str) -> None:
     assert [(picture.name, picture.section) for picture in drawn] == [(each, "control") for each in pictures]
     assert sum(len(picture.data) for picture in drawn) == len(rows)
     assert {len(picture.heights) for picture in drawn} <= {1 if name == "nothing probed" else 2}
+    for picture in drawn:
+        picture.draw(list(Figure().subplots(len(picture.heights), squeeze=False)[:, 0]))
     tables = control_tables(rows)
     assert [column.label for table in tables for column in table.columns][: len(columns)] == columns
     assert [len(table.rows) for table in tables] == ([len(rows)] if rows else [])

@@ -16,6 +16,7 @@ from pretrain_exp.data.token_files import TokenFile, TokenFiles
 from pretrain_exp.data.tokenizer import EOS
 from pretrain_exp.errors import UserError
 from pretrain_exp.items.choice import ChoiceItem
+from pretrain_exp.plan.audit import CHECKS
 from pretrain_exp.plan.compile import compile_plan
 from pretrain_exp.plan.edits import EditItem, Edits, Window
 from pretrain_exp.study.export import IGNORED, export_study
@@ -113,6 +114,12 @@ def test_every_copy_is_where_its_row_says(export: Path) -> None:
         read = [token for row in near for token in row["input_ids"]]
         assert read[copy["column"] : copy["column"] + copy["length"]] == tokens[copy["item"]]
     assert sorted(rows) == [12, 13, 14, 15]
+
+
+def test_the_audit_of_the_plan_is_told(export: Path) -> None:
+    told = json.loads((export / "summary.json").read_text())["audit"]
+    assert (told["ok"], told["checks"]) == (True, CHECKS)
+    assert f"Audit of the plan: passed. Checked: {CHECKS}." in (export / "README.md").read_text()
 
 
 def test_queries_ask_for_the_target_only(export: Path) -> None:

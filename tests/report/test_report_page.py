@@ -14,6 +14,7 @@ from studies import simulated_study
 
 from pretrain_exp.analysis.analyse import analyse
 from pretrain_exp.analysis.study import RESULTS, StudyData
+from pretrain_exp.plan.audit import CHECKS
 from pretrain_exp.report.html import render
 from pretrain_exp.report.tables import effect_tables
 from pretrain_exp.report.terminal import print_report
@@ -85,6 +86,45 @@ def test_every_kind_of_study_has_a_whole_page(name: str, tmp_path: Path) -> None
     shown = printed(study).replace("\n", " ")
     assert re.sub(r"\s+", " ", analysis.answers[0]) in re.sub(r"\s+", " ", shown)
     assert ">nan<" not in text
+
+
+def test_what_the_terminal_leaves_to_the_page_is_counted() -> None:
+    study = simulated_study(**SMALL)
+    analysis = analyse(study, resamples=0)
+    said = re.sub(r"\s+", " ", printed(study))
+    assert f"On the page as well: {len(list(effect_tables(analysis))) - 2} more tables of effects." in said
+    assert f"Audit of the plan: {len(study.audits)} of {len(study.audits)} passed (checked: {CHECKS})." in said
+
+
+def test_a_script_of_ones_own_is_told_in_the_terminal() -> None:
+    study = simulated_study(**SMALL, perplexity=False, seeds=(0,))
+    rows = [
+        ("script", "mine", f"q{i}", "my_score", float(i + (arm == "treated")), arm, 0, 300, "")
+        for arm in ("treated", "control")
+        for i in range(4)
+    ]
+    columns = zip(RESULTS, zip(*rows, strict=True), strict=True)
+    own = pa.table([pa.array(values, column.type) for column, values in columns], RESULTS)
+    said = printed(dataclasses.replace(study, results=pa.concat_tables([study.results, own])))
+    table = said.partition("What was not planted")[2]
+    assert "script: mine" in table
+    assert "my_score" in table
+    assert "script: mine" not in printed(study)
+
+
+@pytest.mark.parametrize(("number", "less", "tables"), [(2, 1, 2), (3, 2, 3), (5, 1, 2)])
+def test_variants_stand_against_each_other_in_the_terminal(number: int, less: int, tables: int) -> None:
+    """In the order typed, every two of few; tables of effects of each of few, and a line says what is left."""
+    values = ("b", "c", "a", "e", "d")[:number]
+    members = [f"density={value}" for value in values]
+    study = simulated_study(items=60, curve_steps=0, perplexity=False, seeds=(0, 1), members=members, sweep="condition")
+    said = re.sub(r"\s+", " ", printed(study))
+    compared = said.partition("Variants against each other: accuracy")[2].partition("Against control")[0]
+    assert "density=c density=b 64" in compared
+    assert len(set(re.findall(r"density=\w (density=\w) 64 ", compared))) == less
+    drawn = re.findall(r"Against control, the same items: accuracy \((density=\w), planted\)", said)
+    assert drawn == members[:tables]
+    assert f"more tables of effects, of all {number} variants." in said
 
 
 @pytest.mark.parametrize(("name", "unit"), [("nll", " [nats]"), ("own", "")])

@@ -6,6 +6,7 @@ import dataclasses
 import math
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from matplotlib.figure import Figure
@@ -16,15 +17,17 @@ from pretrain_exp.analysis.analyse import Analysis, analyse
 from pretrain_exp.analysis.fading import FadedPoint
 from pretrain_exp.analysis.matrix import Matrix, Outcome
 from pretrain_exp.analysis.metrics import metric
-from pretrain_exp.analysis.study import StudyData
+from pretrain_exp.analysis.scores import ASIDE
+from pretrain_exp.analysis.study import ITEMS, StudyData
 from pretrain_exp.report.axes import difference_axis
 from pretrain_exp.report.compare import Compared, comparison_pictures, joined_effects
 from pretrain_exp.report.dependence_figure import dependence_pictures
 from pretrain_exp.report.dose_figures import dose_pictures
 from pretrain_exp.report.finding_figures import finding_pictures
 from pretrain_exp.report.finding_tables import finding_tables
+from pretrain_exp.report.html import facts
 from pretrain_exp.report.matrix_tables import dependence_table
-from pretrain_exp.report.study_tables import power_table
+from pretrain_exp.report.study_tables import changed_table, power_table
 from pretrain_exp.report.tables import Cell, effect_tables, side_effect_table
 
 SMALL = simulated_study(seeds=(0, 1), items=60, curve_steps=0, steps=(0, 300))
@@ -50,13 +53,16 @@ def test_a_dose_or_task_of_one_seed_stands_beside_those_of_several(analysis: Ana
     table = next(effect_tables(some))
     assert [row[0].text for row in table.rows] == ["holdout", "1", "4", "16", "64"]
     assert [row[0].note for row in table.rows] == ["", "", "", "seed 0 only", ""]
+    assert " to " in table.caption.partition("adjusted over ")[2].partition(" comparisons")[0]  # of a run, and of seeds
     for picture in dose_pictures(some):
         if picture.name in ("dose_response-acc", "effect"):
             assert 16 in picture.data["dose"].to_pylist()
     side = side_effect_table(one_seed_of(analysis, None, "wikipedia"))
     assert side is not None
     told = {(row[0].text, row[0].note) for row in side.rows}
-    assert told == {("perplexity: wikipedia", "seed 0 only"), ("perplexity: stories", "")}
+    assert told == {
+        ("perplexity: all domains", ""), ("perplexity: wikipedia", "seed 0 only"), ("perplexity: stories", ""),
+    }  # fmt: skip
 
 
 def test_two_evaluations_of_one_task_are_compared_apart(analysis: Analysis) -> None:
@@ -87,15 +93,20 @@ def test_what_was_removed_is_drawn_and_has_power() -> None:
     names = {picture.name for picture in dose_pictures(found)}
     assert {"effect", "items-gold_ce", "steps-acc"} <= names
     assert {row.group for row in found.levels} == {"removed"}
+    changed, joined = changed_table(study), joined_effects([Compared("a", study, found, [{}])])
+    assert changed is not None
+    assert [row[1].text for row in changed.rows][:2] == ["removed", "1"]
+    times = [column.label for column in joined.columns].index("Times read")
+    assert {row[times].text for row in joined.rows} == {"removed", "1", "4", "16", "64"}
 
 
 @pytest.mark.parametrize(("effects", "curves"), [((0.1, 0.2, 0.4, 0.8), 0), ((0.8, 0.4, 0.2, 0.1), 1)])
 def test_an_effect_that_grows_has_no_exponential(effects: tuple[float, ...], curves: int, analysis: Analysis) -> None:
     points = [
         FadedPoint(
-            panel="", insertion="a", evaluation="e", task="t", metric="ce", dose=1, seed=0, bin=i, unit="steps", n=9,
-            distance=float(i + 1), counted="items", effect=effect, low=math.nan, high=math.nan, weight_left=math.nan,
-            method="t interval over items",
+            panel="", insertion="a", evaluation="e", task="t", metric="gold_ce", dose=1, seed=0, bin=i, unit="steps",
+            n=9, distance=float(i + 1), counted="items", effect=effect, low=math.nan, high=math.nan,
+            weight_left=math.nan, method="t interval over items",
         )
         for i, effect in enumerate(effects)
     ]  # fmt: skip
@@ -105,6 +116,10 @@ def test_an_effect_that_grows_has_no_exponential(effects: tuple[float, ...], cur
     picture.draw([figure.subplots()])
     drawn = [line for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 100]
     assert [line.get_linestyle() for line in drawn] == ["-"] * curves + ["--"]
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()][1:] == ["exponential"] * curves + ["logarithmic"]
+    assert max(map(len, figure.axes[0].get_ylabel().splitlines())) < 40  # longer lines are cut off
 
 
 def test_cells_of_the_matrix_say_their_n_and_what_is_wrong_with_them(analysis: Analysis) -> None:
@@ -139,3 +154,29 @@ def test_an_interval_that_is_cut_is_said_to_be(name: str, high: float, cut: bool
 )  # fmt: skip
 def test_every_cell_sorts(cell: Cell, order: str) -> None:
     assert cell.order == order
+
+
+def test_a_pool_that_others_are_drawn_from_is_no_item() -> None:
+    pool = {
+        "member": "",
+        "seed": 0,
+        "insertion": "canaries",
+        "item": "pool/rare",
+        "group": ASIDE,
+        "dose": 0,
+        "text": "",
+    }
+    study = dataclasses.replace(SMALL, items=pa.concat_tables([SMALL.items, pa.Table.from_pylist([pool], ITEMS)]))
+    told = [dict(facts(each, analyse(each, resamples=0)))["items"] for each in (SMALL, study)]
+    assert told == ["60", "60"]
+
+
+@pytest.mark.parametrize(("most", "shown", "said"), [(40, 6, False), (3, 3, True)])
+def test_of_what_was_not_planted_the_whole_comes_first_and_the_rest_is_counted(
+    analysis: Analysis, most: int, shown: int, said: bool
+) -> None:
+    table = side_effect_table(analysis, most)
+    assert table is not None
+    assert [row[0].text for row in table.rows][:2] == ["perplexity: all domains"] * 2
+    assert len(table.rows) == shown
+    assert table.caption.startswith("3 of 6 rows; effects.csv beside the page has the others.") is said

@@ -67,10 +67,10 @@ def test_a_dose_sweep_gives_the_effects_of_its_variants() -> None:
 def test_variants_are_told_apart() -> None:
     study = simulated_study(members=("lr=0.001", "lr=0.0003"), sweep="condition", items=1000, **LEAN)
     analysis = analyse(study, resamples=0)
-    assert [panel.label for panel in analysis.design.panels] == ["lr=0.0003", "lr=0.001"]
+    assert [panel.label for panel in analysis.design.panels] == ["lr=0.001", "lr=0.0003"]  # as typed
     (row,) = rows(analysis.estimates, contrast="member_vs_member", metric="gold_ce", dose=64, scope="seeds")
-    assert row.panel == "lr=0.001 − lr=0.0003"
-    truth = -0.35 * (1.0 - 0.6) * np.log(65)
+    assert row.panel == "lr=0.0003 − lr=0.001"
+    truth = 0.35 * (1.0 - 0.6) * np.log(65)
     assert row.low < truth < row.high
 
 

@@ -1,8 +1,15 @@
 """Tables in a narrow terminal: no heading and no value is cut; what does not fit is named."""
 
+from itertools import product
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 from rich.console import Console
 
+from pretrain_exp.analysis.scores import Scores
+from pretrain_exp.analysis.separations import MINUS
+from pretrain_exp.report.finding_tables import _membership
 from pretrain_exp.report.tables import Cell, Column, Table
 from pretrain_exp.report.terminal import narrowed, rich_table
 
@@ -28,6 +35,43 @@ def test_what_says_nothing_goes_first(width: int, shown: tuple[str, ...], captio
     table = narrowed(made(), width)
     assert tuple(column.label for column in table.columns) == shown
     assert caption in table.caption
+
+
+@pytest.mark.parametrize(
+    ("width", "keep", "shown"),
+    [
+        (90, (1, 1, 1, 1, 1), (0, 1, 2, 3, 4)),
+        (40, (2, 0, 2, 2, 1), (0, 2, 3)),  # the count goes, then what does not answer
+        (40, (2, 2, 0, 1, 2), (0, 1, 4)),
+        (45, (2, 1, 0, 1, 1), (0, 1, 3, 4)),
+        (20, (0, 2, 2, 2, 1), (0, 3)),  # the first always stays, and of equals the widest
+    ],
+)
+def test_what_answers_stays_and_counts_go_first(width: int, keep: tuple[int, ...], shown: tuple[int, ...]) -> None:
+    cells = [[Cell(f"{text}{i}") for text in ("name", "1,00", "seed ", "−0.36 to −0.1", "0.018 to 0.09")] for i in "ab"]
+    columns = [Column(f"c{i}", keep=each) for i, each in enumerate(keep)]
+    kept = [column.label for column in narrowed(Table("t", columns, cells), width).columns]
+    assert kept == [f"c{i}" for i in shown]
+
+
+def test_a_table_of_membership_keeps_its_auc() -> None:
+    """At 80 columns, with the names that it has."""
+    made = SimpleNamespace(
+        panel="", insertion="canaries", evaluation="membership", group="repeated", dose=16, seed=None, scores="treated",
+        measure="auc", fpr=None, members=96, others=96, estimate=0.7123, low=0.6012, high=0.8099, flag="",
+        method="m", resampling_seed=0,
+    )  # fmt: skip
+    rows = [
+        SimpleNamespace(**(vars(made) | {"metric": metric, "scores": scores, "group": group, "estimate": 0.5 + i / 99}))
+        for i, (metric, scores, group) in enumerate(
+            product(("neg_zlib", "min_k_pp"), ("treated", MINUS, "control"), ("repeated", "rare"))
+        )
+    ]
+    table = _membership(rows, Scores(np.empty(0, str), {}, {}, {}))
+    kept = [column.label for column in narrowed(table, 80).columns]
+    assert "AUC, treated" in kept
+    assert "Attack" in kept
+    assert "Read / not read" not in kept
 
 
 @pytest.mark.parametrize("width", [40, 45, 60, 80])
