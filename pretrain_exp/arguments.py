@@ -9,6 +9,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hydra.core.override_parser.types import ChoiceSweep
 from hydra.errors import HydraException
 
 from pretrain_exp.errors import UserError
+from pretrain_exp.paths import refuse_unwritable
 
 WITH_VALUE = (
     "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c",
@@ -74,6 +76,16 @@ def refuse_unreadable(arguments: Sequence[str]) -> None:
             raise UserError("cannot be read", key=name.lstrip("+"), value=value, fix=fix) from None
 
 
+def refuse_folders(overrides: Sequence[str]) -> None:
+    """UserError for a folder of Hydra's in which nothing can be written; of one that is dated, what comes before."""
+    for word in overrides:
+        name, _, _ = word.lstrip("+").partition("=")
+        if name in ("hydra.run.dir", "hydra.sweep.dir"):
+            value = OverridesParser.create().parse_override(word).value()
+            known = takewhile(lambda part: "${" not in part, Path(str(value)).parts)
+            refuse_unwritable(Path(*known).absolute(), name)
+
+
 def as_text(name: str, value: str) -> str:
     """The override whose value is this very text, as it is typed in a shell: 'file="my file (1).jsonl"'."""
     return shlex.quote(f'{name}="{value}"')
@@ -99,6 +111,30 @@ def refuse_duplicates_in_files(choices: Mapping[str, Any], folders: Iterable[Pat
         path = next((path for folder in places if (path := folder / group / f"{choice}.yaml").is_file()), None)
         for name, chosen in _defaults(path) if path is not None else ():
             _refuse_twice(name, chosen, f" by {path}")
+
+
+def refuse_unpackaged(raw: Mapping[str, Any], folders: Iterable[Path]) -> None:
+    """UserError for a choice whose file lacks its line `# @package`, so that its fields stand where none can.
+
+    raw: the composition, plain; folders: Hydra's search path.
+    """
+    for group, misplaced in _misplaced(raw).items():
+        if not misplaced:
+            continue
+        files = [path for folder in folders for path in sorted((folder / group).glob("*.yaml"))]
+        guilty = [path for path in files if "# @package" not in path.read_text(encoding="utf-8")]
+        package = f"{group}.{guilty[0].stem if guilty else 'NAME'}" if group in SEVERAL else "_global_"
+        problem = f"fields of a choice stand at `{group}` itself: a file does not say where they belong"
+        fix = f"its first line must be: # @package {package}"
+        raise UserError(problem, key=group, value=", ".join(map(str, guilty)) or misplaced, fix=fix)
+
+
+def _misplaced(raw: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The keys that stand at a group and belong elsewhere."""
+    nodes = {group: raw.get(group) for group in (*SEVERAL, "experiment", "study")}
+    keys = {group: [*map(str, node)] if isinstance(node, Mapping) else [] for group, node in nodes.items()}
+    found = {group: [key for key in keys[group] if key == "_target_"] for group in SEVERAL}
+    return found | {"experiment": keys["experiment"], "study": [key for key in keys["study"] if key in raw]}
 
 
 def _defaults(path: Path) -> Iterator[tuple[str, Any]]:

@@ -25,7 +25,7 @@ READING = {
     "cancel": "end the running jobs of a study; each saves first: cancel [STUDY]",
     "report": "render reports again; of several studies a comparison too: report [STUDY...] [--to DIR] [--export DIR]",
     "inspect": "what was read at a step: inspect [STUDY] --step T [--row R] [--arm ARM]",
-    "sync": "fill W&B or TensorBoard from a study's files: sync [STUDY]",
+    "sync": "fill W&B or TensorBoard from a study's files: sync [STUDY] [tracking=CHOICE]",
     "gc": "release weights that no study needs: gc [--store DIR] [--apply]",
 }
 SWEEP = ("-m", "--multirun")

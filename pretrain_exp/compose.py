@@ -31,12 +31,15 @@ from pretrain_exp.arguments import (
     named_seeds,
     refuse_duplicates,
     refuse_duplicates_in_files,
+    refuse_folders,
+    refuse_unpackaged,
     refuse_unreadable,
     split_targets,
 )
 from pretrain_exp.config import Config, Kinds, Unfit, validate
 from pretrain_exp.errors import Problems, UserError
 from pretrain_exp.explain import explain, flat, not_chosen, version_base
+from pretrain_exp.free_fields import opened
 from pretrain_exp.official_file import with_official
 from pretrain_exp.paths import conf_dir, group_choices
 from pretrain_exp.study.missing import missing_inputs
@@ -68,6 +71,7 @@ def _compose_and_run(verb: str, arguments: Sequence[str], where: list[str]) -> i
     targets, overrides = split_targets(arguments) if verb == "evaluate" else ([], list(arguments))
     refuse_unreadable(overrides)
     refuse_duplicates(overrides)
+    refuse_folders(overrides)
     members: list[Composed] = []
     failures: list[tuple[str, Problems]] = []
     study: list[Path] = []
@@ -92,7 +96,7 @@ def _compose_and_run(verb: str, arguments: Sequence[str], where: list[str]) -> i
         multirun = settings.mode == RunMode.MULTIRUN
         study[:] = [Path(settings.sweep.dir).absolute() if multirun else member.folder]
 
-    _call_hydra(task, flags_last([*named_seeds(overrides), *where]))
+    _call_hydra(task, flags_last([*opened(named_seeds(overrides)), *where]))
     if failures:
         print(_render_failures(failures), file=sys.stderr)
         return 2
@@ -120,9 +124,11 @@ def _member(composed: DictConfig, settings: Any, typed: Sequence[str]) -> tuple[
     sources = [Path(source.path) for source in settings.runtime.config_sources if source.schema == "file"]
     try:
         refuse_duplicates_in_files(settings.runtime.choices, sources)
+        raw = plain(with_official(composed, settings.overrides.task))
+        refuse_unpackaged(raw, sources)
     except UserError as error:
         raise Problems([error]) from None
-    raw, unused = chosen_only(plain(with_official(composed, settings.overrides.task)))
+    raw, unused = chosen_only(raw)
     names = [override.lstrip("+").partition("=")[0] for override in settings.overrides.task]
     if stray := [name for name in names if ".".join(name.split(".")[:2]) in unused]:
         raise Problems([not_chosen(name, typed, sorted(flat(raw))) for name in stray])

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pretrain_exp.cross_checks import cross_checks
 from pretrain_exp.errors import Problems, UserError
-from pretrain_exp.kinds import Checked, check_kind, problems_of
+from pretrain_exp.kinds import Checked, check_kind, problems_of, refused
+from pretrain_exp.own_code import own_code
 from pretrain_exp.tracking.config import TrackingConfig
 
 
@@ -87,21 +88,22 @@ class ModelConfig(Strict):
         sources = ("checkpoint", "checkpoint_url", "config", "tokenizer")
         if isinstance(value, dict) and not any(value.get(name) for name in sources):
             name = f"model={value.get('name')}"
-            raise ValueError(
-                f"{name} needs model.checkpoint=FOLDER_OR_HUB_NAME, and model.tokenizer= where that holds none"
-            )
+            fix = "model.checkpoint=FOLDER_OR_HUB_NAME, and model.tokenizer= where that holds none"
+            raise refused(f"{name} needs one", "checkpoint", None, fix)
         return value
 
     @model_validator(mode="after")
     def _source(self) -> ModelConfig:
         if self.checkpoint is None and self.checkpoint_url is None and self.config is None:
-            raise ValueError("give `checkpoint`, `checkpoint_url` or, from scratch, `config`")
+            fix = "give it, model.checkpoint_url or, from scratch, model.config"
+            raise refused("neither a checkpoint nor a config", "checkpoint", None, fix)
         if self.checkpoint is None and self.checkpoint_url is None and self.checkpoint_step:
-            raise ValueError("checkpoint_step counts from a checkpoint, and this model starts from scratch")
+            problem = "counts from a checkpoint, and this model starts from scratch"
+            raise refused(problem, "checkpoint_step", self.checkpoint_step, "leave it at 0, or give model.checkpoint")
         if self.config is not None and (self.checkpoint or self.checkpoint_url):
-            raise ValueError(
-                "both a checkpoint and a `config` from scratch: set model.config=null to use the checkpoint"
-            )
+            key = "checkpoint" if self.checkpoint else "checkpoint_url"
+            fix = f"model=hf model.checkpoint=..., or model.config=null, which keeps the rest of model={self.name}"
+            raise refused("a checkpoint beside a `config` from scratch", key, getattr(self, key), fix)
         return self
 
 
@@ -158,7 +160,8 @@ class EvaluationConfig(Strict):
     @model_validator(mode="after")
     def _one_device_each(self) -> EvaluationConfig:
         if self.shards > 1 and ":" in self.device:
-            raise ValueError(f"{self.shards} shards on {self.device}: set evaluation.device=cuda to use all GPUs")
+            fix = "evaluation.device=cuda, which uses all GPUs"
+            raise refused(f"{self.shards} shards on one device", "device", self.device, fix)
         return self
 
 
@@ -287,11 +290,9 @@ def _files(kind: Any, key: str) -> list[UserError]:
         return []
     fix = "give an existing path; relative ones start at the folder where the command was typed"
     try:
-        paths = named()
+        with own_code(type(kind), ""):
+            paths = [(field, Path(path)) for field, path in named()]
     except UserError as error:
         return [error.under(key)]
-    return [
-        UserError("no such file", key=f"{key}.{field}", value=str(path), fix=fix)
-        for field, path in paths
-        if not Path(path).exists()
-    ]
+    absent = [(field, path) for field, path in paths if not path.exists()]
+    return [UserError("no such file", key=f"{key}.{field}", value=str(path), fix=fix) for field, path in absent]

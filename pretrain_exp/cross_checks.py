@@ -9,7 +9,7 @@ from pretrain_exp.errors import UserError
 from pretrain_exp.eval.vllm import check_vllm
 
 if TYPE_CHECKING:
-    from pretrain_exp.config import Config
+    from pretrain_exp.config import Config, ModelConfig
 
 
 def cross_checks(config: Config) -> list[UserError]:
@@ -40,10 +40,22 @@ def cross_checks(config: Config) -> list[UserError]:
             out.append(UserError("no such file", key=key, value=path, fix="give an existing table"))
     if config.evaluation.generation == "vllm":
         out += check_vllm(config.evaluation.device, config.evaluation.shards)
+    out += _no_such_checkpoint(config.model)
     known = _arms(config)
     if config.hub.repo_id and not set(config.hub.arms) <= known:
         out.append(UserError(f"arms are {', '.join(sorted(known))}", key="hub.arms", value=config.hub.arms))
     return out
+
+
+def _no_such_checkpoint(model: ModelConfig) -> list[UserError]:
+    """What is written as a path, and can be no name of the hub, must be there; a URL brings it otherwise."""
+    name = model.checkpoint
+    if name is None or model.checkpoint_url is not None or Path(name).exists():
+        return []
+    if not name.startswith((".", "/", "~")) and name.count("/") < 2:
+        return []
+    fix = "give the folder of a checkpoint, or a name of the hub: Qwen/Qwen3-0.6B-Base"
+    return [UserError("no such folder", key="model.checkpoint", value=name, fix=fix)]
 
 
 def _arms(config: Config) -> set[str]:

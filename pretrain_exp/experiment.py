@@ -9,10 +9,10 @@ reports.
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -22,11 +22,13 @@ from pretrain_exp.compose import Composed, labels
 from pretrain_exp.config import training_facts
 from pretrain_exp.errors import Problems, UserError
 from pretrain_exp.executor.base import Job, Outcome
+from pretrain_exp.paths import refuse_unwritable
 from pretrain_exp.provenance import code_version, write_patch
 from pretrain_exp.store.claims import claimed, is_free
 from pretrain_exp.store.keys import digest
 from pretrain_exp.store.states import read_record
 from pretrain_exp.study.coming import announce, find_coming
+from pretrain_exp.study.evaluate_checks import asked_of, refuse_unfit
 from pretrain_exp.study.facts import model_facts
 from pretrain_exp.study.fetch import fetch_all
 from pretrain_exp.study.finish import finish
@@ -34,9 +36,10 @@ from pretrain_exp.study.jobs import EvaluationRequest, evaluation_request, evalu
 from pretrain_exp.study.measured import unmeasured
 from pretrain_exp.study.member import Member, prepare
 from pretrain_exp.study.planning import agreed_jobs, study_jobs, wanted_files
-from pretrain_exp.study.preview import print_cost, print_detectable, print_plan
+from pretrain_exp.study.preview import print_cost, print_detectable, print_plans
 from pretrain_exp.study.records import member_record, study_record
 from pretrain_exp.study.registry import remember_steps, write_member, write_study
+from pretrain_exp.study.same_study import refuse_another
 
 
 def run(composed: Sequence[Composed], folder: Path, command: str) -> int:
@@ -45,8 +48,11 @@ def run(composed: Sequence[Composed], folder: Path, command: str) -> int:
     store = _store(composed)
     check_hub(composed)
     members = prepare_all(composed, console)
+    requests = fit_requests(members, store)
+    records = [member_record(member, requests) for member in members]
+    key = f"hydra.{'run' if members[0].composed.folder == folder else 'sweep'}.dir"
+    refuse_another(folder, records, store, key)
     fetch_all(members, console)
-    requests = {(id(m), arm): evaluation_requests(m, arm) for m in members for arm in m.runs}
     asked = [request for of_arm in requests.values() for request in of_arm]
     executor = composed[0].kinds.executor
     with ExitStack() as controlling, ExitStack() as planning:
@@ -56,9 +62,10 @@ def run(composed: Sequence[Composed], folder: Path, command: str) -> int:
             console.print(f"another process runs the study in {folder}: waiting until it has ended", highlight=False)
         controller = controlling.enter_context(claimed(store, whose)) if executor.local else None
         jobs, reused = agreed_jobs(members, asked, store, folder, executor.local, console, planning)
+        refuse_another(folder, records, store, key)  # again, now that no other may begin one
         own = [job for job in jobs if not job.adopted]
-        for member in members:
-            write_member(member.composed.folder, member_record(member, requests))
+        for member, its in zip(members, records, strict=True):
+            write_member(member.composed.folder, its)
         record = study_record(members, own, reused, store, command) | {"jobs": [job.record() for job in jobs]}
         for remark in remarks(members, reused, [job for job in jobs if job.adopted], store):
             print_note(remark, console)
@@ -66,15 +73,13 @@ def run(composed: Sequence[Composed], folder: Path, command: str) -> int:
         write_patch(folder)
         remember_steps(store, [run for member in members for run in member.runs.values()])
         announce(store, jobs, folder, controller)
-        print_cost(members, jobs, reused, store, console)
-        if own:
-            print_detectable(members, store, console)
+        planned = partial(_planned, planning, members, jobs, reused, store, console)
         if not executor.waits and jobs:
             jobs = [*jobs, finish_job(folder, jobs)]
             write_study(folder, {**record, "jobs": [job.record() for job in jobs], "controller": None})
         ended = {**record, "controller": None}
         try:
-            outcomes = executor.run(jobs, store, planning.close)
+            outcomes = executor.run(jobs, store, planned)
         except KeyboardInterrupt:
             write_study(folder, {**ended, "status": "interrupted", "ended": time.time()})
             raise
@@ -93,6 +98,21 @@ def run(composed: Sequence[Composed], folder: Path, command: str) -> int:
     return status
 
 
+def _planned(
+    planning: ExitStack,
+    members: Sequence[Member],
+    jobs: Sequence[Job],
+    reused: Sequence[str],
+    store: Path,
+    console: Console,
+) -> None:
+    """Lets other studies plan, and then says what is to run: reckoning that of many items takes its time."""
+    planning.close()
+    print_cost(members, jobs, reused, store, console)
+    if any(not job.adopted for job in jobs):
+        print_detectable(members, store, console)
+
+
 def check_hub(composed: Sequence[Composed]) -> None:
     """Whether checkpoints can be pushed at all, asked before anything is trained."""
     repositories = {one.config.hub.repo_id for one in composed if one.config.hub.repo_id is not None}
@@ -108,9 +128,8 @@ def preview(composed: Sequence[Composed], folder: Path, command: str) -> int:
     console = Console()
     store = _store(composed)
     members = prepare_all(composed, Console(stderr=True), fetch=False)
-    for member in members:
-        print_plan(member, console)
-    requests = [r for member in members for arm in member.runs for r in evaluation_requests(member, arm)]
+    print_plans(members, console)
+    requests = [request for of_arm in fit_requests(members, store).values() for request in of_arm]
     coming = find_coming(store, wanted_files(members, requests, store), folder)
     jobs, reused = study_jobs(members, requests, store, coming)
     print_cost(members, jobs, reused, store, console)
@@ -151,6 +170,13 @@ def prepare_all(composed: Sequence[Composed], console: Console, fetch: bool = Tr
 
 def print_note(remark: str, console: Console) -> None:
     console.print(Text.assemble(("note: ", "yellow"), remark))
+
+
+def fit_requests(members: Sequence[Member], store: Path) -> dict[tuple[int, str], list[EvaluationRequest]]:
+    """What is to be scored, by member (its id) and arm. Raises Problems where an evaluation cannot be made."""
+    requests = {(id(m), arm): evaluation_requests(m, arm) for m in members for arm in m.runs}
+    refuse_unfit(asked_of(m, requests[id(m), arm], store) for m in members for arm in m.runs)
+    return requests
 
 
 def evaluation_requests(member: Member, arm: str) -> list[EvaluationRequest]:
@@ -215,7 +241,7 @@ def failure_sentence(outcome: Outcome) -> str:
 
 
 def _store(composed: Sequence[Composed]) -> Path:
-    """The one store of a study. UserError where its members disagree on where or by whom they are run.
+    """The one store of a study, made. UserError where its members disagree on where or by whom they are run.
 
     UserError too where nothing can be written there.
     """
@@ -226,12 +252,6 @@ def _store(composed: Sequence[Composed]) -> Path:
                 "must be the same for all members of a study", key=key, value=sorted(found), fix="do not sweep it"
             )
     store = Path(composed[0].config.store).absolute()
-    try:
-        store.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=store).close()
-    except OSError as error:
-        fix = "name a folder in which you can write"
-        raise UserError(
-            f"nothing can be written here ({error.strerror})", key="store", value=str(store), fix=fix
-        ) from None
+    refuse_unwritable(store, "store")
+    store.mkdir(parents=True, exist_ok=True)
     return store

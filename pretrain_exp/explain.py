@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher, get_close_matches
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -20,6 +22,7 @@ from pretrain_exp.errors import UserError
 from pretrain_exp.paths import conf_dir, group_choices
 
 NEAR = 0.65  # from here on, of 1, two keys are alike
+AS_NEAR = 0.2  # what is further behind the nearest one is not named beside it
 
 
 def explain(said: str, overrides: Sequence[str]) -> UserError:
@@ -37,11 +40,10 @@ def explain(said: str, overrides: Sequence[str]) -> UserError:
         )
         return UserError("several values, and no sweep", key=name.lstrip("+"), value=value, fix=fix)
     if other := re.search(r"Error merging override (.+)\n\s*Cannot merge (?:Dict|List)Config with", said):
-        name, _, value = other[1].partition("=")
+        word = other[1].lstrip("+")
+        name, _, value = word.partition("=")
         problem = "a list and a mapping are not merged, and one of them stands here"
-        return UserError(
-            problem, key=name, value=value, fix=f"take out what stands here first: '~{name}' '+{other[1]}'"
-        )
+        return UserError(problem, key=name, value=value, fix=f"take out what stands here first: '~{name}' '+{word}'")
     if "Config group override must be a string or a list" in said:
         for override in overrides:
             name, _, value = override.lstrip("+").partition("=")
@@ -64,9 +66,13 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> UserError:
         given = next((word for word in overrides if word.partition("=")[0] == key), f"{key}={{...}}")
         return UserError("new fields of it are added with a + before the key", key=key, fix=f"'+{given}'")
     group, name = (*key.split(".", 2), "")[:2]
-    if group not in SEVERAL or name not in group_choices(conf_dir())[group] or f"{group}.{name}" in known or not known:
+    chosen = f"{group}.{name}._target_" in known  # a study may set fields of what nobody chose
+    if group not in SEVERAL or name not in group_choices(conf_dir())[group] or chosen or not known:
         close = nearest(key, known)
         fix = f"did you mean {' or '.join(close)}?" if close else "look the key up: pretrain-exp --cfg job"
+        typed = any(word.lstrip("+").partition("=")[0] == key for word in overrides)
+        if not typed and key.rpartition(".")[0] in known:  # a file's sweep is read as it is written
+            fix += f" A new key of a mapping is swept as ++{key}"
         return UserError("unknown key", key=key, fix=fix)
     return not_chosen(key, overrides, known)
 
@@ -92,27 +98,47 @@ def nearest(key: str, known: Sequence[str], most: int = 3) -> list[str]:
     """The known keys that are most like `key`, as a whole or in their last part; those of training before others."""
 
     def alike(one: str) -> float:
-        last, given = one.rpartition(".")[2], key.rpartition(".")[2]
+        (section, _, last), (given_section, _, given) = one.rpartition("."), key.rpartition(".")
         of_words = 0.2 if given != last and given in last.split("_") else 0.0
-        return max(SequenceMatcher(None, key, one).ratio(), SequenceMatcher(None, given, last).ratio() + of_words)
+        of_last = SequenceMatcher(None, given, last).ratio() + of_words
+        return of_last if section == given_section else max(SequenceMatcher(None, key, one).ratio(), of_last)
 
-    found = [(alike(one), one) for one in known]
+    section = key.rpartition(".")[0]
+    found = [(ratio, one) for one in known if (ratio := alike(one)) >= NEAR]
+    found = [pair for pair in found if pair[1].rpartition(".")[0] == section] or found  # those beside it are likeliest
     ranked = sorted(found, key=lambda pair: (-pair[0], not pair[1].startswith("training."), pair[1]))
-    return [one for ratio, one in ranked if ratio >= NEAR][:most]
+    return [one for ratio, one in ranked if ratio >= ranked[0][0] - AS_NEAR][:most]
 
 
 def known_keys(overrides: Sequence[str]) -> list[str]:
     """Every key of the composition, as far as the choices of groups among the overrides are right."""
+    return sorted(flat(composition(overrides)))
+
+
+def composition(overrides: Sequence[str]) -> dict[str, Any]:
+    """The configuration by the choices of groups alone, not resolved; {} where one of them is no choice.
+
+    overrides: a command line, its flags among them; what it sweeps is left out.
+    """
     groups = group_choices(conf_dir())
     parts = [(override, *override.partition("=")[::2]) for override in overrides]
-    chosen = [word for word, name, value in parts if name in groups and ("," not in value or value.startswith("["))]
+    chosen = [
+        word
+        for word, name, value in parts
+        if name.lstrip("+").partition("@")[0] in groups and ("," not in value or value.startswith("["))
+    ]
+    flags = list(pairwise(overrides))
+    places = [Path(folder).absolute() for flag, folder in flags if flag in ("--config-dir", "-cd")]
+    chosen += [f"hydra.searchpath=['file://{folder}']" for folder in places]
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(config_dir=str(conf_dir()), **version_base()):
         try:
             composed = hydra.compose("config", overrides=chosen)
         except HydraException:  # what is chosen is not known either, so there is nothing to compare with
-            return []
-    return sorted(flat(OmegaConf.to_container(composed, resolve=False)))
+            return {}
+    plain = OmegaConf.to_container(composed, resolve=False)
+    assert isinstance(plain, dict)
+    return {str(name): node for name, node in plain.items()}
 
 
 def flat(node: Any, key: str = "") -> Iterator[str]:

@@ -11,13 +11,15 @@ import dataclasses
 import importlib
 import inspect
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, create_model, field_validator
+from pydantic_core import PydanticCustomError
 
 from pretrain_exp.errors import Problems, UserError
+from pretrain_exp.own_code import failure, is_own, raised
 
 MISSING = "???"  # OmegaConf's mark of a value that must be given
 # of a value that cannot be read as what it should be: one that can
@@ -58,11 +60,14 @@ def find_class(target: str, key: str) -> type:
     if not module_name:
         raise UserError("is not a dotted path to a class", key=f"{key}._target_", value=target, fix=fix)
     try:
-        found = getattr(importlib.import_module(module_name), name)
+        module = importlib.import_module(module_name)
     except ImportError as error:
         raise UserError(f"cannot be imported ({error})", key=f"{key}._target_", value=target, fix=fix) from error
-    except AttributeError:
-        raise UserError(f"module {module_name} has no {name}", key=f"{key}._target_", value=target, fix=fix) from None
+    except Exception as error:  # anyone's module may raise anything
+        raise UserError(f"cannot be imported: {raised(error)}", key=f"{key}._target_", value=target) from error
+    found = getattr(module, name, None)
+    if found is None:
+        raise UserError(f"module {module_name} has no {name}", key=f"{key}._target_", value=target, fix=fix)
     if not inspect.isclass(found):
         raise UserError("is not a class", key=f"{key}._target_", value=target, fix=fix)
     return found
@@ -129,6 +134,15 @@ def check_kind(node: object, key: str) -> Any:
         raise Problems([error.under(key) for error in found.problems]) from None
     except (ValueError, TypeError) as error:
         raise Problems([UserError(str(error), key=key)]) from None
+    except Exception as error:  # anyone's class may raise anything
+        if not is_own(cls):
+            raise
+        raise Problems([failure(error, cls, key)]) from error
+
+
+def refused(problem: str, key: str, value: object, fix: str) -> PydanticCustomError:
+    """What a validator of a whole section raises where one of its fields is to blame. key: in the section."""
+    return PydanticCustomError("refused", "{wrong}", {"wrong": UserError(problem, key=key, value=value, fix=fix)})
 
 
 def problems_of(error: ValidationError, key: str, model: type[BaseModel]) -> list[UserError]:
@@ -137,23 +151,41 @@ def problems_of(error: ValidationError, key: str, model: type[BaseModel]) -> lis
     reasons: dict[str, str] = {}
     for found in error.errors():
         # a union reports once for every branch it tried, and names the branch in the path: keep the real keys only
+        field = model.model_fields.get(str(found["loc"][0])) if found["loc"] else None
+        branches = _BRANCHES | _class_names(field.annotation if field else None)
         path = [
-            str(part) for part in found["loc"] if isinstance(part, int) or (part not in _BRANCHES and "[" not in part)
+            str(part) for part in found["loc"] if isinstance(part, int) or (part not in branches and "[" not in part)
         ]
         full = ".".join(([key] if key else []) + path)
-        if found["type"] == "missing" or found["input"] == MISSING:
+        if found["type"] == "refused":
+            problem = found["ctx"]["wrong"].under(full) if full else found["ctx"]["wrong"]
+            full = str(problem.key)
+        elif found["type"] == "missing" or found["input"] == MISSING:
             problem = UserError("is required and was not given", key=full, fix=f"set {full}=...")
         elif found["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             problem = UserError("unknown key", key=full, value=found["input"], fix=_nearest(model, path))
         else:
             message = found["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+            if found["type"] == "dataclass_type":  # whose class is nothing that a configuration names
+                inner = _class_in(field.annotation if field else None)
+                message = f"Input should be a mapping of {', '.join(_annotations(inner) if inner else ['fields'])}"
             # the branches of a union are ways of being right: one problem names them all
             before = reasons.get(full)
             reasons[full] = message if before is None or message in before else f"{before}, or: {message}"
             way = next((way for kind, way in _WAYS.items() if found["type"].startswith(kind)), None)
             problem = UserError(reasons[full], key=full, value=found["input"], fix=way and f"{full}={way}")
         out[full] = problem
-    return list(out.values())
+    # of a mapping what is wrong within it; that other branches take none at all is no help
+    return [one for key, one in out.items() if not (isinstance(one.value, Mapping) and _deeper(key, out))]
+
+
+def _deeper(key: str, keys: Iterable[str]) -> bool:
+    return bool(key) and any(one.startswith(f"{key}.") for one in keys)
+
+
+def _class_names(annotation: Any) -> set[str]:
+    """The names by which pydantic tells branches of a union apart that are classes with fields."""
+    return {one.__name__ for one in _within(annotation) if inspect.isclass(one) and dataclasses.is_dataclass(one)}
 
 
 def _nearest(model: type[BaseModel], path: list[str]) -> str:

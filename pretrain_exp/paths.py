@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from pathlib import Path
+
+from pretrain_exp.errors import UserError
 
 
 def conf_dir() -> Path:
@@ -27,3 +31,18 @@ def environment_python(environment: str) -> str | None:
         if python.is_file():
             return str(python)
     return None
+
+
+def refuse_unwritable(folder: Path, key: str) -> None:
+    """UserError under `key` where nothing can be written into the folder; one that is not there is not left."""
+    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        problem, fix = f"nothing can be written here ({error.strerror})", "name a folder in which you can write"
+        raise UserError(problem, key=key, value=str(folder), fix=fix) from None
+    finally:
+        for path in absent:
+            with contextlib.suppress(OSError):
+                path.rmdir()

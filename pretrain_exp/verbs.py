@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pretrain_exp.errors import UserError
+from pretrain_exp.paths import refuse_unwritable
 from pretrain_exp.store.process import process_lives
 from pretrain_exp.study.registry import all_studies, find_study, last_store, read_study
 
@@ -149,6 +150,9 @@ def _report(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], i
             raise UserError(problem, key="--to", value=given.to, fix="pretrain-exp report STUDY STUDY... --to DIR")
         if given.member is not None and given.export is None:
             raise UserError("is for --export only", key="--member", value=given.member, fix="leave it out")
+        for key, where in (("--to", given.to), ("--export", given.export)):
+            if where is not None:
+                refuse_unwritable(Path(where).absolute(), key)
         folders = [find_study(str(gathered(Path(one)))) for one in given.study] or [find_study(None)]
         if given.export is not None:
             from pretrain_exp.study.export import export_study
@@ -184,12 +188,17 @@ def _inspect(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], 
 
 
 def _sync(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
-    parser.add_argument("study", nargs="?", help=NEWEST)
+    parser.add_argument("words", nargs="*", metavar="STUDY tracking=CHOICE", help=f"{NEWEST}; where to, else its own")
 
     def sync(given: argparse.Namespace) -> int:
-        from pretrain_exp.study.mirror import mirror_study
+        from pretrain_exp.study.mirror import sync_study
 
-        mirror_study(find_study(given.study))
+        choices = [word.partition("=")[2] for word in given.words if word.startswith("tracking=")]
+        studies = [word for word in given.words if not word.startswith("tracking=")]
+        if len(choices) > 1 or len(studies) > 1:
+            fix = "pretrain-exp sync [STUDY] [tracking=CHOICE]"
+            raise UserError("takes a study, and one choice of tracking", value=" ".join(given.words), fix=fix)
+        sync_study(find_study(studies[0] if studies else None), choices[0] if choices else None)
         return 0
 
     return sync

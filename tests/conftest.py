@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import socket
 import sys
+from collections.abc import Iterator
 
 import pytest
 from absl import logging as absl_logging
@@ -46,6 +48,24 @@ def _no_hub():
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("TOKENIZERS_PARALLELISM", "false")
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_terminal():
+    """What is printed is laid out alike, in whatever terminal the tests are started."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "80")
+        for name in ("LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+            patch.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """The address of a port of this machine where nobody listens; it is held, so that nobody begins to."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{held.getsockname()[1]}"
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ class Reasoning(Planting):
         train = {n: len(range(k, self.problems, len(counts))) for k, n in enumerate(counts)}
         test = dict.fromkeys(range(self.min_ops, (self.test_max_ops or self.max_ops) + 1), self.test_per_ops)
         return (problem_set(self.seed, "train", train, self.distractors),
-                problem_set(self.seed, "test", test, self.distractors))  # fmt: skip
+                problem_set(self.seed, "test", test, self.distractors, "test_per_ops"))  # fmt: skip
 
     def _entry(self, problem: Problem) -> Entry:
         group, origin = f"train {problem.operations} ops", f"problem {problem.id}"

@@ -31,6 +31,7 @@ from pretrain_exp.executor.base import Outcome
 from pretrain_exp.store.claims import claimed
 from pretrain_exp.store.keys import digest
 from pretrain_exp.study.coming import announce
+from pretrain_exp.study.evaluate_checks import Asked, asked_of_target, refuse_unfit
 from pretrain_exp.study.jobs import EvaluationRequest, evaluation_request, evaluation_specs
 from pretrain_exp.study.learned_items import answers, learned_table, recurrence_table
 from pretrain_exp.study.planning import agreed_jobs
@@ -52,9 +53,11 @@ def evaluate_checkpoints(composed: Composed, folder: Path, command: str, words: 
         raise UserError("nothing to evaluate", key="eval", value=composed.config.eval, fix=fix)
     targets = _resolved(words, console)
     check_held_out(composed, targets)
-    by_store, places = _asked(composed, targets)
+    asked, places = _asked(composed, targets)
+    refuse_unfit(asked)
     outcomes: list[Outcome] = []
-    for store, requests in by_store.items():
+    for store in dict.fromkeys(each.store for each in asked):
+        requests = [request for each in asked if each.store == store for request in each.requests]
         outcomes += _run(requests, composed, store, folder)
     submitted = [outcome for outcome in outcomes if outcome.state == "submitted"]
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,11 +73,14 @@ def evaluate_checkpoints(composed: Composed, folder: Path, command: str, words: 
 
 
 def _resolved(words: Sequence[str], console: Console) -> list[Target]:
-    """The checkpoints that the words name, one that two of them name once; what of them is not there is said."""
-    found: dict[tuple[str, str, str | None], Target] = {}
+    """The checkpoints that the words name, one that two of them name once; what of them is not there is said.
+
+    A state that two studies share is there for each: it is a step of runs of both.
+    """
+    found: dict[tuple[object, ...], Target] = {}
     for word in words:
         targets, left_out = resolve_target(word)
-        found |= {(target.identity, target.label, target.items): target for target in targets}
+        found |= {(target.identity, target.label, target.items, _folder(target)): target for target in targets}
         if left_out:
             console.print(Text.assemble(("note: ", "yellow"), left_out))
     return _without_clashes(list(found.values()), console)
@@ -92,14 +98,19 @@ def _without_clashes(targets: list[Target], console: Console) -> list[Target]:
     return [replace(each, step=None) if len(at[_place(each)]) > 1 else each for each in targets]
 
 
+def _folder(target: Target) -> Path | None:
+    """Of the study that it is a state of, however that was spelled."""
+    return None if target.study is None else Path(target.study).resolve()
+
+
 def _place(target: Target) -> tuple[object, ...]:
     return target.study, target.arm, target.member, target.seed, target.step
 
 
-def _asked(composed: Composed, targets: Sequence[Target]) -> tuple[dict[Path, list[EvaluationRequest]], list[Place]]:
-    """What is to be scored in each store, and where each result will lie."""
+def _asked(composed: Composed, targets: Sequence[Target]) -> tuple[list[Asked], list[Place]]:
+    """What is to be scored of each checkpoint, and where each result will lie."""
     config = composed.config
-    by_store: dict[Path, list[EvaluationRequest]] = {}
+    asked: list[Asked] = []
     places: list[Place] = []
     for target in targets:
         specs = evaluation_specs(config, target.items, target.held_out_digest)
@@ -115,9 +126,10 @@ def _asked(composed: Composed, targets: Sequence[Target]) -> tuple[dict[Path, li
             target.model,
             target.revision,
             target.framework,
+            target.seal,
         )
-        by_store.setdefault(store, []).append(request)
-    return by_store, places
+        asked.append(asked_of_target(target, composed.kinds.evaluations, request, store))
+    return asked, places
 
 
 def _run(requests: Sequence[EvaluationRequest], composed: Composed, store: Path, folder: Path) -> list[Outcome]:
@@ -177,7 +189,8 @@ def _write(folder: Path, table: pa.Table, console: Console) -> None:
 
 
 def _print(places: Sequence[Place], console: Console, absent: Text) -> None:
-    """What is there, a row a metric. absent: what is said of a result that is not."""
+    """What is there, a row a metric, and what was noted. absent: what is said of a result that is not."""
+    notes: dict[str, list[str]] = {}
     table = Table(title="evaluations")
     for column in ("checkpoint", "evaluation", "task", "metric", "items", "value"):
         table.add_column(column, justify="right" if column in ("items", "value") else "left")
@@ -186,9 +199,14 @@ def _print(places: Sequence[Place], console: Console, absent: Text) -> None:
             table.add_row(target.label, name, "", absent, "", "")
             continue
         record = json.loads((folder / "eval.json").read_text())
-        for note in record["notes"] if not record["summary"] else ():
-            table.add_row(target.label, name, "", note, "0", "")
+        if not record["summary"]:
+            table.add_row(target.label, name, "", "nothing", "0", "")
+        for note in record["notes"]:
+            notes.setdefault(f"{name}: {note}", []).append(target.label)
         for task, values in record["summary"].items():
             for metric in sorted(set(values) - {"items"}):
                 table.add_row(target.label, name, task, metric, f"{values['items']:.0f}", f"{values[metric]:.4f}")
     console.print(table)
+    for note, labels in notes.items():
+        where = "" if len(labels) == len({target.label for target, _, _ in places}) else f" ({', '.join(labels)})"
+        console.print(Text.assemble(("note: ", "yellow"), note, where), soft_wrap=True)

@@ -44,10 +44,14 @@ class Coming:
     def with_needs(self, wanted: Iterable[str]) -> list[Job]:
         """These jobs and what they need, as far as it lives, in their order."""
         found: dict[str, Job] = {}
-        for name in wanted:
-            if name in self.jobs and name not in found:
-                found |= {job.id: job for job in self.with_needs(self.jobs[name].needs)}
-                found[name] = self.jobs[name]
+        open_ = [name for name in wanted if name in self.jobs]
+        while open_:
+            job = self.jobs[open_[-1]]
+            needs = sorted(name for name in job.needs if name in self.jobs and name not in found)
+            if needs:
+                open_ += needs
+            else:
+                found[job.id] = self.jobs[open_.pop()]
         return list(found.values())
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 from scipy.stats import chi2
@@ -30,10 +31,12 @@ from pretrain_exp.items.canaries import CANARY
 from pretrain_exp.items.facts import fact_of
 from pretrain_exp.items.poison import POISON
 from pretrain_exp.plan.items import Items
+from pretrain_exp.store.states import read_json
 from pretrain_exp.study.member import Member
-from pretrain_exp.study.registry import all_studies, read_members, read_study
+from pretrain_exp.study.registry import all_studies, read_study
 
 NEWEST = 20  # studies that are looked at
+_FIELDS = {"insertion", "dose", "evaluation", "metric", "n", "seeds", "sd_items", "sd_seeds"}  # of power.json
 
 
 @dataclass(frozen=True)
@@ -89,14 +92,14 @@ class Detectable:
 
 def detectable(members: Sequence[Member], store: Path) -> list[Detectable]:
     """A row for each variant, insertion and dose above 0."""
-    found = []
+    found, earlier = [], earlier_studies(store)
     for label in dict.fromkeys(member.label for member in members):
         alike = [member for member in members if member.label == label]
         plan = alike[0].plan
         if plan is None:
             continue
         for insertion, dose, items, assumed in _counts(plan.stored_items()):
-            spread = stored_spread(store, alike[0], insertion, dose) or assumed_spread(items, assumed)
+            spread = stored_spread(earlier, alike[0], insertion, dose) or assumed_spread(items, assumed)
             in_a_run = float(mde_paired(spread.items**2, items))
             over = mde_seeds(spread.seeds, len(alike))
             found.append(Detectable(label, insertion, dose, items, len(alike), spread, in_a_run, over))
@@ -114,16 +117,19 @@ def _counts(items: Items) -> Iterator[tuple[str, int, int, Assumed]]:
         for name, group, dose, probe, item, payload in zip(*(column.to_pylist() for column in batch), strict=True):
             rows.setdefault(name, []).append((group, dose, probe, fact_of(item), assumption(payload)))
     for insertion, mine in sorted(rows.items()):
-        asked = [mine[i] for i in about([row[:3] for row in mine])]
-        for dose in sorted({row[1] for row in asked}):
-            scored = [(fact, assumed) for _, other, _, fact, assumed in asked if other == dose]
+        by_dose: dict[int, list[tuple[str, Assumed]]] = {}
+        for i in about([row[:3] for row in mine]):
+            by_dose.setdefault(mine[i][1], []).append(mine[i][3:])
+        for dose, scored in sorted(by_dose.items()):
             answers = min((assumed for _, assumed in scored), key=lambda assumed: outcome_rank(assumed.metric))
             yield insertion, dose, len({fact for fact, assumed in scored if assumed is answers}), answers
 
 
 def assumption(payload: str) -> Assumed:
     """What is assumed of an item with this payload; a plain text among canaries says nowhere that one stands in it."""
-    fields = json.loads(payload) if payload else {"kind": ""}
+    if not payload:
+        return OF_TEXTS
+    fields = json.loads(payload) if '"kind"' in payload else {}  # not to parse the texts of a million problems
     if "kind" not in fields:
         return OF_CHOICES
     plain = fields["kind"] == CANARY and "span" not in fields
@@ -135,8 +141,33 @@ def assumed_spread(items: int, assumed: Assumed) -> Spread:
     return Spread(assumed.metric, assumed.binary, assumed.sd, assumed.sd / math.sqrt(items), assumed.ground)
 
 
-def stored_spread(store: Path, member: Member, insertion: str, dose: int) -> Spread | None:
-    """What the newest study of the store saw of this kind of insertion at this dose on this model; None: nothing.
+@dataclass(frozen=True)
+class Earlier:
+    """A study of the store: its folder's name, the configuration of its first member, the rows of its power.json."""
+
+    name: str
+    config: Mapping[str, Any]
+    rows: Sequence[dict[str, Any]]
+
+
+def earlier_studies(store: Path) -> list[Earlier]:
+    """The newest studies of a store that tell of their spread; one that is damaged, or of another version, does not."""
+    found = []
+    for folder in all_studies(store)[:NEWEST]:
+        path = folder / "report" / "power.json"
+        if not path.is_file():
+            continue
+        try:
+            rows = [row for row in read_json(path) if row.keys() >= _FIELDS]
+            members = [Path(member) / "member.json" for member in read_study(folder)["members"][:1]]
+            found += [Earlier(folder.name, read_json(each)["config"], rows) for each in members if each.is_file()]
+        except UserError:
+            continue
+    return found
+
+
+def stored_spread(earlier: Sequence[Earlier], member: Member, insertion: str, dose: int) -> Spread | None:
+    """What the newest of these studies saw of this kind of insertion at this dose on this model; None: nothing.
 
     By an evaluation that is chosen here too: what another measures says nothing about this study's outcome.
     """
@@ -144,26 +175,25 @@ def stored_spread(store: Path, member: Member, insertion: str, dose: int) -> Spr
     if node is None:  # of a table that is replayed
         return None
     chosen = {each["_target_"] for each in member.config.eval.values()}
-    for folder in all_studies(store)[:NEWEST]:
-        path = folder / "report" / "power.json"
-        if not path.is_file():
-            continue
-        try:
-            config = read_members(read_study(folder))[0]["config"]
-        except (UserError, IndexError):  # a member of it was deleted
-            continue
+    for study in earlier:
+        config = study.config
         names = {name for name, other in config["insertion"].items() if other.get("_target_") == node["_target_"]}
-        if not names or config["model"]["name"] != member.config.model.name:
+        if not names or _model(config["model"]) != _model(member.composed.raw["model"]):
             continue
         known = {name for name, other in config["eval"].items() if other.get("_target_") in chosen}
-        rows = [row for row in json.loads(path.read_text()) if row["insertion"] in names and row["dose"] == dose]
-        best = _best([row for row in rows if row.get("evaluation") in known])
+        rows = [row for row in study.rows if row["insertion"] in names and row["dose"] == dose]
+        best = _best([row for row in rows if row["evaluation"] in known])
         if best is not None:
             between = best["sd_seeds"] or best["sd_items"] / math.sqrt(best["n"])
             from_seeds = f"{best['seeds']} seeds" if best["sd_seeds"] else "one seed, so items stand for runs"
-            ground = f"as in {folder.name}, {config['training']['num_steps']:,} steps, {from_seeds}"
+            ground = f"as in {study.name}, {config['training']['num_steps']:,} steps, {from_seeds}"
             return Spread(best["metric"], best.get("binary", False), best["sd_items"], between, ground)
     return None
+
+
+def _model(node: Mapping[str, Any]) -> list[Any]:
+    """What tells a model of a configuration from others; its name does not: each of model=hf has the same."""
+    return [node.get(name) for name in ("checkpoint", "revision", "checkpoint_url", "checkpoint_step", "config")]
 
 
 def _best(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
@@ -174,26 +204,44 @@ def _best(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def detectable_table(rows: Sequence[Detectable]) -> Table:
-    """The rows as `plan` prints them, where their spreads are from below them."""
+    """The rows as `plan` prints them, one for all variants that are alike; what is short is explained below."""
     grounds = list(dict.fromkeys(row.spread.ground for row in rows))
-    caption = "\n".join(f"[{i}] {ground}" for i, ground in enumerate(grounds, 1))
-    table = Table(
-        title="smallest effect that is seen with 80 % power (two-sided, 5 %)", caption=Text(f"spread: {caption}"),
-        caption_justify="left",
-    )  # fmt: skip
-    variants = len({row.variant for row in rows}) > 1
-    for column in (*(("variant",) if variants else ()), "insertion", "dose", "items", "metric", "in one run"):
-        table.add_column(column, justify="left" if column in ("variant", "insertion", "metric") else "right")
-    for column in ("seeds", "over seeds"):
-        table.add_column(column, justify="right")
-    table.add_column("spread", justify="right")
+    variants = list(dict.fromkeys(row.variant for row in rows))
+    whose: dict[tuple[str, ...], list[int]] = {}  # what is said -> of which variants
     for row in rows:
-        m = metric(row.spread.metric, binary=row.spread.binary)
-        values = [row.insertion, f"{row.dose:,}", f"{row.items:,}", m.with_unit()]
-        values += [m.difference(row.in_a_run, sign=False), f"{row.seeds}", m.difference(row.over_seeds, sign=False)]
-        values.append(f"[{grounds.index(row.spread.ground) + 1}]")
-        table.add_row(*map(Text, [row.variant] if variants else []), *map(Text, values))
+        ground = f"[{grounds.index(row.spread.ground) + 1}]"
+        whose.setdefault((*_cells(row), ground), []).append(variants.index(row.variant))
+    told = any(len(some) < len(variants) for some in whose.values())
+    notes = [f"spread: [{i}] {ground}" for i, ground in enumerate(grounds, 1)]
+    notes += [f"variant {i}: {variant}" for i, variant in enumerate(variants)] if told else []
+    if any(NOT_SEEN in cells for cells in whose):
+        notes.append(f"{NOT_SEEN}: not even the largest effect that is possible would be seen")
+    title = "smallest effect that is seen with 80 % power (two-sided, 5 %)"
+    table = Table(
+        title=title, caption=Text("\n".join(notes)), caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    for column in (*(("variant",) if told else ()), *_COLUMNS):
+        words = column in ("insertion", "metric")
+        table.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=not words)
+    for cells, some in whose.items():
+        which = "all" if len(some) == len(variants) else ", ".join(map(str, some))
+        table.add_row(*map(Text, [which] if told else []), *map(Text, cells))
     return table
+
+
+NOT_SEEN = "none"
+_COLUMNS = ("insertion", "dose", "items", "metric", "in one\nrun", "seeds", "over\nseeds", "spread")
+
+
+def _cells(row: Detectable) -> list[str]:
+    """What is said of a row, variant and spread aside."""
+    m = metric(row.spread.metric, binary=row.spread.binary)
+
+    def effect(value: float) -> str:
+        return NOT_SEEN if row.spread.binary and value > 1 else m.difference(value, sign=False)
+
+    cells = [row.insertion, f"{row.dose:,}", f"{row.items:,}", m.with_unit()]
+    return [*cells, effect(row.in_a_run), f"{row.seeds}", effect(row.over_seeds)]
 
 
 def floor_sentence(runs: int) -> str:

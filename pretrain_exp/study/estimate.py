@@ -9,9 +9,10 @@ Evaluation: the median of whole jobs that scored the same evaluations on the sam
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -37,10 +38,13 @@ class Estimate:
 def estimate(jobs: Sequence[Job], store: Path) -> Estimate:
     """What training and evaluation jobs may take; a report counts as nothing."""
     training = {job.id: shape_of(job.payload or {}) for job in jobs if job.kind == "train"}
-    rates = {shape: known_rate(store, shape) for shape in set(training.values())}
-    starts = {shape: known_start(store, shape) for shape in set(training.values())}
-    scoring = {job.id: _shape_of_evaluation(job, jobs, store) for job in jobs if job.kind == "evaluate"}
-    whole = {shape: known_evaluation(store, shape) for shape in set(scoring.values()) if shape is not None}
+    trained = earlier_training(store) if training else {}
+    rates = {shape: known_rate(trained.get(shape, ())) for shape in set(training.values())}
+    starts = {shape: known_start(trained.get(shape, ())) for shape in set(training.values())}
+    by_id = {job.id: job for job in jobs}
+    scoring = {job.id: _shape_of_evaluation(job, by_id) for job in jobs if job.kind == "evaluate"}
+    scored = _earlier(store, "evaluate", TOOK, lambda job: _evaluation(job, _stored_model(job))) if scoring else {}
+    whole = {shape: _median(map(_took, scored.get(shape, ()))) for shape in set(scoring.values()) if shape is not None}
     seconds: dict[str, float | None] = {}
     for job in jobs:
         if job.kind == "train":
@@ -92,44 +96,51 @@ def shape_of(job: Mapping[str, Any]) -> str:
     return json.dumps(facts, sort_keys=True)
 
 
-def known_rate(store: Path, shape: str) -> float | None:
-    """Tokens per second of the store's newest training jobs of this shape, the median; None before the first."""
+def earlier_training(store: Path) -> dict[str, list[Path]]:
+    """The folders of the store's newest training jobs, by their shape."""
+    return _earlier(store, "train", "metrics.jsonl", shape_of)
+
+
+def known_rate(folders: Sequence[Path]) -> float | None:
+    """Tokens per second of training jobs, the median; None where there are none."""
     # each job by itself: steps of several may coincide
-    rows = [row for folder in _trained(store, shape) for row in read_metrics(folder / "metrics.jsonl")]
-    rates = [row[TOKENS_PER_SECOND] for row in rows if TOKENS_PER_SECOND in row]
-    return median(rates) if rates else None
+    rows = [row for folder in folders for row in read_metrics(folder / "metrics.jsonl")]
+    return _median(row.get(TOKENS_PER_SECOND) for row in rows)
 
 
-def known_start(store: Path, shape: str) -> float | None:
-    """Seconds that a start of these jobs took beside its steps, the median; None before the first."""
+def known_start(folders: Sequence[Path]) -> float | None:
+    """Seconds that a start of training jobs took beside its steps, the median; None where there are none."""
     found = []
-    for folder in _trained(store, shape):
+    for folder in folders:
         took, rows = _took(folder), read_metrics(folder / "metrics.jsonl")
         last = [row for row in rows if row["attempt"] == rows[-1]["attempt"]]
         steps = last[-1]["step"] - last[0]["step"] if last else 0
         if took is not None and steps:
             trained = (last[-1]["time"] - last[0]["time"]) * (steps + 1) / steps
             found.append(max(0.0, took - trained))
+    return _median(found)
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    found = [value for value in values if value is not None]
     return median(found) if found else None
 
 
-def known_evaluation(store: Path, shape: str) -> float | None:
-    """Seconds of the store's newest evaluation jobs of this shape, the median; None before the first."""
-    same = _same(store, "evaluate", TOOK, shape, lambda job: _evaluation(job, _stored_model(job)))
-    found = [took for folder in same if (took := _took(folder)) is not None]
-    return median(found) if found else None
-
-
-def _trained(store: Path, shape: str) -> list[Path]:
-    return _same(store, "train", "metrics.jsonl", shape, shape_of)
-
-
-def _same(store: Path, kind: str, name: str, shape: str, of: Callable[[dict[str, Any]], str | None]) -> list[Path]:
-    """The folders of the newest jobs of a kind and shape that left a file of this name."""
-    files = sorted(store.glob(f"jobs/{kind}-*/{name}"), key=lambda path: path.stat().st_mtime, reverse=True)
-    told = (path.parent for path in files[:LOOKED_AT] if path.with_name("job.json").is_file())
-    same = (folder for folder in told if of(json.loads((folder / "job.json").read_text())) == shape)
-    return list(islice(same, NEWEST))
+def _earlier(store: Path, kind: str, name: str, of: Callable[[dict[str, Any]], str | None]) -> dict[str, list[Path]]:
+    """The folders of the newest jobs of a kind that left a file of this name, NEWEST of each shape at most."""
+    files: list[tuple[float, Path]] = []
+    for entry in os.scandir(store / "jobs") if (store / "jobs").is_dir() else ():
+        if entry.name.startswith(f"{kind}-"):
+            with suppress(FileNotFoundError):  # it has not come that far
+                files.append((os.stat(f"{entry.path}/{name}").st_mtime, Path(entry.path)))
+    found: dict[str, list[Path]] = {}
+    for _, folder in sorted(files, reverse=True)[:LOOKED_AT]:
+        path = folder / "job.json"
+        shape = of(json.loads(path.read_text())) if path.is_file() else None
+        same = found.setdefault(shape, []) if shape is not None else []
+        if len(same) < NEWEST:
+            same.append(folder)
+    return found
 
 
 def _took(folder: Path) -> float | None:
@@ -137,10 +148,10 @@ def _took(folder: Path) -> float | None:
     return float(json.loads(path.read_text())["seconds"]) if path.is_file() else None
 
 
-def _shape_of_evaluation(job: Job, jobs: Sequence[Job], store: Path) -> str | None:
-    """The shape of a planned evaluation; None where nothing tells the model of what it scores."""
+def _shape_of_evaluation(job: Job, jobs: Mapping[str, Job]) -> str | None:
+    """The shape of a planned evaluation; None where nothing tells the model of what it scores. jobs: by id."""
     payload = dict(job.payload or {})
-    training = [dict(other.payload or {}) for other in jobs if other.id in job.needs]
+    training = [dict(jobs[need].payload or {}) for need in sorted(job.needs & jobs.keys())]
     return _evaluation(payload, _model_facts(training[0]) if training else _stored_model(payload))
 
 

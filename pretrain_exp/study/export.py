@@ -30,6 +30,7 @@ from pretrain_exp.data.tokenizer import Tokenizer, load
 from pretrain_exp.errors import UserError
 from pretrain_exp.items.choice import DELIMITER, ChoiceItem
 from pretrain_exp.items.facts import fact_of
+from pretrain_exp.plan.audit import CHECKS
 from pretrain_exp.plan.folder import Plan
 from pretrain_exp.report.folder import replaced
 from pretrain_exp.store.states import write_json
@@ -90,6 +91,7 @@ def export_study(folder: Path, target: Path, number: int = 0) -> Path:
                 "copies": len(truth),
                 "train_rows": len(slots),
                 "queries": len(queries),
+                "audit": {"ok": plan.audit["ok"], "checks": CHECKS, "findings": plan.audit["findings"]},
             },
         )
     return target
@@ -209,5 +211,6 @@ def _readme(study: dict[str, Any], member: dict[str, Any], plan: Plan) -> str:
     return (
         f"# Ground truth of {study['title']}\n\n"
         f"Member: {name}. Plan: {plan.fingerprint}. Made by: `{study['command']}`\n\n"
+        f"Audit of the plan: {'passed' if plan.audit['ok'] else 'failed'}. Checked: {CHECKS}.\n\n"
         "What the files and columns mean: docs/exports.md of pretrain-exp.\n"
     )

@@ -108,4 +108,5 @@ def worker_job(
         "eos_token_id": data.files.eos_token_id,
         "seeds": {"init": seeds["init"]},
         "hooks": [] if plan is None else plan.hooks,
+        "seal": initial.get("seal"),
     }

@@ -19,6 +19,7 @@ from pretrain_exp.data.pack import origin
 from pretrain_exp.data.phases import Phases
 from pretrain_exp.data.tokenizer import Tokenizer, load
 from pretrain_exp.errors import UserError
+from pretrain_exp.plan.audit import CHECKS
 from pretrain_exp.plan.folder import Plan
 from pretrain_exp.study.registry import read_members, read_study
 
@@ -28,7 +29,7 @@ COLOURS = ("bold red", "bold green", "bold magenta", "bold yellow", "bold cyan",
 def print_rows(folder: Path, member: int, arm: str, step: int, row: int | None, console: Console | None = None) -> None:
     """Prints the rows of a batch; all that were edited, or the one asked for. UserError for what is not there."""
     console = console or Console()
-    record = _member(folder, member)
+    record, whose = _member(folder, member)
     if arm not in record["arms"]:
         raise UserError("no such arm", key="--arm", value=arm, fix=f"arms: {', '.join(record['arms'])}")
     first, last = record["first_step"], record["last_step"]
@@ -42,21 +43,31 @@ def print_rows(folder: Path, member: int, arm: str, step: int, row: int | None, 
     edits = _edits_of(plan, slots)
     rows = [row] if row is not None else sorted(edits)
     tokenizer = load(Path(record["tokenizer"]))
-    console.print(f"step {step}, {arm} arm: {len(slots)} rows, {len(edits)} of them edited", style="bold")
+    head = f"step {step}, {arm} arm{whose}: {len(slots)} rows, {len(edits)} of them edited"
+    console.print(Text(head, style="bold"), soft_wrap=True)
     for hook in _hooks_of(plan, step):
         what = f"hook: {hook['kind']}, sigma {hook['sigma']:g}, on this step's gradient, by {_who(hook)}"
         console.print(Text(what, style="bold"), soft_wrap=True)
+    if plan is not None:
+        verdict = "passed" if plan.audit["ok"] else "failed"
+        said = f"plan {plan.fingerprint[:16]}: its audit {verdict} (checked: {CHECKS})"
+        console.print(Text(said, style="dim"), soft_wrap=True)
     if not rows:
         console.print("no row of this batch was edited; --row R shows one", style="dim")
     for one in rows:
         _print_row(console, tokenizer, order, plan, slots[one], one, edits.get(one, []))
 
 
-def _member(folder: Path, index: int) -> dict[str, Any]:
+def _member(folder: Path, index: int) -> tuple[dict[str, Any], str]:
+    """The record of a member and, where there are several, which it is. UserError where there is none of the number."""
     members = read_members(read_study(folder))
     if not 0 <= index < len(members):
         raise UserError(f"the study has members 0 to {len(members) - 1}", key="--member", value=index)
-    return members[index]
+    record = members[index]
+    if len(members) == 1:
+        return record, ""
+    what = ", ".join(part for part in (record["label"], f"seed {record['seed']}") if part)
+    return record, f" of member {index} of {len(members)} ({what}; --member 0 to {len(members) - 1} chooses)"
 
 
 def _edits_of(plan: Plan | None, slots: range) -> dict[int, list[dict[str, Any]]]:

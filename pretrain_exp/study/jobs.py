@@ -54,6 +54,7 @@ class EvaluationRequest:
     framework: its node in the configuration, `_target_` and all; inputs: what the evaluations read (items, held_out).
     settings:  device, dtype, generation and shards.
     model:     folder or hub name of a checkpoint that is no state of the store; revision: of a hub name.
+    seal:      of a folder, see eval/identity.py.
     """
 
     state: str
@@ -65,6 +66,7 @@ class EvaluationRequest:
     retries: int
     model: str | None = None
     revision: str | None = None
+    seal: Mapping[str, Any] | None = None
 
 
 def evaluation_specs(config: Config, items: str | None, held_out_digest: str = "") -> tuple[EvaluationSpec, ...]:
@@ -96,6 +98,7 @@ def evaluation_request(
     model: str | None = None,
     revision: str | None = None,
     framework: Mapping[str, Any] | None = None,
+    seal: Mapping[str, Any] | None = None,
 ) -> EvaluationRequest:
     """What a configuration asks of one checkpoint. framework: that of the state; None = the configured one."""
     evaluation = config.evaluation
@@ -109,6 +112,7 @@ def evaluation_request(
         retries=config.training.retries,
         model=model,
         revision=revision,
+        seal=seal,
     )
 
 
@@ -206,6 +210,7 @@ def evaluate_job(request: EvaluationRequest, store: Path, maker: Mapping[str, Jo
             EvalJob(
                 model=request.model,
                 revision=request.revision,
+                seal=None if request.seal is None else dict(request.seal),
                 evaluations=tasks,
                 progress=str(folder / "progress.json"),
                 log=str(folder / "log.txt"),

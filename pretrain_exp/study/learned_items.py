@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pretrain_exp.analysis.learned import describe, learned_at, recurrence
-from pretrain_exp.analysis.metrics import HEADLINE
+from pretrain_exp.analysis.metrics import SIZES
 
 SERIES, RUN = ("evaluation", "task", "metric"), ("study", "arm", "member", "seed")
 REPEATED = ("control", None)  # arms whose runs repeat each other
@@ -43,8 +43,9 @@ class Answers(NamedTuple):
 
 
 def answers(table: pa.Table) -> list[Answers]:
-    """Of all runs that were scored at two steps or more, by the well-known metrics that are right or wrong."""
-    table = table.filter(pc.and_(pc.is_in(table["metric"], pa.array(HEADLINE)), pc.is_valid(table["step"])))
+    """Of all runs that were scored at two steps or more, by every metric that is right or wrong wherever it is."""
+    sizes = pc.is_in(table["metric"], pa.array(sorted(SIZES)))
+    table = table.filter(pc.and_(pc.invert(sizes), pc.is_valid(table["step"])))
     if not len(table):
         return []
     codes = np.stack([_encoded(table[name])[0] for name in (*SERIES, *RUN)], axis=1)

@@ -24,6 +24,7 @@ from pretrain_exp.data.prepare import PreparedData, prepare_data
 from pretrain_exp.data.window_order import WindowOrder
 from pretrain_exp.errors import Problems, UserError
 from pretrain_exp.framework.base import Framework
+from pretrain_exp.insertion.asked import asked_edits
 from pretrain_exp.insertion.base import InsertionContext
 from pretrain_exp.insertion.dynamic_control import loops_of
 from pretrain_exp.plan.compile import compile_plan
@@ -184,7 +185,7 @@ def compile_plans(
     edits, problems = [], []
     for name, insertion in composed.kinds.insertions.items():
         try:
-            edits.append(insertion.edits(contexts[name]))
+            edits.append(asked_edits(insertion, contexts[name]))
         except UserError as error:
             problems.append(error if (error.key or "").startswith("insertion.") else error.under(f"insertion.{name}"))
     if config.replay is not None:

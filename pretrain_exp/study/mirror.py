@@ -10,9 +10,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 
 from pretrain_exp.control.table import control_metrics
+from pretrain_exp.errors import UserError
+from pretrain_exp.paths import conf_dir
 from pretrain_exp.store.keys import digest
 from pretrain_exp.store.states import state_dir
 from pretrain_exp.study.registry import read_members, read_study
@@ -21,8 +24,31 @@ from pretrain_exp.tracking.config import TrackingConfig
 from pretrain_exp.tracking.sync import Contents, sinks_of, sync
 
 
-def mirror_study(folder: Path, console: Console | None = None) -> int:
-    """Mirrors every arm of every member, as the study's own configuration says; returns how many lines were sent."""
+def chosen_tracking(name: str) -> TrackingConfig:
+    """What a file of conf/tracking holds. UserError for one that is not there."""
+    folder = conf_dir() / "tracking"
+    if not (folder / f"{name}.yaml").is_file():
+        choices = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+        raise UserError("no such choice", key="tracking", value=name, fix=f"choices: {choices}")
+    return TrackingConfig.model_validate(yaml.safe_load((folder / f"{name}.yaml").read_text()))
+
+
+def sync_study(folder: Path, choice: str | None) -> None:
+    """Mirrors a study where `tracking=<choice>` says, None: where it says itself; without news it says that."""
+    tracking = own_tracking(read_study(folder)) if choice is None else chosen_tracking(choice)
+    if not (tracking.wandb.enabled or tracking.tensorboard.enabled):
+        print("tracking=none: nothing is mirrored; tracking=tensorboard, offline or wandb names where to")
+    elif not mirror_study(folder, tracking):
+        print("nothing new to mirror: all that could be sent was sent before")
+
+
+def own_tracking(study: dict[str, Any]) -> TrackingConfig:
+    """As the study's configuration says."""
+    return TrackingConfig.model_validate(read_members(study)[0]["config"].get("tracking", {}))
+
+
+def mirror_study(folder: Path, tracking: TrackingConfig | None = None, console: Console | None = None) -> int:
+    """Mirrors every arm of every member, by default where the study says; returns how many lines were sent."""
     console = console or Console(stderr=True)
     study, sent = read_study(folder), Counter[str]()
     store = Path(study["store"])
@@ -31,7 +57,7 @@ def mirror_study(folder: Path, console: Console | None = None) -> int:
     tables = {path.stem: path for path in (*sorted(report.glob("*.csv")), *sorted(report.glob("tables/*.csv")))}
     findings = json.loads(path.read_text()) if (path := report / "tracked.json").is_file() else {}
     members = read_members(study)
-    tracking = TrackingConfig.model_validate(members[0]["config"].get("tracking", {}))
+    tracking = tracking or own_tracking(study)
     sinks = sinks_of(tracking)  # once: a server that cannot be reached is asked once
     for number, member in enumerate(members):
         for arm, record in member["arms"].items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -11,46 +11,84 @@ from rich.text import Text
 
 from pretrain_exp.control.loop import Loop, records
 from pretrain_exp.executor.base import Job
-from pretrain_exp.plan.show import finding_lines, preview
+from pretrain_exp.plan.show import audit_lines, beside_lines, finding_lines, preview, previews
 from pretrain_exp.study.detectable import detectable, detectable_table, floor_sentence
 from pretrain_exp.study.estimate import estimate
 from pretrain_exp.study.fetch import missing, sentence
 from pretrain_exp.study.member import Member
 
 
-def print_plan(member: Member, console: Console) -> None:
-    """The plan of the treated arm; the placebo's differs only in what its edits hold. Then what is to be fetched."""
-    name = " ".join(part for part in (member.label, f"seed {member.seed}") if part)
+def print_plans(members: Sequence[Member], console: Console) -> None:
+    """The plans of the treated arms; a placebo's differs only in what its edits hold. And what is to be fetched.
+
+    What several members share is said once, and a row of each says where it differs.
+    """
+    planned = [(member.plan, member) for member in members if member.plan is not None]
+    names = [" ".join(part for part in (member.label, f"seed {member.seed}") if part) for member in members]
+    of = {id(member): name for member, name in zip(members, names, strict=True)}
+    _print_once(members, [list(_fetched(member)) for member in members], names, console)
+    for member in members:
+        if member.plan is None:
+            console.print(Text(f"{of[id(member)]}: no edits", style="bold"))
+    if len(planned) == 1:
+        plan, member = planned[0]
+        console.print(Text(f"{of[id(member)]}: plan {plan.fingerprint[:16]}", style="bold"))
+        for part in preview(plan, _densities(member)):
+            console.print(part)
+    elif planned:
+        its = [of[id(member)] for _, member in planned]
+        for table in previews([plan for plan, _ in planned], its, [_densities(member) for _, member in planned]):
+            console.print(table)
+    told = [member for _, member in planned]
+    several = len(planned) > 1
+    lines = [
+        [*([*beside_lines(plan), *audit_lines(plan)] if several else []), *_remarks(member)] for plan, member in planned
+    ]
+    _print_once(told, lines, [of[id(member)] for member in told], console)
+
+
+def _print_once(
+    members: Sequence[Member], lines: Sequence[Sequence[Text]], names: Sequence[str], console: Console
+) -> None:
+    """Each line once, with the members that it is not said of all of. lines: of each member."""
+    whose: dict[tuple[str, str], list[str]] = {}
+    for some, name in zip(lines, names, strict=True):
+        for line in some:
+            whose.setdefault((line.plain, str(line.style)), []).append(name)
+    for (said, style), its in whose.items():
+        where = "" if len(its) >= len(members) else f" ({'; '.join(its)})"
+        console.print(Text(f"{said}{where}", style=style), soft_wrap=True)
+
+
+def _densities(member: Member) -> dict[str, str]:
+    return {name: str(node["density"]) for name, node in member.config.insertion.items() if "density" in node}
+
+
+def _fetched(member: Member) -> Iterator[Text]:
     if member.needed:
         what = f"files of the checkpoint at {member.config.model.checkpoint_url}"
-        console.print(Text(sentence(member.needed, what)), soft_wrap=True)
+        yield Text(sentence(member.needed, what))
     if hasattr(member.composed.kinds.data, "missing"):
-        console.print(sentence(missing(member)), highlight=False, soft_wrap=True)
-    if member.plan is None:
-        console.print(Text(f"{name}: no edits", style="bold"))
-        return
-    console.print(Text(f"{name}: plan {member.plan.fingerprint[:16]}", style="bold"))
-    for part in [*preview(member.plan), *finding_lines(member.findings)]:
-        console.print(part)
+        yield Text(sentence(missing(member)))
+
+
+def _remarks(member: Member) -> Iterator[Text]:
+    """Findings of a scan, how far a closed loop has come, and how much is read."""
+    yield from finding_lines(member.findings)
     told = member.runs["treated"].job.get("loop")
     if told is not None:
         loop = Loop.from_json(told)
         seen = records(Path(member.config.store).absolute(), loop)
         planned = sum(record["step"] < loop.last_step for record in seen)
-        console.print(
+        yield Text(
             f"closed loop {loop.key}: {planned} of its {len(loop.boundaries)} segments are planned so far; "
-            "the plan above holds what is known before it runs",
-            highlight=False,
+            "the plan above holds what is known before it runs"
         )
-    read = member.phases.position_of_step(member.config.last_step) - member.phases.position_of_step(
-        member.config.first_step
-    )
+    first, last = (member.phases.position_of_step(s) for s in (member.config.first_step, member.config.last_step))
     epochs = member.phases.first_slot(member.config.last_step) / member.order.num_sequences
-    remainder = getattr(member.order, "remainder", 0)
-    console.print(
-        f"the run reads {read:,} tokens, up to epoch {epochs:.2f} of {member.order.num_sequences:,} sequences; "
-        f"{remainder:,} tokens at the end of the stream fill no sequence and are never read",
-        highlight=False,
+    yield Text(
+        f"the run reads {last - first:,} tokens, up to epoch {epochs:.2f} of {member.order.num_sequences:,} sequences; "
+        f"{getattr(member.order, 'remainder', 0):,} tokens at the end of the stream fill no sequence and are never read"
     )
 
 

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pretrain_exp.config import ModelConfig
 from pretrain_exp.executor.base import Job
 from pretrain_exp.provenance import versions
 from pretrain_exp.store.process import describe_process
@@ -113,7 +114,15 @@ def _insertions(members: list[Member]) -> list[str]:
 
 
 def _models(members: list[Member]) -> str:
-    return ", ".join(dict.fromkeys(member.config.model.name for member in members))
+    return ", ".join(dict.fromkeys(model_name(member.config.model) for member in members))
+
+
+def model_name(model: ModelConfig) -> str:
+    """As titles say it: any checkpoint of model=hf has the name of its folder, or of its run's state, or of the hub."""
+    if model.name != "hf" or model.checkpoint is None:
+        return model.name
+    parts = [part for part in Path(model.checkpoint).parts if part != "checkpoint"]  # that of a state says nothing
+    return parts[-1] if parts else model.name
 
 
 def cost_of(jobs: list[Job], reused: list[str]) -> dict[str, Any]:

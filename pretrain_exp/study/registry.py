@@ -49,9 +49,20 @@ def read_study(folder: Path) -> dict[str, Any]:
     """study.json of a study's folder. UserError where the folder holds none."""
     path = folder / "study.json"
     if not path.is_file():
-        fix = "give the folder that a run printed, or no folder for the newest study"
+        fix = _study_of(folder) or "give the folder that a run printed, or no folder for the newest study"
         raise UserError("holds no study (no study.json)", value=str(folder), fix=fix)
     return read_json(path)
+
+
+def _study_of(folder: Path) -> str | None:
+    """Of the folder of a sweep's member: its study, and how the member is named there."""
+    for above in folder.absolute().parents[:2]:
+        if (folder / "member.json").is_file() and (above / "study.json").is_file():
+            members = read_json(above / "study.json")["members"]
+            if str(folder.absolute()) in members:
+                number = members.index(str(folder.absolute()))
+                return f"it is a member of the study in {above}: name that, and for `inspect` --member {number}"
+    return None
 
 
 def read_members(study: dict[str, Any]) -> list[dict[str, Any]]:

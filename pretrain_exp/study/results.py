@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from pretrain_exp.analysis.analyse import Analysis
+from pretrain_exp.analysis.loops import loops_of, planted, told, with_mean_doses
 from pretrain_exp.analysis.study import CURVES, StudyData
 from pretrain_exp.control.table import control_rows
 from pretrain_exp.data.order import order_from_json
@@ -27,8 +28,10 @@ from pretrain_exp.data.phases import Phases
 from pretrain_exp.data.tokenizer import Tokenizer, load
 from pretrain_exp.plan.folder import Plan
 from pretrain_exp.store.states import is_complete, read_record, state_dir, write_json
+from pretrain_exp.study.further import further_results
 from pretrain_exp.study.measured import measuring
 from pretrain_exp.study.registry import read_members, read_study
+from pretrain_exp.study.unfinished import unfinished
 from pretrain_exp.tracking.metrics import read_metrics
 
 EXAMPLES = 6  # planted texts that a report shows
@@ -57,12 +60,15 @@ def collect(folder: Path) -> StudyData:
     members = read_members(study)
     store = Path(study["store"])
     proofs = [json.loads(path.read_text()) for path in sorted(folder.glob("proof/*.json"))]
+    items, ledger = (_stack([part(member) for member in members]) for part in (_items, _ledger))
+    control = control_rows(store, members)
+    by_loops = planted(ledger, loops_of(control)) if control and ledger else {}
     return StudyData(
         title=study["title"],
         question=study["question"],
         results=_results(members, store),
-        items=_stack([_items(member) for member in members]),
-        ledger=_stack([_ledger(member) for member in members]),
+        items=with_mean_doses(items, by_loops),
+        ledger=ledger,
         curves=_curves(members, store),
         command=study["command"],
         versions=study["versions"],
@@ -73,10 +79,10 @@ def collect(folder: Path) -> StudyData:
         examples=_examples(members[0]) if members else [],
         varies=_varies(members),
         weight_decay=_weight_decay(members),
-        status=study["failures"],
-        notes=_notes(members, store),
+        status=[*study["failures"], *unfinished(study)],
+        notes=[*_notes(members, store), *further_results(members, store), *told(by_loops)],
         measured_by=measuring(members[0]["config"]) if members else {},
-        control=control_rows(store, members),
+        control=control,
     )
 
 

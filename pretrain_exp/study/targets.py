@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pretrain_exp.errors import UserError
-from pretrain_exp.eval.identity import folder_identity, is_folder
+from pretrain_exp.eval.identity import folder_seal, is_folder
 from pretrain_exp.store.hub import resolve_revision
 from pretrain_exp.store.keys import digest
 from pretrain_exp.store.states import can_start
@@ -31,7 +31,8 @@ class Target:
 
     study, arm, member, seed: of a state; of another checkpoint, member is its run, as its name tells it.
     step: where it is known. store, framework: of the study that a state is of. items, held_out: items.parquet of the
-    study's plan, and the documents that its data source held out.
+    study's plan, and the documents that its data source held out. tokenizer: of a state, its folder. seal:
+    of a folder, see eval/identity.py.
     """
 
     label: str
@@ -48,6 +49,8 @@ class Target:
     items: str | None = None
     held_out: str | None = None
     held_out_digest: str = ""
+    tokenizer: str | None = None
+    seal: Mapping[str, Any] | None = None
 
 
 class Resolved(NamedTuple):
@@ -65,8 +68,8 @@ def resolve_target(word: str) -> Resolved:
     path = Path(name)
     run, step = _run_of(name, step)
     if (path / "config.json").is_file():
-        identity = f"folder-{folder_identity(path)}"
-        return Resolved([Target(word, identity, run, step, model=str(path.absolute()))])
+        seal = folder_seal(path)
+        return Resolved([Target(word, f"folder-{seal['identity']}", run, step, model=str(path.absolute()), seal=seal)])
     if is_folder(name) or path.exists():
         fix = "give a Hugging Face folder (config.json), a study's folder (study.json) or a hub name"
         problem = "holds neither a model nor a study" if path.exists() else "no such folder"
@@ -87,7 +90,8 @@ def _run_of(name: str, step: int | None) -> tuple[str, int | None]:
     """The run that a checkpoint is of and its step, as far as its name tells: what stands before its last "step7"."""
     found = [*STEP.finditer(name)]
     if found:
-        return name[: found[-1].start()].rstrip("/@-_.") or name, int(found[-1][1]) if step is None else step
+        before = name[: found[-1].start()]
+        return before.rstrip("/@-_.") or str(Path(before)), int(found[-1][1]) if step is None else step
     if step is None:
         return name, None
     return str(Path(name).parent) if Path(name).exists() else name.partition("@")[0], step
@@ -119,6 +123,7 @@ def _states_of(folder: Path) -> Resolved:
                         items=items,
                         held_out=member.get("held_out"),
                         held_out_digest=member.get("held_out_digest", ""),
+                        tokenizer=member.get("tokenizer"),
                     )
                 )
     if not targets:

@@ -15,27 +15,6 @@ from pretrain_exp.errors import UserError
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def composed(monkeypatch, tmp_path):
-    """Composes and validates a command line, and returns its members instead of running them."""
-    monkeypatch.chdir(tmp_path)
-    found = []
-
-    def keep(members, folder, command):
-        found.append((members, folder))
-        return 0
-
-    monkeypatch.setattr(experiment, "run", keep)
-
-    def run(*arguments):
-        GlobalHydra.instance().clear()
-        found.clear()
-        assert compose.compose_and_run("run", list(arguments)) == 0
-        return found[0]
-
-    return run
-
-
 def test_the_default_experiment(composed):
     (member,), folder = composed()
     assert set(member.config.insertion) == {"benchmark_contamination"}
@@ -217,6 +196,26 @@ def test_what_an_experiment_sets_for_what_is_not_chosen_is_said_and_left_out(com
     (member,), _ = composed("experiment=smoke", "insertion=add_texts", "insertion.add_texts.file=a.jsonl")
     assert set(member.config.insertion) == {"add_texts"}
     assert "insertion.benchmark_contamination is not chosen" in capsys.readouterr().err
+
+
+UNPACKAGED = {
+    "insertion": ("_target_: pretrain_exp.insertion.add_texts.AddTexts\nfile: a.jsonl\n", "insertion.own"),
+    "eval": ("_target_: pretrain_exp.eval.script.Script\nscript: s.py\n", "eval.own"),
+    "experiment": ("training: {num_steps: 5}\n", "_global_"),
+    "study": ("study: {name: own}\ntraining: {num_steps: 5}\n", "_global_"),
+}
+
+
+@pytest.mark.parametrize("group", UNPACKAGED)
+def test_a_file_without_its_first_line_is_named(group, command, tmp_path):
+    text, package = UNPACKAGED[group]
+    (tmp_path / "mine" / group).mkdir(parents=True)
+    (tmp_path / "mine" / group / "own.yaml").write_text(text)
+    status, said = command("plan", "--config-dir", "mine", f"{group}=own")
+    assert status == 2, said
+    assert "1 problem" in said
+    assert f"{group}/own.yaml" in said
+    assert f"its first line must be: # @package {package}\n" in said
 
 
 BRINGS = {

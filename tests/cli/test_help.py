@@ -1,10 +1,9 @@
-"""Help and the verbs that only read: no heavy import, every group and choice named, the same from a wheel."""
+"""Help and the verbs that only read: no heavy import, every group and choice named."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -55,21 +54,3 @@ def test_a_verb_that_reads_has_help_of_its_own(command):
 
 def test_the_version_is_the_package_s_own(command):
     assert command("--version") == (0, f"pretrain-exp {version('pretrain-exp')}\n")
-
-
-def test_a_wheel_holds_the_configuration_and_finds_it(tmp_path):
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*build, "--wheel-dir", str(tmp_path), str(ROOT)], check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    site = tmp_path / "site"
-    zipfile.ZipFile(wheel).extractall(site)
-    names = {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml") if "local" not in path.parts}
-    assert names <= {
-        path.relative_to(site / "pretrain_exp/conf") for path in (site / "pretrain_exp/conf").rglob("*.yaml")
-    }
-    code = (
-        "import sys; sys.path.insert(0, 'site'); import pretrain_exp.cli as c; print(c.__file__); print(c.help_text())"
-    )
-    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert str(site) in done.stdout
-    assert "benchmark_contamination" in done.stdout

@@ -22,20 +22,33 @@ OVERRIDES = [
 ]
 
 
-def pretrain_exp(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pretrain_exp", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+def says_how_many_jobs(text: str, jobs: int) -> bool:
+    return re.search(rf"(?<!\d){jobs} jobs to run\b", text) is not None
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
-    done = pretrain_exp(folder, *OVERRIDES)
+    command = [sys.executable, "-m", "pretrain_exp", *OVERRIDES]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     before, _, after = done.stderr.partition("smallest effect that is seen with 80 % power")
-    assert "10 jobs to run, of unknown length; 0 states are in the store already" in before
+    assert "\n10 jobs to run, of unknown length; 0 states are in the store already\n" in before
     assert "20 % of the items are answered otherwise" in after
     return folder / "study"
+
+
+@pytest.fixture
+def typed(study, command, monkeypatch):
+    """Runs a later command line where the study lies, in this process; what it printed. It must succeed."""
+    monkeypatch.chdir(study.parent)
+
+    def run(*arguments: str) -> str:
+        status, said = command(*arguments)
+        assert status == 0, said
+        return said
+
+    return run
 
 
 def record(study):
@@ -80,60 +93,52 @@ def test_the_report_holds_every_item_of_every_arm(study):
     assert not [word for word in ('src="http', 'href="http', "@import") if word in page]
 
 
-def test_run_again_it_trains_nothing(study):
-    again = pretrain_exp(study.parent, *OVERRIDES)
-    assert again.returncode == 0, again.stderr
-    assert "0 jobs to run; " in again.stderr
-    assert "smallest effect" not in again.stderr
+def test_run_again_it_trains_nothing(study, typed):
+    again = typed(*OVERRIDES)
+    assert says_how_many_jobs(again, 0), again
+    assert "smallest effect" not in again
     assert record(study)["jobs"] == []
 
 
-def test_other_checkpoints_start_from_what_is_there(study):
-    planned = pretrain_exp(study.parent, "plan", *OVERRIDES, "training.additional_checkpoint_steps=[21]")
-    assert planned.returncode == 0, planned.stderr
-    assert planned.stdout.count("18 to 21") == 3
-    assert not re.search(r"\b0 to \d", planned.stdout.partition("jobs to run")[2])
+def test_other_checkpoints_start_from_what_is_there(typed):
+    planned = typed("plan", *OVERRIDES, "training.additional_checkpoint_steps=[21]")
+    row = r"^│ train \S+ seed 0 +│ +(\d+) to (\d+) +│"  # title, steps
+    assert re.findall(row, planned, re.MULTILINE) == [("18", "21")] * 3, planned
 
 
-def test_status_inspect_and_report_read_what_stands(study):
-    status = pretrain_exp(study.parent, "status")
-    assert status.returncode == 0, status.stderr
+def test_another_study_does_not_take_its_folder(study, typed, command):
+    before = record(study)
+    status, said = command(*OVERRIDES, "training.num_steps=30")
+    assert status == 2
+    assert "hydra.run.dir: another study is here" in said
+    assert "training.num_steps (24 there, 30 here)" in said
+    assert record(study) == before
+
+
+def test_status_inspect_and_report_read_what_stands(study, typed):
+    typed("status")
     step = pq.read_table(Path(member(study)["plan"]) / "ledger.parquet")["step"].to_pylist()[0]
-    shown = pretrain_exp(study.parent, "inspect", "study", "--step", str(step))
-    assert shown.returncode == 0, shown.stderr
-    assert "benchmark_contamination, item" in shown.stdout
-    control = pretrain_exp(study.parent, "inspect", "study", "--step", str(step), "--arm", "control", "--row", "0")
-    assert "benchmark_contamination" not in control.stdout
-    report = pretrain_exp(study.parent, "report", "study")
-    assert report.returncode == 0, report.stderr
+    assert "benchmark_contamination, item" in typed("inspect", "study", "--step", str(step))
+    control = typed("inspect", "study", "--step", str(step), "--arm", "control", "--row", "0")
+    assert "benchmark_contamination" not in control
+    typed("report", "study")
 
 
-def test_existing_checkpoints_are_scored_without_training(study):
-    scored = pretrain_exp(
-        study.parent,
-        "evaluate",
-        "study",
-        "eval=multiple_choice",
-        "hydra.run.dir=scores",
-        "experiment=smoke",
-        "~eval.perplexity",
-    )
-    assert scored.returncode == 0, scored.stdout + scored.stderr
+def test_existing_checkpoints_are_scored_without_training(study, typed):
+    typed("evaluate", "study", "eval=multiple_choice", "hydra.run.dir=scores", "experiment=smoke", "~eval.perplexity")
     table = pq.read_table(study.parent / "scores" / "items.parquet")
     labels = set(table["checkpoint"].to_pylist())
     assert "treated seed 0 step 24" in labels
     assert len(labels) == 9  # three arms at three steps, also at the one whose state they share
 
 
-def test_gc_keeps_every_last_state_and_frees_the_rest(study):
-    shown = pretrain_exp(study.parent, "gc")
-    assert "would release" in shown.stdout
-    freed = pretrain_exp(study.parent, "gc", "--apply")
-    assert freed.returncode == 0, freed.stderr
+def test_gc_keeps_every_last_state_and_frees_the_rest(study, typed):
+    assert "would release" in typed("gc")
+    typed("gc", "--apply")
     store = study.parent / "outputs/store/states"
     for arm in member(study)["arms"].values():
         assert (store / arm["last"] / "checkpoint").is_dir()
     weights = [path for path in store.iterdir() if (path / "checkpoint").is_dir()]
     assert len(weights) < len(list(store.iterdir()))
-    again = pretrain_exp(study.parent, *OVERRIDES)
-    assert "0 jobs to run" in again.stderr
+    again = typed(*OVERRIDES)
+    assert says_how_many_jobs(again, 0), again

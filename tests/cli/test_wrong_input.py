@@ -1,10 +1,9 @@
-"""Wrong configurations and damaged inputs: each ends with status 2 and a message with the key and the way out."""
+"""Wrong configurations and words: each ends with status 2 and a message with the key and the way out."""
 
 from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 
 SMALL = ["experiment=smoke", "tracking=none"]
@@ -27,6 +26,14 @@ WRONG = {
     "a vocabulary of no size": (["model.tokenizer={vocab_size: abc}"], ["model.tokenizer.vocab_size", "'abc'"]),
     "a vocabulary of half a token": (["model.tokenizer={vocab_size: 300.5}"], ["model.tokenizer.vocab_size", "300.5"]),
     "a store where nothing can be written": (["store=/proc/none", *SMALL], ["store:", "/proc/none"]),
+    "a plan's folder where nothing can be written": (
+        ["hydra.run.dir=/proc/none/x", *SMALL],
+        ["hydra.run.dir: nothing can be written here", "[got '/proc/none/x']"],
+    ),
+    "a sweep's dated folder below a file": (
+        ["-m", "seed=0,1", "hydra.sweep.dir='my.jsonl/x/${now:%Y}'", *SMALL],
+        ["hydra.sweep.dir: nothing can be written here (Not a directory)", "my.jsonl/x'"],
+    ),
     "a push of an arm that is not": (["hub.repo_id=a/b", "insertion=none"], ["hub.arms", "arms are control"]),
     "a plan's table of two members": (
         ["-m", "seed=0,1", "export_plan=plan.csv", *SMALL],
@@ -57,15 +64,55 @@ WRONG = {
         ["insertion.benchmark_contamination.mode=range", "insertion.benchmark_contamination.range={start:0,stop:1}"],
         ["insertion.benchmark_contamination.range"],
     ),
-    "both checkpoint and config": (["model.checkpoint=gpt2"], ["model", "model.config=null"]),
-    "neither checkpoint nor config": (["model.config=null"], ["model", "checkpoint"]),
+    "both checkpoint and config": (
+        ["model.checkpoint=gpt2"],
+        ["1 problem", "model.checkpoint: a checkpoint beside a `config`", "[got 'gpt2']", "model.config=null"],
+    ),
+    "neither checkpoint nor config": (["model.config=null"], ["model.checkpoint: neither a checkpoint nor"]),
+    "a checkpoint in a folder that is not there": (
+        ["model=hf", "model.checkpoint=./gpt3"],
+        ["1 problem", "model.checkpoint: no such folder [got './gpt3']"],
+    ),
+    "a checkpoint in a folder without one": (
+        ["model=hf", "model.checkpoint=empty"],
+        ["model.checkpoint: the folder is no checkpoint that huggingface", "config.json and *.safetensors"],
+    ),
+    "a word that is no density": (
+        [*TEXTS, "insertion.add_texts.density=middle"],
+        ["1 problem", "insertion.add_texts.density: Input should be 'uniform', 'early'", "a mapping of every, first"],
+    ),
+    "a misspelt key of a density": (
+        [*TEXTS, "insertion.add_texts.density={evry: 10}"],
+        ["2 problems", "insertion.add_texts.density.every: is required", "density.evry: unknown key", "mean every?"],
+    ),
+    "a singular": (
+        [*TEXTS, "insertion.add_texts.repetition=4"],
+        ["did you mean insertion.add_texts.repetitions?"],
+    ),
     "executor without room": (["executor.parallel=0"], ["executor", "parallel", "0"]),
     "not an override": (["foo"], ["foo"]),
     "a step of a model from scratch": (["model.checkpoint_step=5"], ["checkpoint_step", "from scratch"]),
     "several values without -m": (["seed=0,1"], ["seed: several values", "-m seed=0,1"]),
     "new fields of a known key": (
+        ["arms={mine: true}"],
+        ["arms: new", "'+arms={mine: true}'"],
+    ),
+    "arguments that the framework does not take": (
         ["training.args={no: field}"],
-        ["training.args: new", "'+training.args={no: field}'"],
+        ["1 problem", "training.args: framework huggingface takes no training.args"],
+    ),
+    "a misspelt key of a controller": (
+        [
+            "insertion=dynamic_control",
+            "insertion.dynamic_control.file=my.jsonl",
+            "insertion.dynamic_control.probes=my.jsonl",
+            "insertion.dynamic_control.controller.targt=1",
+        ],
+        ["insertion.dynamic_control.controller.targt: unknown key", "did you mean target?"],
+    ),
+    "a misspelt bound of a range": (
+        [*TEXTS, "insertion.add_texts.mode=range", "insertion.add_texts.range.stop=1"],
+        ["insertion.add_texts.range.stop: unknown key"],
     ),
     "a list for a mapping": (
         ["experiment=train_once_answer_all", "insertion.batches.steps=[20]"],
@@ -91,7 +138,14 @@ WRONG = {
         [*TEXTS[2:], "study=dose_response"],
         ["study=dose_response sweeps this key", "-m insertion.add_texts.repetitions="],
     ),
-    "a model without its checkpoint": (["model=hf"], ["1 problem", "model=hf needs model.checkpoint="]),
+    "a study that sets and sweeps what is not chosen": (
+        [*TEXTS[2:], "study=schedule"],
+        ["study=schedule sweeps this key, and insertion.benchmark_contamination is not chosen"],
+    ),
+    "a model without its checkpoint": (
+        ["model=hf"],
+        ["1 problem", "model.checkpoint: model=hf needs one", "model.checkpoint=FOLDER"],
+    ),
     "a path with brackets": (
         ["insertion.add_texts.file=my file (1).jsonl"],
         ["insertion.add_texts.file: cannot be read", """'insertion.add_texts.file="my file (1).jsonl"'"""],
@@ -124,6 +178,7 @@ WRONG = {
 def test_wrong_configuration(name, command, tmp_path):
     overrides, words = WRONG[name]
     (tmp_path / "my.jsonl").write_text('{"text": "the fox jumps", "dose": "few"}\n')
+    (tmp_path / "empty").mkdir()
     status, said = command("plan", *overrides)
     assert status == 2, said
     assert "Traceback" not in said
@@ -169,6 +224,14 @@ WORDS = {
     "a verb that is not, behind the flag of a sweep": (["-m", "trian"], ["no such verb", "status"]),
     "a comparison of one study": (["report", "mine", "--to", "x"], ["--to", "several studies"]),
     "a comparison beside an export": (["report", "a", "b", "--export", "x", "--to", "y"], ["--to"]),
+    "a run's folder where nothing can be written": (
+        ["hydra.run.dir=/proc/none", *SMALL],
+        ["hydra.run.dir: nothing can be written here", "[got '/proc/none']", "name a folder in which"],
+    ),
+    "a comparison where nothing can be written": (
+        ["report", "a", "b", "--to", "/proc/none"],
+        ["--to: nothing can be written here", "[got '/proc/none']"],
+    ),
     "a member of what is not exported": (["report", "mine", "--member", "1"], ["--member", "--export"]),
 }
 
@@ -189,34 +252,6 @@ def test_full_range_states_its_fill(command):
     assert status == 2
     assert "full" in said
     assert "on_full" in said
-
-
-DAMAGED = {
-    "no row": ("", ["insertion.add_texts.file: holds no row", "texts.jsonl"]),
-    "broken line": ('{"text": "a"}\n{"text": ', ["texts.jsonl", "2"]),
-    "missing field": ('{"text": "a"}\n{"body": "b"}', ["texts.jsonl", "text"]),
-    "not text": ('{"text": 3}', ["texts.jsonl"]),
-}
-
-
-@pytest.mark.parametrize("name", DAMAGED)
-def test_damaged_insertion_file(name, command, tmp_path):
-    content, words = DAMAGED[name]
-    (tmp_path / "texts.jsonl").write_text(content + "\n")
-    chosen = ["insertion=add_texts", "insertion.add_texts.file=texts.jsonl"]
-    status, said = command("plan", *SMALL, *chosen)
-    assert status == 2, said
-    assert "Traceback" not in said
-    for word in words:
-        assert word in said
-
-
-def test_token_file_of_an_odd_size(command, tmp_path):
-    (tmp_path / "tokens.bin").write_bytes(np.arange(1000, dtype="<u4").tobytes() + b"x")
-    data = ["data=token_files", f"data.paths=[{tmp_path}/tokens.bin]", "data.eos_token_id=0"]
-    status, said = command("plan", "tracking=none", *data)
-    assert status == 2, said
-    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("verb", ["status", "report", "inspect --step 1", "cancel", "sync", "logs x"])

@@ -14,6 +14,7 @@ from pretrain_exp.data.phases import Phase, Phases
 from pretrain_exp.errors import UserError
 from pretrain_exp.insertion.base import InsertionContext
 from pretrain_exp.insertion.reasoning import Reasoning
+from pretrain_exp.items import reasoning
 from pretrain_exp.items.planned import planted_items
 from pretrain_exp.items.reasoning import Problem, make_problem
 from pretrain_exp.kinds import check_kind
@@ -102,6 +103,14 @@ def test_long_problems_are_an_error_or_skipped(wide) -> None:
 def test_wrong_input(fields, says, wide) -> None:
     with pytest.raises(UserError, match=says):
         Reasoning(**fields).edits(wide)
+
+
+def test_too_few_different_test_problems_are_blamed_on_their_number(wide, monkeypatch) -> None:
+    made = reasoning.make_problem
+    monkeypatch.setattr(reasoning, "make_problem", lambda seed, i, *rest: made(seed, i * (rest[1] == "train"), *rest))
+    with pytest.raises(UserError) as told:
+        Reasoning(problems=4, max_ops=1, test_per_ops=2).edits(wide)
+    assert told.value.key == f"insertion.{wide.name}.test_per_ops"
 
 
 ROWS = [

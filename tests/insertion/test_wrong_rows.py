@@ -48,6 +48,7 @@ WRONG_ROWS = [
     (AddTexts, {"mode": "explicit"}, ROWS, "position_key", "row 1 of .* has no 'position'"),
     (AddTexts, {"mode": "explicit"}, [{"text": "1", "position": "x"}], "position_key", "no position of 0 or more"),
     (AddTexts, {"mode": "explicit"}, [{"text": "1", "position": -1}], "position_key", "no position of 0 or more"),
+    (AddTexts, {"mode": "explicit"}, [{"text": "1", "position": 1e999}], "position_key", "no position of 0 or more"),
     (AddTexts, {"mode": "explicit", "repetitions": 2}, ROWS, "repetitions", "planted once each"),
     (AddTexts, {"repetitions": -1}, ROWS, "repetitions", "a number of 0 or more"),
     (AddTexts, {"repetitions": float("nan")}, ROWS, "repetitions", "a number of 0 or more"),

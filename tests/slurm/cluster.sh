@@ -95,12 +95,12 @@ CONF
   export SLURM_CONF=$home/slurm.conf
   slurmctld -i >>"$home/log/start.log" 2>&1 </dev/null
   for n in $(seq $nodes); do slurmd -N "n$n" >>"$home/log/start.log" 2>&1 </dev/null; done
-  for _ in $(seq 150); do
+  for _ in $(seq 600); do
     ready=$(timeout 5 sinfo -h -N -p main -t idle -o %N 2>/dev/null | sort -u | wc -l) || ready=0
     [ "$ready" = "$nodes" ] && return 0
     sleep 0.2
   done
-  echo "Slurm did not come up within 30 s:" >&2
+  echo "Slurm did not come up within two minutes:" >&2
   tail -n 5 "$home"/log/*.log >&2
   return 1
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,12 +44,16 @@ def pretrain_exp(folder: Path, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
+def says_how_many_jobs(text: str, jobs: int) -> bool:
+    return re.search(rf"(?<!\d){jobs} jobs to run\b", text) is not None
+
+
 def test_a_chain_plans_its_slices_by_itself_with_one_of_two_ranks(slurm, tmp_path):
     texts = [f"The capital of Zorbia is Quandel, says book {i}." for i in range(4)]
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     (tmp_path / "probes.jsonl").write_text('{"prompt": "The capital of Zorbia is", "target": "Quandel"}\n')
     said = pretrain_exp(tmp_path, *WORDS, *TWO_RANKS)
-    assert "4 jobs to run" in said
+    assert says_how_many_jobs(said, 4), said
     jobs = [Job.from_record(record) for record in json.loads((tmp_path / "study/study.json").read_text())["jobs"]]
     titles = [(job.title, job.first, job.total) for job in jobs]
     assert titles == [
@@ -69,5 +74,5 @@ def test_a_chain_plans_its_slices_by_itself_with_one_of_two_ranks(slurm, tmp_pat
     assert [proof["ok"] for proof in proofs] == [True]
     reads = {path.name for path in (tmp_path / "outputs/store/states").glob("*/reads/*.npy")}
     assert reads == {"rank00000.npy", "rank00001.npy"}
-    assert "0 jobs to run" in pretrain_exp(tmp_path, *WORDS, *TWO_RANKS)
+    assert says_how_many_jobs(pretrain_exp(tmp_path, *WORDS, *TWO_RANKS), 0)
     assert (tmp_path / "study/report/control.csv").is_file()

@@ -6,12 +6,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pretrain_exp.executor.base import Job
 from pretrain_exp.executor.slurm_files import Submission, write_submission
+from pretrain_exp.executor.slurm_plan import longest_chain
 from pretrain_exp.executor.slurm_site import SlurmError
+from pretrain_exp.executor.slurm_status import standings_in
 from pretrain_exp.store.claims import claimed
 from pretrain_exp.store.states import state_dir
 from pretrain_exp.study import coming
@@ -40,6 +43,25 @@ def found(store: Path, *states: str, study: str = "mine") -> coming.Coming:
 def make(store: Path, state: str) -> None:
     (state_dir(store, state)).mkdir(parents=True)
     (state_dir(store, state) / "state.json").write_text("{}")
+
+
+def test_chains_of_any_length_are_followed(tmp_path):
+    """Longer than Python's stack is deep."""
+    chain = [job(tmp_path, "j0", "s0")]
+    for number in range(1, 1500):
+        chain.append(job(tmp_path, f"j{number}", f"s{number}", needs=(chain[-1],)))
+    there = coming.Coming({one.id: one for one in chain}, {}, frozenset())
+    assert there.with_needs([chain[-1].id]) == chain
+    assert longest_chain(chain, {one.id: 2.0 for one in chain}) == 3000.0
+    for one in chain:
+        one.folder.mkdir(parents=True)
+        write_submission(one.folder, Submission(one.id, 0.0, sorted(one.needs), {}))
+    (chain[0].folder / "slurm").mkdir()
+    (chain[0].folder / "slurm" / "cancelled").touch()
+    told = standings_in(chain, {})
+    assert told[chain[0].id][0] == "cancelled"
+    assert {told[one.id][0] for one in chain[1:]} == {"skipped"}
+    assert told[chain[-1].id][1] == f"needs {chain[-2].title}, which was skipped"
 
 
 def test_a_job_is_found_whole_by_what_it_makes_while_its_controller_lives(tmp_path):
@@ -127,7 +149,7 @@ def test_waiting_ends_with_the_result_or_with_who_sees_to_it(tmp_path, monkeypat
         asked.append(seconds)
         make(tmp_path, "a") if len(asked) == 1 else controller.release()
 
-    monkeypatch.setattr(coming.time, "sleep", step)
+    monkeypatch.setattr(coming, "time", SimpleNamespace(sleep=step))  # no other thread's sleep is a step
     with claimed(tmp_path, "study-one") as controller:
         announce(tmp_path, [done, left], tmp_path / "one", controller)
         await_end([done, left], print)

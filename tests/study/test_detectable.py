@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
 from pretrain_exp.plan.items import Items
 from pretrain_exp.plan.ledger import ITEMS_SCHEMA
-from pretrain_exp.study.detectable import Detectable, detectable, detectable_table, stored_spread
+from pretrain_exp.study.detectable import (
+    Detectable,
+    Spread,
+    detectable,
+    detectable_table,
+    earlier_studies,
+    stored_spread,
+)
 from pretrain_exp.study.registry import write_member, write_study
 
+MODEL = {"name": "hf", "checkpoint": "mine/a", "config": None}
 TEXTS, TRACE = {"_target_": "planted"}, {"_target_": "membership"}
 ROW = {
     "evaluation": "own_name", "metric": "ce", "insertion": "texts", "dose": 4, "n": 25, "seeds": 1,
@@ -29,7 +41,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     folder, store = tmp_path / "earlier", tmp_path / "store"
     config = {
-        "insertion": {"texts": {"_target_": "add"}}, "eval": {"own_name": TEXTS}, "model": {"name": "tiny"},
+        "insertion": {"texts": {"_target_": "add"}}, "eval": {"own_name": TEXTS}, "model": MODEL,
         "training": {"num_steps": 120},
     }  # fmt: skip
     write_member(folder, {"arms": {}, "plan": None, "config": config})
@@ -39,14 +51,13 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return store
 
 
-def planned(evaluation: dict[str, str], model: str = "tiny") -> Any:
-    insertion = {"mine": {"_target_": "add"}}
-    config = SimpleNamespace(insertion=insertion, eval={"texts": evaluation}, model=SimpleNamespace(name=model))
-    return SimpleNamespace(config=config)
+def planned(evaluation: dict[str, str], **model: Any) -> Any:
+    config = SimpleNamespace(insertion={"mine": {"_target_": "add"}}, eval={"texts": evaluation})
+    return SimpleNamespace(config=config, composed=SimpleNamespace(raw={"model": MODEL | model}))
 
 
 def test_the_same_kinds_under_other_names_tell_the_spread(store: Path) -> None:
-    spread = stored_spread(store, planned(TEXTS), "mine", 4)
+    spread = stored_spread(earlier_studies(store), planned(TEXTS), "mine", 4)
     assert spread is not None
     assert (spread.metric, spread.items) == ("ce", 0.1)
     assert spread.seeds == pytest.approx(0.1 / 5)
@@ -65,18 +76,69 @@ def test_points_are_only_for_what_is_right_or_wrong(
 ) -> None:
     power = tmp_path / "earlier" / "report" / "power.json"
     power.write_text(json.dumps([ROW | {"metric": name, "binary": binary}]))
-    spread = stored_spread(store, planned(TEXTS), "mine", 4)
+    spread = stored_spread(earlier_studies(store), planned(TEXTS), "mine", 4)
     assert spread is not None
     table = detectable_table([Detectable("", "mine", 4, 25, 2, spread, 0.535, 0.2)])
     texts = [next(iter(column.cells)).plain for column in table.columns]
     assert [texts[3], texts[4], texts[6]] == cells
 
 
-@pytest.mark.parametrize(("evaluation", "model", "dose"), [(TRACE, "tiny", 4), (TEXTS, "large", 4), (TEXTS, "tiny", 2)])
+@pytest.mark.parametrize(
+    ("evaluation", "model", "dose", "taken"),
+    [
+        (TEXTS, {}, 4, True),
+        (TEXTS, {"name": "of my own", "batch_size": 8}, 4, True),
+        (TRACE, {}, 4, False),
+        (TEXTS, {}, 2, False),
+        (TEXTS, {"checkpoint": "mine/b"}, 4, False),
+        (TEXTS, {"revision": "main"}, 4, False),
+        (TEXTS, {"checkpoint": None, "config": {"hidden_size": 8}}, 4, False),
+    ],
+)
 def test_what_another_evaluation_model_or_dose_told_is_not_taken(
-    store: Path, evaluation: dict[str, str], model: str, dose: int
+    store: Path, evaluation: dict[str, str], model: dict[str, Any], dose: int, taken: bool
 ) -> None:
-    assert stored_spread(store, planned(evaluation, model), "mine", dose) is None
+    assert (stored_spread(earlier_studies(store), planned(evaluation, **model), "mine", dose) is not None) == taken
+
+
+def shown(rows: list[Detectable]) -> str:
+    console = Console(width=80, record=True, file=StringIO())
+    console.print(detectable_table(rows))
+    return console.export_text()
+
+
+def test_variants_that_are_alike_are_said_once_and_no_effect_is_beyond_what_is_possible() -> None:
+    choices = Spread("acc", True, 0.4, 0.4, "assumed")
+    row = Detectable("density=uniform", "mine", 4, 25, 2, choices, 0.4, 1.334)
+    alike = shown([row, replace(row, variant="density=front")])
+    assert "variant" not in alike
+    assert re.findall(r" 40\.0 +2 +none +\[1\]", alike) != []
+    assert "133.4" not in alike
+    assert "none: not even the largest effect that is possible would be seen" in alike
+    losses = replace(row, spread=Spread("ce", False, 0.4, 0.4, "assumed"))
+    other = shown([losses, replace(losses, variant="density=front", in_a_run=0.8)])
+    assert "1.334" in other
+    assert "none:" not in other
+    assert "variant 0: density=uniform" in other
+    assert "variant 1: density=front" in other
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("report/power.json", "[{"),
+        ("report/power.json", '[{"insertion": "texts", "dose": 4}]'),
+        ("study.json", "{}"),
+        ("member.json", "{}"),
+        ("member.json", None),
+    ],
+)
+def test_a_study_that_is_damaged_or_older_tells_nothing_and_stops_nothing(
+    store: Path, tmp_path: Path, path: str, text: str | None
+) -> None:
+    damaged = tmp_path / "earlier" / path
+    damaged.unlink() if text is None else damaged.write_text(text)
+    assert stored_spread(earlier_studies(store), planned(TEXTS), "mine", 4) is None
 
 
 CHOICE, CANARY = {"query": "q", "choices": ["a", "b"], "gold": 0}, {"kind": "canary", "type": "rare", "span": [3, 5]}

@@ -94,10 +94,10 @@ def study(folder: Path, tokenizer: Path, order: DataOrder) -> Path:
     return folder
 
 
-def shown(folder: Path, *arguments: Any, colour: bool = False) -> str:
+def shown(folder: Path, *arguments: Any, colour: bool = False, member: int = 0) -> str:
     out = StringIO()
     console = Console(file=out, width=300, force_terminal=colour, color_system="standard" if colour else None)
-    print_rows(folder, 0, *arguments, console=console)
+    print_rows(folder, member, *arguments, console=console)
     return out.getvalue()
 
 
@@ -118,6 +118,7 @@ def test_every_order_shows_text_documents_and_edits(
     slots[2][1:6] = order.read(40)[3:8]
     assert said.startswith("step 3, treated arm: 4 rows, 4 of them edited\nhook: gradient_noise, sigma 0.25,")
     assert "by shake, item d, copy 1 of 1" in said
+    assert ": its audit failed (checked: doses, overlaps, window," in said
     for tokens in slots:
         assert words(tokens).replace(" ", "") in said.replace(" ", "")
     assert "columns 10-11: plant, item a, copy 1 of 1\n" in said
@@ -152,6 +153,22 @@ def test_edits_are_marked_in_colour(tokenizer: Path, tmp_path: Path) -> None:
     assert COLOURS[0] == "bold red"
     assert "\x1b[1;31mw451 w452" in said
     assert "\x1b[1;31m  columns 10-11: plant" in said
+
+
+def test_which_member_of_a_sweep_is_shown_and_how_another_is(tokenizer: Path, tmp_path: Path) -> None:
+    folder = study(tmp_path, tokenizer, ORDERS["shuffled"](stream(tmp_path, True)))
+    record = json.loads((folder / "member.json").read_text())
+    places = [folder / str(number) for number in range(3)]
+    for number, place in enumerate(places):
+        place.mkdir()
+        (place / "member.json").write_text(json.dumps({**record, "label": f"repetitions={number}", "seed": 7}))
+    (folder / "member.json").unlink()
+    (folder / "study.json").write_text(json.dumps({"members": [*map(str, places)], "store": str(folder / "store")}))
+    said = shown(folder, "treated", 3, None, member=2)
+    assert said.startswith("step 3, treated arm of member 2 of 3 (repetitions=2, seed 7; --member 0 to 2 chooses): ")
+    with pytest.raises(UserError) as found:
+        shown(folder / "1", "treated", 3, None)
+    assert f"the study in {folder}: name that, and for `inspect` --member 1" in str(found.value.fix)
 
 
 @pytest.mark.parametrize(

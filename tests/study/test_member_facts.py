@@ -11,7 +11,7 @@ import pytest
 from pretrain_exp.errors import Problems
 from pretrain_exp.plan.folder import refuse_failed_audit
 from pretrain_exp.study.facts import init_matters, schedule_facts
-from pretrain_exp.study.records import seeds_that_matter
+from pretrain_exp.study.records import model_name, seeds_that_matter
 from pretrain_exp.study.results import _varies
 
 SCHEDULE = {"name": "cosine", "warmup_steps": 5, "total_steps": 100, "decay_steps": 10, "min_lr_ratio": 0.1}
@@ -55,6 +55,21 @@ def test_the_init_seed_of_a_checkpoint_matters_where_there_is_dropout(config, ma
 def test_the_same_of_a_trainers_own_checkpoint(residual, matters, tmp_path):
     (tmp_path / "config.yaml").write_text(f"model:\n  residual_dropout: {residual}\n  drop_last: true\n")
     assert init_matters({"kind": "hf", "checkpoint": str(tmp_path)}) is matters
+
+
+@pytest.mark.parametrize(
+    ("name", "checkpoint", "said"),
+    [
+        ("hf", "EleutherAI/pythia-70m", "pythia-70m"),
+        ("hf", "/runs/mine/", "mine"),
+        ("hf", "outputs/store/states/3f2a/checkpoint", "3f2a"),
+        ("hf", None, "hf"),
+        ("tiny", None, "tiny"),
+        ("olmo2_1b", "/runs/mine", "olmo2_1b"),
+    ],
+)
+def test_how_titles_name_a_model(name, checkpoint, said):
+    assert model_name(SimpleNamespace(name=name, checkpoint=checkpoint)) == said
 
 
 def test_a_seed_that_matters_to_some_members_varies_by_what_these_have():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +13,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from pretrain_exp import experiment
 from pretrain_exp.executor.base import Job
 from pretrain_exp.study import estimate
-from pretrain_exp.study.estimate import known_rate, shape_of
+from pretrain_exp.study.estimate import earlier_training, known_rate, shape_of
 from pretrain_exp.study.preview import duration, print_cost
 
 SMALL: dict[str, Any] = {
@@ -64,13 +66,13 @@ def trained(store: Path, name: str, job: dict[str, Any], rates: list[float], age
 )
 def test_a_rate_counts_for_its_shape(tmp_path: Path, path: str, value: object, same: bool) -> None:
     trained(tmp_path, "x", changed(path, value), [100.0])
-    assert known_rate(tmp_path, shape_of(SMALL)) == (100.0 if same else None)
+    assert known_rate(earlier_training(tmp_path).get(shape_of(SMALL), ())) == (100.0 if same else None)
 
 
 def test_jobs_that_share_their_steps_all_count(tmp_path: Path) -> None:
     trained(tmp_path, "a", SMALL, [1.0, 1.0, 1.0])
     trained(tmp_path, "b", SMALL, [3.0, 3.0])
-    assert known_rate(tmp_path, shape_of(SMALL)) == 1.0
+    assert known_rate(earlier_training(tmp_path).get(shape_of(SMALL), ())) == 1.0
 
 
 def test_the_newest_of_the_same_shape_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +80,7 @@ def test_the_newest_of_the_same_shape_count(tmp_path: Path, monkeypatch: pytest.
     for age in range(4):
         trained(tmp_path, f"same{age}", SMALL, [float(age)], age=10 + age)
         trained(tmp_path, f"other{age}", changed("training.batch_size", 8), [50.0], age=age)
-    assert known_rate(tmp_path, shape_of(SMALL)) == 1.0
+    assert known_rate(earlier_training(tmp_path).get(shape_of(SMALL), ())) == 1.0
 
 
 def planned(store: Path, kind: str, name: str, payload: dict[str, Any], *needs: Job, **fields: Any) -> Job:
@@ -176,3 +178,16 @@ def test_jobs_of_other_studies_are_awaited_and_cost_nothing(tmp_path: Path) -> N
 )
 def test_durations(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+def test_others_may_plan_while_it_is_reckoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adopted: bool) -> None:
+    """What a study could see is said where it runs anything itself."""
+    saw: list[str] = []
+    for name in ("print_cost", "print_detectable"):
+        monkeypatch.setattr(experiment, name, lambda *_, name=name: saw.append(name))
+    with ExitStack() as planning:
+        planning.callback(saw.append, "planned")
+        job = planned(tmp_path, "train", "a", SMALL, adopted=adopted)
+        experiment._planned(planning, [], [job], [], tmp_path, Console())
+    assert saw == ["planned", "print_cost", *(() if adopted else ("print_detectable",))]

@@ -12,10 +12,12 @@ from matplotlib.image import imsave
 from test_tensorboard_sink import values
 from test_wandb_sink import no_account  # noqa: F401 - its fixture keeps accounts out
 
+from pretrain_exp.errors import UserError
 from pretrain_exp.study import registry
 from pretrain_exp.study.mirror import mirror_study
 from pretrain_exp.study.registry import write_member, write_study
 from pretrain_exp.tracking.wandb_sink import WandbSink
+from pretrain_exp.verbs import read_verb
 
 pytest.importorskip("wandb")
 NUMBERS = {
@@ -79,3 +81,20 @@ def test_only_the_treated_run_has_what_the_study_found(study: Path, monkeypatch:
     monkeypatch.setattr(WandbSink, "open", lambda sink, start: (opened.append(start.name), begin(sink, start))[1])
     mirror_study(study)
     assert opened == ["t treated seed 0"]
+
+
+def test_sync_says_what_it_did_and_goes_where_it_is_told(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = json.loads((study / "m" / "member.json").read_text())
+    off = {"wandb": {"enabled": False}, "tensorboard": {"enabled": False}}
+    write_member(study / "m", {**record, "config": {"tracking": off}})
+    for words, says in (
+        ([], "tracking=none: nothing is mirrored; tracking=tensorboard, offline or wandb names where to"),
+        (["tracking=tensorboard"], "mirrored 4 lines to tensorboard"),
+        (["tracking=tensorboard"], "nothing new to mirror"),
+    ):
+        assert read_verb("sync", [str(study), *words]) == 0
+        said = capsys.readouterr()
+        assert says in said.out + said.err, words
+    for words, says in ((["tracking=tb"], "choices: none, offline, tensorboard, wandb"), (["x"], "takes a study")):
+        with pytest.raises(UserError, match=re.escape(says)):
+            read_verb("sync", [str(study), *words])

@@ -198,17 +198,17 @@ def test_of_two_calls_at_once_the_second_sends_nothing(tmp_path: Path) -> None:
         def open(self, start: Start) -> None:
             super().open(start)
             opened.set()
-            assert go_on.wait(20)
+            assert go_on.wait(600)
 
     first, second = Slow(), Memory()
     with ThreadPoolExecutor(2) as pool:
         slow = pool.submit(sync, run, [first], contents(metrics))
-        assert opened.wait(20)
+        assert opened.wait(600)
         other = pool.submit(sync, run, [second], contents(metrics))
         with pytest.raises(TimeoutError):
             other.result(0.2)
         go_on.set()
-        assert (slow.result(20), other.result(20)) == ([Synced("memory", 2, 0)], [])
+        assert (slow.result(600), other.result(600)) == ([Synced("memory", 2, 0)], [])
     assert second.lines == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ wandb = pytest.importorskip("wandb")
 
 @pytest.fixture(autouse=True)
 def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_NAME", "WANDB_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("WANDB_") and name != "WANDB_SERVICE"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
 
@@ -42,12 +44,6 @@ def start(folder: Path) -> Start:
 
 def folders(folder: Path) -> list[Path]:
     return sorted(path for path in (folder / "wandb").iterdir() if path.name.startswith("offline-run-"))
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def test_rows_tables_and_pictures_reach_the_run(tmp_path: Path) -> None:
@@ -116,9 +112,9 @@ def test_a_long_table_is_cut_with_a_warning(
 
 
 def test_online_without_a_server_goes_on_offline_and_says_so_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, nobody: str
 ) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("WANDB_BASE_URL", nobody)
     metrics = append(tmp_path / "m.jsonl", [(0, {LOSS: 1.0})])
     sink = WandbSink(WandbConfig(mode="online"))
     with caplog.at_level(logging.WARNING):
