@@ -2,8 +2,9 @@
 
     [eval.script.args.prompt=x]  --opened-->  [++eval.script.args.prompt=x]
 
-What such a field holds no configuration file can list, and Hydra takes a key that no file lists only with a +.
-A mistyped key within one is found where the field's own kind checks it.
+What such a field holds no configuration file can list, and Hydra takes a key that no file lists only with a +. Where it
+takes an override as it stands, nothing is put before it: a name with a + is no key that a study's file sweeps.
+A mistyped key within such a field is found where the field's own kind checks it.
 """
 
 from __future__ import annotations
@@ -28,16 +29,33 @@ _WORD = re.compile(r"^([\w.]+)=(.*)$", re.DOTALL)
 
 
 def opened(overrides: Sequence[str]) -> list[str]:
-    """The same overrides, with ++ before those that set a mapping, or a key within one, in a field that takes one."""
+    """The same overrides, with ++ before those that set a mapping over another, or a new key within one, in a field
+    that takes one."""
     fields = [_field(word) for word in overrides]
-    chosen = composition(overrides) if any(one and one[0].split(".")[0] not in _SECTIONS for one in fields) else {}
+    chosen = composition(overrides) if any(fields) else {}
     known: dict[str, set[str]] = {}
     out = []
     for word, field in zip(overrides, fields, strict=True):
         if field and field[0] not in known:
             known[field[0]] = _mappings(field[0], chosen)
-        out.append(f"++{word}" if field and field[1] in known[field[0]] else word)
+        takes = field is not None and field[1] in known[field[0]]
+        out.append(f"++{word}" if takes and _is_new(word, chosen) else word)
     return out
+
+
+def _is_new(word: str, chosen: Mapping[str, Any]) -> bool:
+    """Whether a key stands in no file, or holds a mapping there, whose keys Hydra would ask for."""
+    missing = object()
+    held = _at(word.partition("=")[0], chosen, missing)
+    return held is missing or isinstance(held, Mapping)
+
+
+def _at(key: str, chosen: Mapping[str, Any], missing: Any = None) -> Any:
+    """The value at a dotted key."""
+    inner: Any = chosen
+    for part in key.split("."):
+        inner = inner.get(part, missing) if isinstance(inner, Mapping) else missing
+    return inner
 
 
 def _field(word: str) -> tuple[str, str] | None:
@@ -64,10 +82,7 @@ def _mappings(node: str, chosen: Mapping[str, Any]) -> set[str]:
     if node in _SECTIONS:
         annotations = {name: field.annotation for name, field in _SECTIONS[node].model_fields.items()}
     else:
-        inner: Any = chosen
-        for part in node.split("."):
-            inner = inner.get(part) if isinstance(inner, Mapping) else None
-        target = inner.get("_target_") if isinstance(inner, Mapping) else None
+        target = _at(f"{node}._target_", chosen)
         if not isinstance(target, str):
             return set()
         try:

@@ -28,6 +28,7 @@ from pretrain_exp.plan.edits import EditItem, Edits, Window
 from pretrain_exp.plan.folder import Plan
 from pretrain_exp.plan.overlay import Overlay
 from pretrain_exp.store.keys import digest
+from pretrain_exp.store.states import write_json
 
 S, BATCH, EVERY, STEPS, NAME = 32, 4, 5, 23, "loop"
 PHASES, WINDOW = Phases([Phase(0, BATCH, S)]), Window(0, STEPS)
@@ -91,7 +92,7 @@ class Bench:
                   "training": {"sequence_length": S}, "eos_token_id": 0, "tokenizer": "", "order": {},
                   "start": {"state": str(self.store / "states" / f"at{step}"), "step": step},
                   "save": [save] if role == "treated" else []}  # fmt: skip
-        (folder / "job.json").write_text(json.dumps(values))
+        write_json(folder / "job.json", values)
         return folder / "job.json"
 
     def run(self, step: int, role: str = "treated") -> dict[str, Any]:

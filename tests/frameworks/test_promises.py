@@ -88,6 +88,13 @@ def test_two_ranks_lose_after_a_stop_what_one_does(bench: Bench) -> None:
     assert losses(two)[:after] == pytest.approx(losses(one)[:after], abs=bench.rig.loss_tolerance)
 
 
+def test_what_is_saved_on_the_way_changes_nothing(bench: Bench) -> None:
+    """The control was saved before its first step as well: neither who was not nor who goes on from there differs."""
+    never = bench.job("unsaved", "unsaved", (3,)).run()
+    onward = bench.job("onward", "onward", (3,), start=(bench.control.state(0), 0)).run()
+    assert losses(never.state(3)) == losses(onward.state(3)) == losses(bench.control.state(3))
+
+
 def test_a_segment_does_not_shorten_the_schedule(bench: Bench) -> None:
     """The learning rate of a step is the same in jobs that end at 3, 10 and 200 of a schedule of 300."""
     split = [row["train/lr"] for row in metrics(bench.first_half.state(3), bench.second_half.state(10))]

@@ -68,6 +68,7 @@ class TrainerState:
         trainer.epoch = trainer.data_loader.epoch
 
     def save(self, folder: Path) -> None:
+        self._begin_to_count()
         checkpoint = folder / "checkpoint"
         checkpointer = self.trainer.checkpointer
         checkpointer.save(checkpoint, self.trainer.train_module, self.trainer.state_dict())
@@ -102,6 +103,20 @@ class TrainerState:
             state = model.state_dict()
         options = dcp_state.StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
         dcp_state.set_model_state_dict(self.trainer.train_module.model, state, options=options)
+
+    def _begin_to_count(self) -> None:
+        """Fills the state of an optimizer that has made no step yet.
+
+        Where it is empty torch fills it before it is saved, by a step without gradients that Adam counts
+        (`_init_optim_state`): the first real one would be counted as the second, in a run that was saved at its
+        beginning and in no other.
+        """
+        module = self.trainer.train_module
+        if not module.optim.state:
+            dcp_state.get_optimizer_state_dict(module.model, module.optim)
+            for state in module.optim.state.values():
+                if "step" in state:
+                    state["step"].zero_()
 
     def _check_counts(self) -> None:
         """UserError where a skip-step AdamW counts its steps and its checkpoint's did not, or the other way round.
